@@ -1,0 +1,61 @@
+"""Durations and instants: what users type, in seconds and milliseconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+from taskq.core.errors import ConfigError
+
+__all__ = ["Duration", "instant_ms", "parse_duration", "seconds"]
+
+Duration = float | timedelta
+"""A timedelta or a number of seconds."""
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def seconds(what: str, value: Duration, *, least: float = 0.0) -> float:
+    """`value` in seconds.
+
+    Raises `ConfigError` for what is no duration, is below `least` seconds, or no number.
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"{what}={value!r} is no duration; type seconds (30) or a timedelta")
+    if not least <= value < 3e9:
+        raise ConfigError(f"{what}={value!r} is out of range; type at least {least:g} seconds")
+    return float(value)
+
+
+def instant_ms(what: str, value: datetime) -> int:
+    """An aware datetime in milliseconds since the epoch.
+
+    Raises `ConfigError` for a naive one, whose instant depends on the machine that reads it.
+    """
+    if not isinstance(value, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"{what}={value!r} is no instant; type datetime.now(UTC) + timedelta(...)")
+    if value.tzinfo is None:
+        raise ConfigError(
+            f"{what}={value!r} has no time zone; type datetime(..., tzinfo=UTC) or "
+            "datetime.now(UTC)"
+        )
+    return int(value.timestamp() * 1000)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration as typed on a command line: `30`, `30s`, `5m`, `1h30m`, `250ms`.
+
+    >>> parse_duration("1h30m")
+    5400.0
+    """
+    text = text.strip().lower()
+    try:
+        return float(text)
+    except ValueError:
+        parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ConfigError(f"{text!r} is no duration; type 30s, 5m, 1h30m or 250ms")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)

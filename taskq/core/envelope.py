@@ -1,0 +1,154 @@
+"""The immutable part of a job as bytes: task name, arguments and what overrides the task's options.
+
+Everything here is msgpack and begins with a version number. Arguments are bytes inside bytes, so that
+whoever reads the envelope need not decode what users wrote.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgpack
+
+from taskq.core.errors import ConfigError, DecodeError
+from taskq.core.outcome import Failed, FailureKind
+from taskq.core.retry import Retry
+
+__all__ = [
+    "Envelope",
+    "FailureRecord",
+    "cut",
+    "pack_envelope",
+    "pack_failure",
+    "unpack_envelope",
+    "unpack_failure",
+]
+
+VERSION: Final = 1
+_LIMIT: Final = 2 * 1_048_576
+_TEXT_LIMIT: Final = 8_192
+_TRACEBACK_LIMIT: Final = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What a producer says of a job. `version` above ours is for a newer worker."""
+
+    task: str
+    payload: bytes
+    timeout: float | None = None
+    result_ttl: float | None = None
+    retry: Retry | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    version: int = VERSION
+
+
+def pack_envelope(
+    task: str,
+    payload: bytes,
+    *,
+    timeout: float | None = None,
+    result_ttl: float | None = None,
+    retry: Retry | None = None,
+    headers: dict[str, str] | None = None,
+) -> bytes:
+    """The bytes of an envelope; what is None or empty takes no room."""
+    if timeout is None and result_ttl is None and retry is None and not headers:
+        return msgpack.packb((VERSION, task, payload))
+    extras: dict[str, Any] = {}
+    if timeout is not None:
+        extras["t"] = timeout
+    if result_ttl is not None:
+        extras["l"] = result_ttl
+    if retry is not None:
+        extras["r"] = _pack_retry(retry)
+    if headers:
+        extras["h"] = headers
+    return msgpack.packb((VERSION, task, payload, extras))
+
+
+def unpack_envelope(data: bytes) -> Envelope:
+    """Read an envelope; unknown extras of a newer producer are ignored.
+
+    Raises `DecodeError` for bytes that are none.
+    """
+    if len(data) > _LIMIT:
+        raise DecodeError(f"the envelope has {len(data):,} bytes; at most {_LIMIT:,} are read")
+    try:
+        parts = msgpack.unpackb(data)
+        version, task, payload, *rest = parts
+        if type(version) is not int or type(task) is not str or type(payload) is not bytes:
+            raise TypeError("fields of another type")
+        if not rest:
+            return Envelope(task, payload, version=version)
+        extras: dict[str, Any] = rest[0]
+        return Envelope(
+            task,
+            payload,
+            timeout=extras.get("t"),
+            result_ttl=extras.get("l"),
+            retry=_unpack_retry(extras.get("r")),
+            headers=extras.get("h") or {},
+            version=version,
+        )
+    except Exception as error:
+        raise DecodeError(f"these bytes are no envelope of taskq: {error}") from error
+
+
+def _pack_retry(retry: Retry) -> list[Any]:
+    if retry.on != (Exception,) or retry.never:
+        raise ConfigError(
+            "on= and never= name classes, which cannot travel with one job; set them on the task: "
+            "@q.task(retry=Retry(on=..., never=...))"
+        )
+    return [retry.max_attempts, _seconds(retry.backoff), _seconds(retry.max_delay), retry.jitter]
+
+
+def _unpack_retry(parts: list[Any] | None) -> Retry | None:
+    return None if parts is None else Retry(*parts[:4])
+
+
+def _seconds(value: Any) -> float:
+    return value.total_seconds() if hasattr(value, "total_seconds") else float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRecord:
+    """A failure as it is stored: names and text, never the exception itself."""
+
+    error_type: str
+    error_text: str
+    traceback: str
+    kind: FailureKind
+
+
+def pack_failure(failure: Failed) -> bytes:
+    """The bytes of a failure, its texts cut to a bounded length."""
+    return msgpack.packb(
+        (
+            VERSION,
+            cut(failure.error_type, 200),
+            cut(failure.error_text, _TEXT_LIMIT),
+            cut(failure.traceback, _TRACEBACK_LIMIT),
+            failure.kind,
+        ),
+        unicode_errors="replace",
+    )
+
+
+def unpack_failure(data: bytes) -> FailureRecord:
+    """Read a failure; bytes that are none give a record that says so."""
+    try:
+        _, error_type, error_text, traceback, kind = msgpack.unpackb(data)
+        return FailureRecord(error_type, error_text, traceback, kind)
+    except Exception:
+        return FailureRecord("UnreadableError", "the stored error cannot be read", "", "malformed")
+
+
+def cut(text: str, limit: int) -> str:
+    """`text` with its middle left out where it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    half = (limit - 40) // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"

@@ -1,0 +1,204 @@
+"""Every error taskq raises, in one tree.
+
+::
+
+    TaskqError
+    ├── ConfigError               a wrong option, URL, name or target (also a ValueError)
+    │   ├── UnknownOption         an option nobody knows (also a TypeError)
+    │   └── TaskDefinitionError   a function that cannot be a task
+    ├── CallError                 a call that does not fit the task's signature (also a TypeError)
+    ├── PayloadError              a value that cannot travel (also a ValueError)
+    │   ├── EncodeError           this value, at this path
+    │   ├── DecodeError           bytes that are not what taskq writes
+    │   └── PayloadTooLarge       over the limit of size, depth or nodes
+    ├── UnknownTask               no task registered under this name (also a LookupError)
+    ├── ServerError               the server cannot serve (also a ConnectionError)
+    │   ├── ServerUnavailable     nobody answered in time
+    │   ├── ServerRefused         it answered, and refused; waiting does not help
+    │   ├── QueueFull             it has no memory left for another job
+    │   └── EmbeddedServerError   the embedded server could not be started
+    ├── JobError                  why `Job.result()` has no value
+    │   ├── JobFailed             the last attempt failed
+    │   ├── JobCancelled          somebody cancelled it
+    │   ├── JobExpired            its `expires` passed before it ran
+    │   ├── JobNotFound           the server knows no such job
+    │   │   ├── ResultExpired     it is over, its result was kept and is gone
+    │   │   └── ResultNotKept     it is over, and its task keeps no results
+    │   └── ResultTimeout         it did not end within the timeout (also a TimeoutError)
+    └── AttemptLost               this attempt was given to another worker
+
+    RetryLater, Reject            raised by tasks to steer their own job; not errors
+    SoftTimeout                   raised inside a process task when its soft limit passes
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+__all__ = [
+    "AttemptLost",
+    "CallError",
+    "ConfigError",
+    "DecodeError",
+    "EmbeddedServerError",
+    "EncodeError",
+    "JobCancelled",
+    "JobError",
+    "JobExpired",
+    "JobFailed",
+    "JobNotFound",
+    "PayloadError",
+    "PayloadTooLarge",
+    "QueueFull",
+    "Reject",
+    "ResultExpired",
+    "ResultNotKept",
+    "ResultTimeout",
+    "RetryLater",
+    "ServerError",
+    "ServerRefused",
+    "ServerUnavailable",
+    "SoftTimeout",
+    "TaskDefinitionError",
+    "TaskqError",
+    "UnknownOption",
+    "UnknownTask",
+]
+
+
+class TaskqError(Exception):
+    """Base of every error raised by taskq."""
+
+
+class ConfigError(TaskqError, ValueError):
+    """An option, URL, name or target that taskq cannot work with."""
+
+
+class UnknownOption(ConfigError, TypeError):
+    """An option nobody knows; the message names the nearest known one."""
+
+
+class TaskDefinitionError(ConfigError):
+    """A function that cannot be registered as a task."""
+
+
+class CallError(TaskqError, TypeError):
+    """A call that does not fit the task's signature; nothing was enqueued."""
+
+
+class PayloadError(TaskqError, ValueError):
+    """A value that cannot travel through the queue."""
+
+
+class EncodeError(PayloadError):
+    """A value that cannot be serialised; the message carries its path."""
+
+
+class DecodeError(PayloadError):
+    """Bytes that taskq did not write, or wrote in a newer format."""
+
+
+class PayloadTooLarge(PayloadError):
+    """A payload over the limit of size, depth or number of nodes."""
+
+
+class UnknownTask(TaskqError, LookupError):
+    """No task is registered under this name."""
+
+
+class ServerError(TaskqError, ConnectionError):
+    """The server cannot serve the request."""
+
+
+class ServerUnavailable(ServerError):
+    """Nobody answered within the deadline; what was sent may or may not have been done."""
+
+
+class ServerRefused(ServerError):
+    """The server answered and refused; waiting will not help."""
+
+
+class QueueFull(ServerError):
+    """The server is at `maxmemory`: nothing was enqueued; workers go on draining."""
+
+
+class EmbeddedServerError(ServerError):
+    """The embedded server could not be started or reached."""
+
+
+class JobError(TaskqError):
+    """Why `Job.result()` has no value to give."""
+
+    def __init__(self, message: str, *, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
+class JobFailed(JobError):
+    """The job's last attempt failed.
+
+    `error_type` is the name of the exception's type, `error_text` its text and `traceback` the
+    worker's traceback. They are text only: the exception itself is never rebuilt.
+    """
+
+    def __init__(
+        self, message: str, *, job_id: str, error_type: str, error_text: str, traceback: str
+    ) -> None:
+        super().__init__(message, job_id=job_id)
+        self.error_type = error_type
+        self.error_text = error_text
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text}\n\nOn the worker:\n{self.traceback}" if self.traceback else text
+
+
+class JobCancelled(JobError):
+    """The job was cancelled before or while it ran."""
+
+
+class JobExpired(JobError):
+    """The job's `expires` passed before an attempt started."""
+
+
+class JobNotFound(JobError):
+    """The server knows no job of this id: it never existed, or every trace of it is gone."""
+
+
+class ResultExpired(JobNotFound):
+    """The job is over and its result outlived its `result_ttl`."""
+
+
+class ResultNotKept(JobNotFound):
+    """The job is over and its task keeps no results (`result_ttl=0`)."""
+
+
+class ResultTimeout(JobError, TimeoutError):
+    """The job did not end within the timeout; it goes on."""
+
+
+class AttemptLost(TaskqError):
+    """This attempt no longer holds its job: another worker was given it."""
+
+
+class RetryLater(Exception):
+    """Raise it in a task to ask for another attempt after `delay` (seconds or timedelta).
+
+    It uses up none of the retry budget.
+    """
+
+    def __init__(self, delay: float | timedelta, reason: str = "") -> None:
+        super().__init__(reason or f"asked for another attempt in {delay}")
+        self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+
+
+class Reject(Exception):
+    """Raise it in a task to fail the job now, whatever its retry policy says."""
+
+    def __init__(self, reason: str = "rejected by the task") -> None:
+        super().__init__(reason)
+
+
+class SoftTimeout(Exception):
+    """Raised inside a process task when its soft time limit passes; the hard one kills it."""

@@ -1,0 +1,69 @@
+"""Ids of jobs, workers and clients."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import Final
+
+from taskq.core.errors import ConfigError
+
+__all__ = ["check_name", "new_id", "process_name"]
+
+_DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS: Final = tuple(high + low for high in _DIGITS for low in _DIGITS)
+_NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+def new_id() -> str:
+    """A UUID version 7 (RFC 9562) in 26 characters of Crockford's base 32, lower case.
+
+    Ids sort by the time they were made (ms), can be selected by a double click, and are a third
+    shorter than hexadecimal: the server holds each of them twice.
+
+    >>> len(new_id()), new_id() < new_id() or True
+    (26, True)
+    """
+    random = int.from_bytes(os.urandom(10), "big")
+    number = (
+        (time.time_ns() // 1_000_000) << 80
+        | 0x7 << 76
+        | (random >> 68 & 0xFFF) << 64
+        | 0b10 << 62
+        | (random & 0x3FFF_FFFF_FFFF_FFFF)
+    )
+    pairs = _PAIRS
+    return "".join(
+        [
+            pairs[number >> 120],
+            pairs[number >> 110 & 1023],
+            pairs[number >> 100 & 1023],
+            pairs[number >> 90 & 1023],
+            pairs[number >> 80 & 1023],
+            pairs[number >> 70 & 1023],
+            pairs[number >> 60 & 1023],
+            pairs[number >> 50 & 1023],
+            pairs[number >> 40 & 1023],
+            pairs[number >> 30 & 1023],
+            pairs[number >> 20 & 1023],
+            pairs[number >> 10 & 1023],
+            pairs[number & 1023],
+        ]
+    )
+
+
+def process_name() -> str:
+    """A name for a worker: host, pid and an id, never used twice."""
+    host = re.sub(r"[^A-Za-z0-9_.-]", "-", os.uname().nodename)[:40] or "host"
+    return f"{host}-{os.getpid()}-{new_id()[-8:]}"
+
+
+def check_name(what: str, name: str) -> str:
+    """Return `name` if it can be part of a key, else raise `ConfigError`."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(
+            f"{what} {name!r} cannot be part of a key; use 1 to 128 of the characters "
+            "A-Z a-z 0-9 _ . : -"
+        )
+    return name

@@ -1,0 +1,113 @@
+"""Jobs as data: what travels to the server, what a worker is handed, what `info` tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from taskq.core.state import JobState
+
+__all__ = ["AttemptRecord", "Delivery", "Ending", "JobInfo", "NewJob", "Progress"]
+
+
+class NewJob(NamedTuple):
+    """A job as the enqueue script takes it.
+
+    `when` and `expires`: `""` for now and never, `"+<ms>"` from the server's now, `"@<ms>"` since the
+    epoch. `origin` is empty for an id made by taskq; for one chosen by the caller it tells this
+    request from another's.
+    """
+
+    id: str
+    envelope: bytes
+    lane: str
+    when: str = ""
+    expires: str = ""
+    origin: str = ""
+
+
+class Delivery(NamedTuple):
+    """A job handed to a worker, with what its lease is made of."""
+
+    id: str
+    lane: str
+    entry: bytes
+    attempt: int
+    envelope: bytes
+    failures: int
+    crashes: int
+    unknown: int
+    enqueued_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job stands: its state (None: unknown or gone) and the result or error of an ended one.
+
+    `gone` tells a job that ended, whose record outlived its ttl, from one nobody knows.
+    """
+
+    state: JobState | None
+    payload: bytes = b""
+    gone: bool = False
+
+    @property
+    def final(self) -> bool:
+        """Whether waiting longer would change nothing."""
+        return self.state is None or self.state.finished
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running job says it is: `done` of `total`, and a few words."""
+
+    done: float
+    total: float | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt of a job: when and where it ran and how it ended.
+
+    `ended` and `outcome` are None while it runs. `outcome` is `succeeded`, `cancelled`, `released`,
+    `retry asked`, `lost` (its worker died) or the failure's kind; `error` is the failure's text.
+    """
+
+    number: int
+    started: datetime | None
+    ended: datetime | None
+    worker: str
+    outcome: str | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobInfo:
+    """Everything the server knows about a job."""
+
+    id: str
+    task: str
+    state: JobState
+    queue: str
+    priority: int
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+    enqueued_at: datetime | None = None
+    due_at: datetime | None = None
+    expires_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    attempt: int = 0
+    failures: int = 0
+    crashes: int = 0
+    worker: str | None = None
+    attempts: tuple[AttemptRecord, ...] = ()
+    cancel_requested: bool = False
+    progress: Progress | None = None
+    result: Any = None
+    error_type: str | None = None
+    error: str | None = None
+    traceback: str | None = None

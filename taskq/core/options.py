@@ -1,0 +1,156 @@
+"""Options of tasks and of single jobs: frozen, checked, and helpful about misspellings."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from typing import Any, Literal
+
+from taskq.core.durations import Duration, instant_ms, seconds
+from taskq.core.errors import ConfigError, UnknownOption
+from taskq.core.ids import check_name
+from taskq.core.retry import NO_RETRY, Retry
+
+__all__ = ["ExecutorName", "JobOptions", "TaskOptions", "nearest"]
+
+ExecutorName = Literal["loop", "thread", "process"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """How jobs of a task are run; `Task.options(...)` overrides some of it for single jobs.
+
+    `queue` and `priority` (0 to 9, 9 first) say where jobs wait. `retry` is a `Retry` policy or a
+    number of retries. `timeout` and `soft_timeout` are durations (None: no limit). `executor` is
+    `loop`, `thread` or `process` (None: `loop` for `async def`, `thread` for `def`). `result_ttl`
+    is how long a result is kept; 0 keeps none. `expires` is how long after its enqueueing a job
+    may still start (None: for ever).
+    """
+
+    queue: str = "default"
+    priority: int = 5
+    retry: Retry = NO_RETRY
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    executor: ExecutorName = "loop"
+    result_ttl: float = 3600.0
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """What `Task.options(...)` may say of one job; None leaves the task's own."""
+
+    queue: str | None = None
+    priority: int | None = None
+    delay: Duration | None = None
+    eta: datetime | None = None
+    expires: Duration | datetime | None = None
+    id: str | None = None
+    timeout: float | None = None
+    result_ttl: float | None = None
+    retry: Retry | None = None
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+
+    def with_changes(self, **changes: Any) -> JobOptions:
+        """A copy with `changes`, each checked.
+
+        Raises `UnknownOption` and `ConfigError`.
+        """
+        known = [item.name for item in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise UnknownOption(f"jobs have no option {name!r}{nearest(name, known)}")
+        given = {name: value for name, value in changes.items() if value is not None}
+        checked = replace(self, **{name: _CHECKS[name](name, value) for name, value in given.items()})
+        if checked.delay is not None and checked.eta is not None:
+            raise ConfigError("delay and eta both say when the job is due; type one of them")
+        return checked
+
+
+def task_options(*, is_async: bool, given: dict[str, Any]) -> TaskOptions:
+    """The options of `@q.task(...)`, checked.
+
+    Raises `UnknownOption` with the nearest known one, and `ConfigError`.
+    """
+    known = [item.name for item in fields(TaskOptions)]
+    for name in given:
+        if name not in known:
+            raise UnknownOption(f"tasks have no option {name!r}{nearest(name, ['name', *known])}")
+    values = {
+        name: _CHECKS[name](name, value) for name, value in given.items() if value is not None
+    }
+    values.setdefault("executor", "loop" if is_async else "thread")
+    options = TaskOptions(**values)
+    if options.executor == "thread" and is_async:
+        raise ConfigError("executor='thread' runs plain functions; an async def runs in the 'loop'")
+    if options.executor == "loop" and not is_async:
+        raise ConfigError(
+            "executor='loop' would block every other job while this plain function runs; "
+            "make it async def, or leave the executor out to run it in a thread"
+        )
+    if options.soft_timeout is not None and options.executor != "process":
+        raise ConfigError("soft_timeout needs executor='process': only there can it be raised inside")
+    if options.soft_timeout and options.timeout and options.soft_timeout >= options.timeout:
+        raise ConfigError("soft_timeout must be shorter than timeout")
+    return options
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A sentence that names the nearest known word, or lists them all."""
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(sorted(known))}"
+
+
+def _priority(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
+        raise ConfigError(f"{name}={value!r}: type a whole number from 0 to 9 (9 runs first)")
+    return value
+
+
+def _executor(name: str, value: Any) -> ExecutorName:
+    if value not in ("loop", "thread", "process"):
+        raise ConfigError(f"{name}={value!r}: type 'loop', 'thread' or 'process'")
+    return value
+
+
+def _headers(name: str, value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name}={value!r}: type a dict of strings")
+    for key, text in value.items():  # pyright: ignore[reportUnknownVariableType]
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise ConfigError(f"{name}[{key!r}]={text!r}: headers are strings")
+    return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+
+
+def _expires(name: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        instant_ms(name, value)
+        return value
+    return seconds(name, value)
+
+
+def _eta(name: str, value: Any) -> datetime:
+    instant_ms(name, value)
+    return value
+
+
+def _limit(name: str, value: Any) -> float:
+    return seconds(name, value, least=0.001)
+
+
+_CHECKS: dict[str, Any] = {
+    "queue": lambda name, value: check_name(name, value),
+    "id": lambda name, value: check_name(name, value),
+    "priority": _priority,
+    "retry": lambda _, value: Retry.of(value),
+    "timeout": _limit,
+    "soft_timeout": _limit,
+    "executor": _executor,
+    "result_ttl": seconds,
+    "expires": _expires,
+    "delay": seconds,
+    "eta": _eta,
+    "headers": _headers,
+}

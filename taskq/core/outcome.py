@@ -1,0 +1,63 @@
+"""How an attempt ended. Nothing else may end one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Cancelled", "Failed", "FailureKind", "Outcome", "Released", "RetryAsked", "Succeeded"]
+
+FailureKind = Literal[
+    "error",
+    "timeout",
+    "rejected",
+    "poison",
+    "unknown_task",
+    "malformed",
+    "unfit_arguments",
+    "unfit_result",
+    "process_died",
+]
+
+
+@dataclass(slots=True)
+class Succeeded:
+    """The function returned; `result` is its value, serialised."""
+
+    result: bytes
+
+
+@dataclass(slots=True)
+class Failed:
+    """The attempt failed; `retry_in` is the pause before the next one, None for no other."""
+
+    error_type: str
+    error_text: str
+    traceback: str
+    kind: FailureKind = "error"
+    retry_in: float | None = None
+
+
+@dataclass(slots=True)
+class RetryAsked:
+    """The task raised `RetryLater`: another attempt after `delay` seconds, no failure."""
+
+    delay: float
+    reason: str
+
+
+@dataclass(slots=True)
+class Cancelled:
+    """Somebody cancelled the job, and the attempt was interrupted."""
+
+
+@dataclass(slots=True)
+class Released:
+    """The worker gave the job back: it is leaving, or does not know the task yet."""
+
+    delay: float = 0.0
+    started: bool = True
+    unknown: int = 0
+
+
+Outcome = Succeeded | Failed | RetryAsked | Cancelled | Released

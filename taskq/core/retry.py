@@ -1,0 +1,114 @@
+"""When a failed job gets another attempt, and how long it waits for it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from taskq.core.durations import Duration, seconds
+from taskq.core.errors import ConfigError, Reject
+
+__all__ = ["NO_RETRY", "Retry"]
+
+_Errors = tuple[type[BaseException], ...]
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A retry policy: how many attempts may fail, and the pauses between them.
+
+    The pause after failure n is `backoff * 2 ** (n - 1)` seconds, at most `max_delay`. With
+    `jitter` it is drawn evenly from 0 to that ("full jitter", M. Brooker, AWS Architecture Blog,
+    2015), so that jobs that failed together do not come back together.
+
+    `on`: only these exceptions are retried (default: every `Exception`). `never`: these are not,
+    whatever `on` says. Attempts lost with their worker are no failures and use up nothing.
+
+    Raises `ConfigError` for numbers out of range.
+
+    >>> Retry(max_attempts=4, backoff=2.0, jitter=False).delay(3)
+    8.0
+    """
+
+    max_attempts: int = 4
+    backoff: Duration = 2.0
+    max_delay: Duration = 600.0
+    jitter: bool = True
+    on: _Errors = (Exception,)
+    never: _Errors = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"max_attempts={self.max_attempts!r} is no whole number")
+        if self.max_attempts < 1:
+            raise ConfigError(
+                f"max_attempts={self.max_attempts} leaves no attempt at all; type 1 for no retry"
+            )
+        seconds("backoff", self.backoff)
+        seconds("max_delay", self.max_delay)
+        for name in ("on", "never"):
+            object.__setattr__(self, name, _error_types(name, getattr(self, name)))
+
+    @classmethod
+    def of(cls, value: Retry | int | None) -> Retry:
+        """The policy of `retry=`: a policy, a number of retries after the first attempt, or None."""
+        if value is None:
+            return NO_RETRY
+        if isinstance(value, Retry):
+            return value
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(
+                f"retry={value!r}: type a number of retries (0 or more) or Retry(max_attempts=...)"
+            )
+        return cls(max_attempts=value + 1)
+
+    def decide(
+        self, error: BaseException, failures: int, draw: Callable[[], float] = random.random
+    ) -> float | None:
+        """Seconds until the next attempt after `error`, or None to give up.
+
+        `failures` counts this one. `draw` gives numbers from 0 to 1 for the jitter.
+        """
+        return self.decide_by(
+            failures,
+            wanted=isinstance(error, self.on) and not isinstance(error, (*self.never, Reject)),
+            draw=draw,
+        )
+
+    def decide_by(
+        self, failures: int, *, wanted: bool, draw: Callable[[], float] = random.random
+    ) -> float | None:
+        """As `decide`, for an error that is known by name only."""
+        if not wanted or failures >= self.max_attempts:
+            return None
+        return self.delay(failures, draw)
+
+    def wants_names(self, names: tuple[str, ...]) -> bool:
+        """Whether an exception whose classes are called `names` would be retried."""
+        if any(error.__name__ in names for error in self.never):
+            return False
+        return any(error.__name__ in names for error in self.on)
+
+    def delay(self, failures: int, draw: Callable[[], float] = random.random) -> float:
+        """The pause after failure number `failures`, in seconds."""
+        base, cap = _as_seconds(self.backoff), _as_seconds(self.max_delay)
+        # 2 ** 64 overflows no float, and no cap is that large.
+        pause = min(cap, base * 2.0 ** min(failures - 1, 64))
+        return pause * draw() if self.jitter else pause
+
+
+def _as_seconds(value: Duration) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+def _error_types(name: str, value: object) -> _Errors:
+    types = value if isinstance(value, tuple) else (value,)
+    for item in types:  # pyright: ignore[reportUnknownVariableType]
+        if not (isinstance(item, type) and issubclass(item, BaseException)):
+            raise ConfigError(f"{name}={value!r}: type exception classes, such as ({name}=(OSError,))")
+    return types  # pyright: ignore[reportUnknownVariableType]
+
+
+NO_RETRY = Retry(max_attempts=1, backoff=0.0, jitter=False)
