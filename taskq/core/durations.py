@@ -36,7 +36,7 @@ def instant_ms(what: str, value: datetime) -> int:
     Raises `ConfigError` for a naive one, whose instant depends on the machine that reads it.
     """
     if not isinstance(value, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigError(f"{what}={value!r} is no instant; type datetime.now(UTC) + timedelta(...)")
+        raise ConfigError(f"{what}={value!r} is no instant; type datetime.now(UTC) + timedelta(1)")
     if value.tzinfo is None:
         raise ConfigError(
             f"{what}={value!r} has no time zone; type datetime(..., tzinfo=UTC) or "

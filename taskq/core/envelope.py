@@ -1,7 +1,7 @@
 """The immutable part of a job as bytes: task name, arguments and what overrides the task's options.
 
-Everything here is msgpack and begins with a version number. Arguments are bytes inside bytes, so that
-whoever reads the envelope need not decode what users wrote.
+Everything here is msgpack and begins with a version number. Arguments are bytes inside bytes, so
+that whoever reads the envelope need not decode what users wrote.
 """
 
 from __future__ import annotations
@@ -128,12 +128,11 @@ def pack_failure(failure: Failed) -> bytes:
     return msgpack.packb(
         (
             VERSION,
-            cut(failure.error_type, 200),
-            cut(failure.error_text, _TEXT_LIMIT),
-            cut(failure.traceback, _TRACEBACK_LIMIT),
+            _plain(failure.error_type, 200),
+            _plain(failure.error_text, _TEXT_LIMIT),
+            _plain(failure.traceback, _TRACEBACK_LIMIT),
             failure.kind,
-        ),
-        unicode_errors="replace",
+        )
     )
 
 
@@ -144,6 +143,11 @@ def unpack_failure(data: bytes) -> FailureRecord:
         return FailureRecord(error_type, error_text, traceback, kind)
     except Exception:
         return FailureRecord("UnreadableError", "the stored error cannot be read", "", "malformed")
+
+
+def _plain(text: str, limit: int) -> str:
+    """Text that can be encoded, and is of bounded length."""
+    return cut(text, limit).encode("utf-8", "backslashreplace").decode()
 
 
 def cut(text: str, limit: int) -> str:

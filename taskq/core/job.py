@@ -14,8 +14,8 @@ __all__ = ["AttemptRecord", "Delivery", "Ending", "JobInfo", "NewJob", "Progress
 class NewJob(NamedTuple):
     """A job as the enqueue script takes it.
 
-    `when` and `expires`: `""` for now and never, `"+<ms>"` from the server's now, `"@<ms>"` since the
-    epoch. `origin` is empty for an id made by taskq; for one chosen by the caller it tells this
+    `when` and `expires`: `""` for now and never, `"+<ms>"` from the server's now, `"@<ms>"` since
+    the epoch. `origin` is empty for an id made by taskq; for one chosen by the caller it tells this
     request from another's.
     """
 

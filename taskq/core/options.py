@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from taskq.core.durations import Duration, instant_ms, seconds
 from taskq.core.errors import ConfigError, UnknownOption
 from taskq.core.ids import check_name
 from taskq.core.retry import NO_RETRY, Retry
 
-__all__ = ["ExecutorName", "JobOptions", "TaskOptions", "nearest"]
+__all__ = ["ExecutorName", "JobOptions", "TaskOptions", "nearest", "task_options"]
 
 ExecutorName = Literal["loop", "thread", "process"]
 
@@ -63,7 +64,8 @@ class JobOptions:
             if name not in known:
                 raise UnknownOption(f"jobs have no option {name!r}{nearest(name, known)}")
         given = {name: value for name, value in changes.items() if value is not None}
-        checked = replace(self, **{name: _CHECKS[name](name, value) for name, value in given.items()})
+        values = {name: _CHECKS[name](name, value) for name, value in given.items()}
+        checked = replace(self, **values)
         if checked.delay is not None and checked.eta is not None:
             raise ConfigError("delay and eta both say when the job is due; type one of them")
         return checked
@@ -91,7 +93,7 @@ def task_options(*, is_async: bool, given: dict[str, Any]) -> TaskOptions:
             "make it async def, or leave the executor out to run it in a thread"
         )
     if options.soft_timeout is not None and options.executor != "process":
-        raise ConfigError("soft_timeout needs executor='process': only there can it be raised inside")
+        raise ConfigError("soft_timeout needs executor='process': only there it is raised inside")
     if options.soft_timeout and options.timeout and options.soft_timeout >= options.timeout:
         raise ConfigError("soft_timeout must be shorter than timeout")
     return options
@@ -118,10 +120,11 @@ def _executor(name: str, value: Any) -> ExecutorName:
 def _headers(name: str, value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise ConfigError(f"{name}={value!r}: type a dict of strings")
-    for key, text in value.items():  # pyright: ignore[reportUnknownVariableType]
+    given = cast("dict[Any, Any]", value)
+    for key, text in given.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise ConfigError(f"{name}[{key!r}]={text!r}: headers are strings")
-    return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    return dict(given)
 
 
 def _expires(name: str, value: Any) -> Any:
@@ -140,11 +143,15 @@ def _limit(name: str, value: Any) -> float:
     return seconds(name, value, least=0.001)
 
 
-_CHECKS: dict[str, Any] = {
-    "queue": lambda name, value: check_name(name, value),
-    "id": lambda name, value: check_name(name, value),
+def _retry(_: str, value: Any) -> Retry:
+    return Retry.of(value)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "queue": check_name,
+    "id": check_name,
     "priority": _priority,
-    "retry": lambda _, value: Retry.of(value),
+    "retry": _retry,
     "timeout": _limit,
     "soft_timeout": _limit,
     "executor": _executor,

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, cast
 
 from taskq.core.durations import Duration, seconds
 from taskq.core.errors import ConfigError, Reject
@@ -53,7 +54,7 @@ class Retry:
 
     @classmethod
     def of(cls, value: Retry | int | None) -> Retry:
-        """The policy of `retry=`: a policy, a number of retries after the first attempt, or None."""
+        """The policy of `retry=`: a policy, a number of retries after the first, or None."""
         if value is None:
             return NO_RETRY
         if isinstance(value, Retry):
@@ -103,12 +104,12 @@ def _as_seconds(value: Duration) -> float:
     return value.total_seconds() if isinstance(value, timedelta) else float(value)
 
 
-def _error_types(name: str, value: object) -> _Errors:
-    types = value if isinstance(value, tuple) else (value,)
-    for item in types:  # pyright: ignore[reportUnknownVariableType]
+def _error_types(name: str, value: Any) -> _Errors:
+    types = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
+    for item in types:
         if not (isinstance(item, type) and issubclass(item, BaseException)):
-            raise ConfigError(f"{name}={value!r}: type exception classes, such as ({name}=(OSError,))")
-    return types  # pyright: ignore[reportUnknownVariableType]
+            raise ConfigError(f"{name}={value!r}: type exception classes: ({name}=(OSError,))")
+    return types
 
 
 NO_RETRY = Retry(max_attempts=1, backoff=0.0, jitter=False)

@@ -32,6 +32,4 @@ class JobState(StrEnum):
         return self in _FINISHED
 
 
-_FINISHED = frozenset(
-    {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED}
-)
+_FINISHED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
