@@ -1,0 +1,11 @@
+"""The embedded server: a real Valkey on a unix socket, shared by all who open one directory.
+
+The protocol is described in `docs/internals/embedded-server.md`.
+"""
+
+from __future__ import annotations
+
+from taskq.embedded.binary import find_binary
+from taskq.embedded.server import EmbeddedServer
+
+__all__ = ["EmbeddedServer", "find_binary"]

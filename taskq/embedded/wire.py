@@ -1,0 +1,70 @@
+"""The four words of RESP that keeper and opener need, over a blocking unix socket.
+
+The keeper imports this module: standard library only, and nothing heavy from it.
+"""
+
+from __future__ import annotations
+
+import socket
+
+__all__ = ["ErrorReply", "ask", "dial", "info"]
+
+
+class ErrorReply(Exception):
+    """The server answered with an error; the text starts with its code, such as `LOADING`."""
+
+
+def dial(path: str, timeout: float) -> socket.socket:
+    """Connect to the unix socket at `path`; `timeout` seconds hold for every later step too.
+
+    Raises OSError when nobody listens there.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def ask(connection: socket.socket, *words: str) -> bytes:
+    """Send one command and return its reply (simple string, integer or bulk string).
+
+    Raises ErrorReply for an error reply and OSError when the connection ends or times out.
+    """
+    parts = [word.encode() for word in words]
+    request = b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%b\r\n" % (len(p), p) for p in parts)
+    connection.sendall(request)
+    line, rest = _read_until_line(connection)
+    kind, value = line[:1], line[1:]
+    if kind == b"-":
+        raise ErrorReply(value.decode(errors="replace"))
+    if kind != b"$":
+        return value
+    size = int(value)
+    while len(rest) < size + 2:
+        rest += _receive(connection)
+    return rest[:size]
+
+
+def info(connection: socket.socket) -> dict[str, str]:
+    """What `INFO` says, as name to text."""
+    lines = ask(connection, "INFO").decode(errors="replace").splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+
+
+def _read_until_line(connection: socket.socket) -> tuple[bytes, bytes]:
+    data = b""
+    while b"\r\n" not in data:
+        data += _receive(connection)
+    line, _, rest = data.partition(b"\r\n")
+    return line, rest
+
+
+def _receive(connection: socket.socket) -> bytes:
+    data = connection.recv(65536)
+    if not data:
+        raise ConnectionResetError("the server closed the connection")
+    return data
