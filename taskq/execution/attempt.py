@@ -1,0 +1,106 @@
+"""One run of a job, as the code that runs it sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from taskq.core.retry import Retry
+
+if TYPE_CHECKING:
+    from taskq.execution.ports import Reporter
+    from taskq.execution.task import Task
+
+__all__ = ["Attempt", "Interruption"]
+
+
+class Interruption(Enum):
+    """Why an attempt is stopped from outside."""
+
+    TIMEOUT = "timeout"
+    CANCEL = "cancel"
+    RELEASE = "release"
+    LOST = "lost"
+
+
+class Attempt:
+    """An attempt's inputs, and the one way to interrupt it.
+
+    `number` is the fence: it grows with each run of the job. `failures` counts the attempts that
+    failed before. The first interruption decides how the attempt is judged; later ones only knock
+    again.
+    """
+
+    __slots__ = (
+        "_runner",
+        "enqueued_ms",
+        "failures",
+        "headers",
+        "id",
+        "interruption",
+        "number",
+        "on_interrupt",
+        "payload",
+        "queue",
+        "report",
+        "retry",
+        "started",
+        "task",
+        "timeout",
+        "worker",
+    )
+
+    def __init__(
+        self,
+        task: Task[Any, Any],
+        job_id: str,
+        payload: bytes,
+        *,
+        number: int = 1,
+        failures: int = 0,
+        timeout: float | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        self.task = task
+        self.id = job_id
+        self.payload = payload
+        self.number = number
+        self.failures = failures
+        self.timeout = task.task_options.timeout if timeout is None else timeout
+        self.retry = task.task_options.retry if retry is None else retry
+        self.queue = task.task_options.queue
+        self.headers: dict[str, str] | None = None
+        self.enqueued_ms = 0
+        self.worker = ""
+        self.report: Reporter | None = None
+        self.interruption: Interruption | None = None
+        self.on_interrupt: Callable[[], None] | None = None
+        self.started = 0.0
+        self._runner: asyncio.Task[Any] | None = None
+
+    @property
+    def task_name(self) -> str:
+        """The task's name."""
+        return self.task.name
+
+    @property
+    def max_attempts(self) -> int:
+        """How many attempts may fail before the job does."""
+        return self.retry.max_attempts
+
+    def begin(self) -> None:
+        """Note which asyncio task runs it, and since when."""
+        self.started = time.monotonic()
+        self._runner = asyncio.current_task()
+
+    def interrupt(self, why: Interruption) -> None:
+        """Interrupt the run at its next await."""
+        if self.interruption is None:
+            self.interruption = why
+            if self.on_interrupt is not None:
+                self.on_interrupt()
+        if self._runner is not None:
+            self._runner.cancel()

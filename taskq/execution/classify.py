@@ -1,0 +1,74 @@
+"""From what an attempt raised to its Outcome."""
+
+from __future__ import annotations
+
+import asyncio
+
+from taskq.core.errors import PayloadError, Reject, RetryLater
+from taskq.core.outcome import Cancelled, Failed, FailureKind, Outcome, Released, RetryAsked
+from taskq.execution.attempt import Attempt, Interruption
+from taskq.execution.executors.failure import ProcessDied, RemoteError, failure_of
+
+__all__ = ["classify", "interrupted", "unfit_arguments", "unfit_result"]
+
+
+def classify(attempt: Attempt, error: BaseException) -> Outcome:
+    """The outcome of an attempt that raised `error`.
+
+    A cancellation counts as an interruption only when taskq asked for it; a task that cancels
+    itself has failed.
+    """
+    if attempt.interruption is not None and isinstance(error, asyncio.CancelledError):
+        return interrupted(attempt, attempt.interruption, failure_of(error)["traceback"])
+    if isinstance(error, RemoteError):
+        return _remote(attempt, error)
+    told = failure_of(error)
+    if isinstance(error, RetryLater):
+        return RetryAsked(error.delay, told["text"])
+    kind: FailureKind = "error"
+    if isinstance(error, Reject):
+        kind = "rejected"
+    elif isinstance(error, ProcessDied):
+        kind = "process_died"
+    retry_in = attempt.retry.decide(error, attempt.failures + 1)
+    return Failed(told["type"], told["text"], told["traceback"], kind, retry_in)
+
+
+def interrupted(attempt: Attempt, why: Interruption, trace: str = "") -> Outcome:
+    """The outcome of an attempt that taskq itself stopped."""
+    if why is Interruption.CANCEL:
+        return Cancelled()
+    if why is Interruption.TIMEOUT:
+        error = TimeoutError(f"the attempt ran longer than its timeout of {attempt.timeout:g} s")
+        retry_in = attempt.retry.decide(error, attempt.failures + 1)
+        return Failed("TimeoutError", str(error), trace, "timeout", retry_in)
+    return Released()
+
+
+def unfit_arguments(error: Exception) -> Failed:
+    """Arguments that cannot be read or do not fit the function: another attempt cannot help."""
+    kind: FailureKind = "malformed" if isinstance(error, PayloadError) else "unfit_arguments"
+    return Failed(type(error).__name__, failure_of(error)["text"], "", kind)
+
+
+def unfit_result(error: Exception) -> Failed:
+    """The function returned what cannot travel: running it again would do its work twice."""
+    return Failed(type(error).__name__, failure_of(error)["text"], "", "unfit_result")
+
+
+def _remote(attempt: Attempt, error: RemoteError) -> Outcome:
+    if error.kind == "retry_later":
+        return RetryAsked(error.delay or 0.0, error.text)
+    kind = _REMOTE_KINDS[error.kind]
+    wanted = error.kind in ("error", "soft_timeout") and attempt.retry.wants_names(error.mro)
+    retry_in = attempt.retry.decide_by(attempt.failures + 1, wanted=wanted)
+    return Failed(error.type_name, error.text, error.traceback_text, kind, retry_in)
+
+
+_REMOTE_KINDS: dict[str, FailureKind] = {
+    "error": "error",
+    "reject": "rejected",
+    "soft_timeout": "timeout",
+    "unfit_arguments": "unfit_arguments",
+    "unfit_result": "unfit_result",
+}

@@ -1,0 +1,141 @@
+"""Where a function is found: how one process names a function for another to import it.
+
+Addresses are made from registered function objects, never from what a message says.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from taskq.core.errors import ConfigError, TaskDefinitionError
+
+__all__ = ["FunctionAddress", "address_of", "load_function", "refuse_unguarded_main"]
+
+_MAIN = "__main__"
+
+# The name multiprocessing gives to a main module that is imported by a child: scripts that guard
+# their entry point for it are guarded for taskq as well.
+_CHILD_MAIN = "__mp_main__"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionAddress:
+    """A function as its module and qualified name.
+
+    A function of the main module has `module="__main__"` and either `main_path`, the file that was
+    run, or `main_name`, the module that was run with `python -m`.
+    """
+
+    module: str
+    qualname: str
+    main_path: str | None = None
+    main_name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.qualname}"
+
+
+def address_of(fn: Callable[..., Any]) -> FunctionAddress:
+    """The address of `fn`, for a process that will import it.
+
+    Raises `TaskDefinitionError` for a function that no other process could import: a lambda, a
+    function defined inside another one, or one typed at a prompt.
+
+    >>> str(address_of(os.path.join))
+    'posixpath.join'
+    """
+    module: str | None = getattr(fn, "__module__", None)
+    qualname: str | None = getattr(fn, "__qualname__", None)
+    if not module or not qualname:
+        raise TaskDefinitionError(
+            f"{fn!r} has no importable name, and a task with executor='process' is imported by its "
+            "own process: wrap it in a `def` at the top level of a module"
+        )
+    if "<lambda>" in qualname:
+        raise TaskDefinitionError(
+            f"a lambda in {module} has no name to import it by, and a task with executor='process' "
+            "is imported by its own process: write it as a `def` at the top level of the module"
+        )
+    if "<locals>" in qualname:
+        outer, _, name = qualname.rpartition(".<locals>.")
+        raise TaskDefinitionError(
+            f"{module}.{name} is defined inside {outer}, and a task with executor='process' is "
+            f"imported by its own process: move `def {name}` to the top level of the module (a "
+            "decorator's wrapper needs functools.wraps)"
+        )
+    if module in (_MAIN, _CHILD_MAIN):
+        refuse_unguarded_main()
+        return _address_in_main(qualname)
+    return FunctionAddress(module, qualname)
+
+
+def _address_in_main(qualname: str) -> FunctionAddress:
+    main = sys.modules[_MAIN]
+    spec_name: str | None = getattr(getattr(main, "__spec__", None), "name", None)
+    if spec_name and spec_name != _MAIN:
+        return FunctionAddress(_MAIN, qualname, main_name=spec_name)
+    path: str | None = getattr(main, "__file__", None)
+    if path and os.path.isfile(path):
+        return FunctionAddress(_MAIN, qualname, main_path=os.path.abspath(path))
+    raise TaskDefinitionError(
+        f"{qualname} is defined at a prompt, in a notebook or in an archive, and a task with "
+        "executor='process' is imported by its own process: write it to a file, such as tasks.py, "
+        f"and type `from tasks import {qualname.partition('.')[0]}`"
+    )
+
+
+def refuse_unguarded_main() -> None:
+    """Raise `ConfigError` in a child that runs the whole program when it only imports its main.
+
+    Every such child would start children of its own, and these theirs.
+    """
+    child_main = sys.modules.get(_CHILD_MAIN)
+    if child_main is not None and child_main is not sys.modules.get(_MAIN):
+        raise ConfigError(
+            "a process that only imports the main module, to run one function of it, is running "
+            "the whole program: put what starts it under `if __name__ == '__main__':`"
+        )
+
+
+def load_function(address: FunctionAddress) -> Callable[..., Any]:
+    """Import the function at `address`; of a task, its plain function.
+
+    Raises `ConfigError` when the module has no such function, and whatever the import raises.
+    """
+    module = _import_main(address) if address.module == _MAIN else _import(address.module)
+    found: Any = module
+    for name in address.qualname.split("."):
+        found = getattr(found, name, None)
+    found = getattr(found, "function", found)
+    if not callable(found):
+        raise ConfigError(
+            f"there is no function {address} in a fresh process, only {found!r}: define it at the "
+            "top level of its module, not under a condition such as `if __name__ == '__main__':`"
+        )
+    return found
+
+
+def _import(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def _import_main(address: FunctionAddress) -> ModuleType:
+    # As multiprocessing's spawn does: the file runs under a name of its own, so that what stands
+    # under `if __name__ == "__main__":` does not run, and answers to `__main__` from then on.
+    if _CHILD_MAIN in sys.modules:
+        return sys.modules[_CHILD_MAIN]
+    module = ModuleType(_CHILD_MAIN)
+    if address.main_name is not None:
+        content = runpy.run_module(address.main_name, run_name=_CHILD_MAIN, alter_sys=True)
+    else:
+        content = runpy.run_path(str(address.main_path), run_name=_CHILD_MAIN)
+    module.__dict__.update(content)
+    sys.modules[_MAIN] = sys.modules[_CHILD_MAIN] = module
+    return module

@@ -1,0 +1,272 @@
+"""The child's side of the process executor: imports functions and runs them, one at a time.
+
+A child lives as long as its pipe to the parent. It is told addresses, which the parent made from
+registered functions, and never names out of a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import inspect
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, suppress
+from contextvars import copy_context
+from functools import partial
+from types import FrameType
+from typing import Any, Protocol
+
+from taskq.core.job import Progress
+from taskq.core.payload import decode_call, encode_value
+from taskq.core.rebuild import CallRebuilder
+from taskq.execution.context import DistantJob, enter
+from taskq.execution.executors.address import FunctionAddress, load_function
+from taskq.execution.executors.failure import Unfit, failure_of
+from taskq.execution.executors.frames import (
+    HEADER_SIZE,
+    frame_size,
+    pack_frame,
+    unpack_frame,
+)
+from taskq.execution.executors.soft_limit import SoftLimit
+
+__all__ = ["ChildLink", "job_scope", "main"]
+
+# <linux/prctl.h>
+_PR_SET_PDEATHSIG = 1
+
+
+class ChildLink:
+    """What a running job says to its parent: each message arrives at the parent's `on_message`.
+
+    There is one for each job, and it is closed with it: what a thread left over by an earlier job
+    sends goes nowhere, rather than to the job that runs now.
+    """
+
+    def __init__(self, channel: _Channel, limit: SoftLimit) -> None:
+        self._channel = channel
+        self._limit = limit
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def send(self, message: Any) -> None:
+        """Send plain data: None, booleans, numbers, text, bytes, lists and maps of them.
+
+        May be called from any thread. Raises `TypeError` or `ValueError` for anything else.
+        """
+        frame = pack_frame({"m": message})
+        # An alarm must cut no frame in two and leave no lock taken.
+        with self._limit.held(), self._lock:
+            if not self._closed:
+                self._channel.send(frame)
+
+    def close(self) -> None:
+        """After this nothing more is sent."""
+        with self._lock:
+            self._closed = True
+
+
+@contextmanager
+def job_scope(context: dict[str, Any], link: ChildLink) -> Generator[None]:
+    """Around every job, in its own contextvars context: makes it the current one.
+
+    `context` is what the caller of `ProcessExecutor.run` gave, `link` is the way back to it.
+    """
+
+    def report(progress: Progress) -> None:
+        link.send([progress.done, progress.total, progress.text])
+
+    enter(DistantJob(**context, report=report))
+    yield
+
+
+class _Rebuilder(Protocol):
+    def apply(
+        self, args: list[Any], kwargs: dict[str, Any], /
+    ) -> tuple[list[Any], dict[str, Any]]: ...
+
+
+class _Channel:
+    """Frames over the socket, both ways; blocking."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._reader = sock.makefile("rb")
+
+    def receive(self) -> dict[str, Any] | None:
+        """The next frame, or None when the parent closed its end."""
+        header = self._reader.read(HEADER_SIZE)
+        if len(header) < HEADER_SIZE:
+            return None
+        return unpack_frame(self._reader.read(frame_size(header)))
+
+    def send(self, frame: bytes) -> None:
+        self._sock.sendall(frame)
+
+
+class _Child:
+    """Answers the parent's frames until there are no more."""
+
+    def __init__(self, channel: _Channel) -> None:
+        self._channel = channel
+        self._limit = SoftLimit()
+        self._functions: dict[tuple[Any, ...], tuple[Callable[..., Any], _Rebuilder | None]] = {}
+
+    def serve(self) -> None:
+        # One loop for all jobs, made by the first coroutine: clients that a module keeps between
+        # its jobs are bound to a loop.
+        with closing(asyncio.Runner()) as runner:
+            try:
+                while (frame := self._channel.receive()) is not None:
+                    self._channel.send(self._answer(frame, runner))
+            except (OSError, ValueError):
+                # The pipe is broken, as by a job that closed every file: nobody hears us.
+                os._exit(1)
+
+    def _answer(self, frame: dict[str, Any], runner: asyncio.Runner) -> bytes:
+        try:
+            if "load" in frame:
+                self._load(tuple(frame["load"]), frame["argv"])
+                return pack_frame({"ready": True})
+            return pack_frame({"ok": self._perform(frame, runner)})
+        except BaseException as error:
+            # SystemExit and KeyboardInterrupt too: they end the job, not the process.
+            return pack_frame({"error": failure_of(error)})
+        finally:
+            _flush_output()
+
+    def _load(self, address: tuple[Any, ...], argv: list[str]) -> None:
+        sys.argv[:] = argv
+        function = load_function(FunctionAddress(*address))
+        self._functions[address] = function, CallRebuilder.of(function)
+
+    def _perform(self, frame: dict[str, Any], runner: asyncio.Runner) -> bytes:
+        function, rebuilder = self._functions[tuple(frame["call"])]
+        try:
+            args, kwargs = decode_call(frame["payload"])
+            _check_fit(function, args, kwargs)
+            if rebuilder is not None:
+                args, kwargs = rebuilder.apply(args, kwargs)
+        except Exception as error:
+            raise Unfit("unfit_arguments", error) from error
+        link = ChildLink(self._channel, self._limit)
+
+        def run() -> Any:
+            with job_scope(frame["context"], link):
+                return self._call(partial(function, *args, **kwargs), frame["soft"], runner)
+
+        try:
+            value = copy_context().run(run)
+        finally:
+            link.close()
+        try:
+            return encode_value(value)
+        except Exception as error:
+            raise Unfit("unfit_result", error) from error
+
+    def _call(self, call: partial[Any], soft: float | None, runner: asyncio.Runner) -> Any:
+        if inspect.iscoroutinefunction(call.func):
+            return self._run_coroutine(call(), soft, runner)
+        self._limit.arm(soft)
+        try:
+            return call()
+        finally:
+            self._limit.disarm()
+
+    def _run_coroutine(self, coroutine: Any, soft: float | None, runner: asyncio.Runner) -> Any:
+        # Its outcome comes back as a value: an exception such as SystemExit would break out of the
+        # loop before the tasks it left over are ended.
+        value, error = runner.run(self._outcome(coroutine, soft), context=copy_context())
+        if error is not None:
+            raise error
+        return value
+
+    async def _outcome(
+        self, coroutine: Any, soft: float | None
+    ) -> tuple[Any, BaseException | None]:
+        value, failure = None, None
+        try:
+            value = await self._limit.drive(coroutine, soft)
+        except BaseException as error:
+            failure = error
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        # Nothing of a job outlives it, as with `asyncio.run`.
+        await asyncio.gather(*left, return_exceptions=True)
+        return value, failure
+
+
+def main(sock: socket.socket, parent: int) -> None:
+    """Serve `sock` until the process `parent` closes its end; entry point of a child process."""
+    os.set_inheritable(sock.fileno(), False)
+    _die_with(parent, sock)
+    _leave_signals_to_parent()
+    with sock:
+        _Child(_Channel(sock)).serve()
+    if os.getppid() != parent:
+        # Nobody waits for threads and exit handlers of user code any more.
+        os._exit(1)
+
+
+def _die_with(parent: int, sock: socket.socket) -> None:
+    """Have this process killed when its parent dies, in the middle of a job too."""
+    if not (sys.platform == "linux" and _signalled_by_kernel()):
+        threading.Thread(target=_exit_at_hang_up, args=(sock.fileno(),), daemon=True).start()
+    if os.getppid() != parent:
+        # It died before the kernel was asked.
+        os._exit(1)
+
+
+def _signalled_by_kernel() -> bool:
+    try:
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+    except (OSError, AttributeError):
+        return False
+    return prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) == 0
+
+
+def _exit_at_hang_up(fd: int) -> None:
+    hang_up = select.poll()
+    hang_up.register(fd, 0)
+    hang_up.poll()
+    os._exit(1)
+
+
+def _leave_signals_to_parent() -> None:
+    """A service manager may signal every process of a worker; the worker decides what ends.
+
+    Handlers, not SIG_IGN: programs that a job starts would inherit the latter.
+    """
+    own = os.getpid()
+
+    def ignore(signum: int, _frame: FrameType | None) -> None:
+        if os.getpid() != own:
+            # A process that the job forked: it ends as it would have ended without us.
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+
+    signal.signal(signal.SIGINT, ignore)
+    signal.signal(signal.SIGTERM, ignore)
+
+
+def _check_fit(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
+    """Raise `TypeError` for a call that does not fit: by name it is enqueued unchecked."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # one written in C may have none
+        return
+    signature.bind(*args, **kwargs)
+
+
+def _flush_output() -> None:
+    # A child may be killed later, and what jobs printed would be lost with its buffers.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()

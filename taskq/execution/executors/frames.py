@@ -1,0 +1,54 @@
+"""The frames an executor and its child process exchange: a length, then a msgpack map.
+
+::
+
+    to the child    {"load": [module, qualname, main_path, main_name], "argv": [...]}
+                    {"call": [module, ...], "payload": bytes, "context": {...}, "soft": seconds}
+    from the child  {"ready": true}       the function is imported
+                    {"m": message}        what the running job sent over its `ChildLink`
+                    {"ok": bytes}         the result, serialised
+                    {"error": {...}}      the failure, as text
+
+The child answers a `load` with `ready` or `error`, a `call` with any number of `m` and then `ok` or
+`error`. Nothing else ever travels, and nothing in a frame is code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import msgpack
+
+__all__ = ["FRAME_LIMIT", "HEADER_SIZE", "frame_size", "pack_frame", "unpack_frame"]
+
+HEADER_SIZE = 4
+
+FRAME_LIMIT = 256 * 1024 * 1024
+"""No frame of taskq comes near it: a larger length is noise on the pipe, not a frame."""
+
+
+_packb = cast("Callable[..., bytes]", msgpack.packb)
+_unpackb = cast("Callable[..., Any]", msgpack.unpackb)
+
+
+def pack_frame(frame: dict[str, Any]) -> bytes:
+    """The bytes of a frame; raises `TypeError` or `ValueError` for what msgpack does not have."""
+    body = _packb(frame)
+    return len(body).to_bytes(HEADER_SIZE, "big") + body
+
+
+def frame_size(header: bytes) -> int:
+    """How many bytes follow this header; raises `ValueError` over `FRAME_LIMIT`."""
+    size = int.from_bytes(header, "big")
+    if size > FRAME_LIMIT:
+        raise ValueError(f"a frame of {size} bytes is over the limit of {FRAME_LIMIT}")
+    return size
+
+
+def unpack_frame(body: bytes) -> dict[str, Any]:
+    """The frame; raises `ValueError` for bytes that are none."""
+    frame = _unpackb(body, strict_map_key=False)
+    if not isinstance(frame, dict):
+        raise ValueError("a frame is a map")
+    return cast("dict[str, Any]", frame)

@@ -1,0 +1,189 @@
+"""Runs functions in processes of their own: a crash or a kill there ends one job and no more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from taskq.core.errors import ConfigError
+from taskq.execution.executors.address import FunctionAddress, address_of, refuse_unguarded_main
+from taskq.execution.executors.failure import ProcessDied, RemoteError
+from taskq.execution.executors.spawned import SpawnedChild
+
+__all__ = ["FunctionAddress", "ProcessDied", "ProcessExecutor", "RemoteError", "address_of"]
+
+# For exit handlers in idle children; nothing of a job depends on them.
+_LEAVE_WITHIN = 1.0
+
+
+class ProcessExecutor:
+    """Runs functions in spawned processes, at most `limit` at once, in the order they came.
+
+    Each job has a process to itself. Processes are spawned when they are needed, import a function
+    when they first run it, and are kept for the next job; one that died or was killed is replaced
+    by a fresh one. They die with the parent process, whatever ends it.
+
+    `limit`: processes, default one for each CPU. `start_timeout`: seconds that a process may take
+    to start and to import a function. Raises `ConfigError` for a limit below 1, and where processes
+    cannot be spawned.
+
+    >>> executor = ProcessExecutor(limit=2)  # doctest: +SKIP
+    >>> payload = encode_call(("a.png",), {})  # doctest: +SKIP
+    >>> await executor.run(address_of(resize), payload, context=facts)  # doctest: +SKIP
+    """
+
+    def __init__(self, limit: int | None = None, *, start_timeout: float = 60.0) -> None:
+        limit = (os.cpu_count() or 1) if limit is None else limit
+        if limit < 1:
+            raise ConfigError(f"limit={limit} leaves no process to run a task: type 1 or more")
+        _refuse_without_spawning()
+        self._slots = asyncio.Semaphore(limit)
+        self._start_timeout = start_timeout
+        self._children: set[SpawnedChild] = set()
+        # The last used is used next: it is the warmest, and the others may be swapped out.
+        self._idle: list[SpawnedChild] = []
+        self._loading: set[asyncio.Task[SpawnedChild]] = set()
+        self._running = 0
+        self._closed = False
+
+    @property
+    def running(self) -> int:
+        """Jobs that run at this moment."""
+        return self._running
+
+    async def run(
+        self,
+        address: FunctionAddress,
+        payload: bytes,
+        *,
+        context: dict[str, Any],
+        soft_timeout: float | None = None,
+        on_message: Callable[[Any], None] | None = None,
+        on_start: Callable[[], None] | None = None,
+    ) -> bytes:
+        """Run the function at `address` with the call that `payload` encodes; gives its result.
+
+        `context` is plain data for the child's `job_scope`. After `soft_timeout` seconds of running
+        the function gets `SoftTimeout`. `on_message` is called with what the job sends over its
+        `ChildLink`. `on_start` is called when a process is free and has imported the function, just
+        before the job begins: waiting and importing need not count against a time limit.
+
+        Raises `RemoteError` with what the function raised, `ProcessDied` when its process ended
+        before it did, `ConfigError` in a child that imports a main module without a guard, and
+        `RuntimeError` once the executor is closed. If the awaiting task is cancelled, the process
+        is killed, and is gone when `CancelledError` arrives; one that still imports the function is
+        kept for the next job instead, or a slow import would fail for ever.
+        """
+        refuse_unguarded_main()
+        child = await self._claim(address)
+        self._running += 1
+        try:
+            if on_start is not None:
+                on_start()
+            reply = await child.call(address, payload, context, soft_timeout, on_message)
+        except BaseException:
+            await self._destroy(child)
+            raise
+        finally:
+            self._running -= 1
+        self._give_back(child)
+        if "error" in reply:
+            raise RemoteError.of(reply["error"])
+        result: bytes = reply["ok"]
+        return result
+
+    async def aclose(self) -> None:
+        """End all processes: idle ones are let go, those that run a job are killed."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for child in self._children.difference(idle):
+            child.kill("the worker's process executor was closed")
+        if idle:
+            await asyncio.gather(*(child.end(_LEAVE_WITHIN) for child in idle))
+        self._children.difference_update(idle)
+        await asyncio.gather(*(child.gone() for child in self._children))
+        if self._loading:
+            await asyncio.wait(self._loading)
+
+    async def _claim(self, address: FunctionAddress) -> SpawnedChild:
+        """A child that knows the function, and a slot: the caller gives back both."""
+        await self._slots.acquire()
+        if self._closed:
+            self._slots.release()
+            raise RuntimeError("the process executor is closed: it takes no more jobs")
+        child = self._pick(address)
+        if child is not None and child.knows(address):
+            return child
+        loading = asyncio.create_task(self._load(child, address))
+        self._loading.add(loading)
+        loading.add_done_callback(self._loading.discard)
+        try:
+            await asyncio.wait({loading})
+        except asyncio.CancelledError:
+            loading.add_done_callback(self._keep_unclaimed)
+            raise
+        return loading.result()
+
+    def _pick(self, address: FunctionAddress) -> SpawnedChild | None:
+        for child in [child for child in self._idle if not child.alive]:
+            child.drop()
+            self._idle.remove(child)
+            self._children.discard(child)
+        if not self._idle:
+            return None
+        chosen = next((child for child in reversed(self._idle) if child.knows(address)), None)
+        child = chosen or self._idle[-1]
+        self._idle.remove(child)
+        return child
+
+    async def _load(self, child: SpawnedChild | None, address: FunctionAddress) -> SpawnedChild:
+        try:
+            if child is None:
+                child = await SpawnedChild.start()
+                self._children.add(child)
+            if self._closed:
+                child.kill("the worker's process executor was closed")
+            async with asyncio.timeout(self._start_timeout):
+                await child.load(address)
+        except BaseException as error:
+            await self._destroy(child)
+            if isinstance(error, TimeoutError):
+                raise ProcessDied(
+                    f"a process did not import {address} within {self._start_timeout:g} s and was "
+                    "ended: what starts the program must stand under `if __name__ == '__main__':`"
+                ) from None
+            raise
+        return child
+
+    def _keep_unclaimed(self, loading: asyncio.Task[SpawnedChild]) -> None:
+        if not loading.cancelled() and loading.exception() is None:
+            self._give_back(loading.result())
+
+    def _give_back(self, child: SpawnedChild) -> None:
+        if self._closed:
+            child.kill()
+        else:
+            self._idle.append(child)
+        self._slots.release()
+
+    async def _destroy(self, child: SpawnedChild | None) -> None:
+        try:
+            if child is not None:
+                await child.gone()
+        finally:
+            if child is not None:
+                self._children.discard(child)
+            self._slots.release()
+
+
+def _refuse_without_spawning() -> None:
+    if sys.platform == "win32":
+        raise ConfigError("executor='process' needs a POSIX system: type executor='thread'")
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise ConfigError(
+            "executor='process' needs a Python interpreter to start, and this program has none of "
+            "its own (sys.executable): type executor='thread', or run a worker outside of it"
+        )

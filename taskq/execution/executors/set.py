@@ -1,0 +1,49 @@
+"""The executors of one event loop: threads and processes are started when first needed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from taskq.core.job import Progress
+from taskq.execution.attempt import Attempt
+from taskq.execution.context import facts_of
+from taskq.execution.executors.process import ProcessExecutor, address_of
+from taskq.execution.executors.thread import ThreadExecutor
+
+__all__ = ["ExecutorSet"]
+
+
+class ExecutorSet:
+    """Up to `threads` threads and `processes` processes for tasks that are no coroutines."""
+
+    def __init__(self, *, threads: int, processes: int) -> None:
+        self.threads = ThreadExecutor(threads)
+        self._process_limit = processes
+        self._processes: ProcessExecutor | None = None
+
+    async def run_in_process(self, attempt: Attempt, on_start: Callable[[], None]) -> bytes:
+        """Run an attempt in a process of its own; gives its serialised result."""
+        if self._processes is None:
+            self._processes = ProcessExecutor(self._process_limit)
+
+        def forward(message: Any) -> None:
+            if attempt.report is not None:
+                attempt.report(Progress(*message))
+
+        return await self._processes.run(
+            address_of(attempt.task.function),
+            attempt.payload,
+            context=facts_of(attempt),
+            soft_timeout=attempt.task.task_options.soft_timeout,
+            on_message=forward,
+            on_start=on_start,
+        )
+
+    async def aclose(self) -> None:
+        """End threads and processes; threads that never return end with this process."""
+        await self.threads.aclose()
+        if self._processes is not None:
+            with contextlib.suppress(ProcessLookupError):
+                await self._processes.aclose()

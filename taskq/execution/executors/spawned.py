@@ -1,0 +1,236 @@
+"""The parent's side of one child process: starting it, talking to it, and seeing it end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from taskq.execution.executors.address import FunctionAddress
+from taskq.execution.executors.failure import ProcessDied, RemoteError
+from taskq.execution.executors.frames import HEADER_SIZE, frame_size, pack_frame, unpack_frame
+
+__all__ = ["SpawnedChild"]
+
+# The child must look for taskq where its parent found it, so the parent's sys.path comes over the
+# pipe ahead of every import; its length is followed by the entries, joined by NULs.
+_BOOT = """\
+import socket, sys
+pipe = socket.socket(fileno=int(sys.argv[1]))
+size = int.from_bytes(pipe.recv(4, socket.MSG_WAITALL), "big") or sys.exit(1)
+sys.path[:] = pipe.recv(size, socket.MSG_WAITALL).decode("utf-8", "surrogateescape").split("\\0")
+from taskq.execution.executors.child import main
+main(pipe, int(sys.argv[2]))
+"""
+
+# A killed process is gone in milliseconds, unless the kernel keeps it in a system call.
+_GONE_WITHIN = 5.0
+
+# Between the end of a process and the moment its pipe is given up: what it sent last is still read.
+_LAST_WORDS = 0.1
+
+
+class SpawnedChild:
+    """A child process that runs one job at a time; made by `start`."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        exited: asyncio.Future[int],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._process = process
+        self._exited = exited
+        self._reader = reader
+        self._writer = writer
+        self._known: set[FunctionAddress] = set()
+        self._reason: str | None = None
+        exited.add_done_callback(self._give_up_pipe)
+
+    @classmethod
+    async def start(cls) -> SpawnedChild:
+        """Spawn a child; raises `OSError` when the system has no process to give."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = _spawn(theirs.fileno())
+        except BaseException:
+            ours.close()
+            raise
+        exited = _watch(process)
+        ours.setblocking(False)
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=ours)
+        except BaseException:
+            process.kill()
+            ours.close()
+            raise
+        path = "\0".join(sys.path).encode("utf-8", "surrogateescape")
+        writer.write(len(path).to_bytes(4, "big") + path)
+        return cls(process, exited, reader, writer)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can take another job."""
+        return not self._exited.done() and not self._reader.at_eof()
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is its process group's as well."""
+        return self._process.pid
+
+    def knows(self, address: FunctionAddress) -> bool:
+        """Whether it has imported this function."""
+        return address in self._known
+
+    async def load(self, address: FunctionAddress) -> None:
+        """Have it import a function; raises `RemoteError` with what the import raised."""
+        reply = await self._ask({"load": _as_list(address), "argv": sys.argv}, None)
+        if "error" in reply:
+            raise RemoteError.of(reply["error"])
+        self._known.add(address)
+
+    async def call(
+        self,
+        address: FunctionAddress,
+        payload: bytes,
+        context: dict[str, Any],
+        soft_timeout: float | None,
+        on_message: Callable[[Any], None] | None,
+    ) -> dict[str, Any]:
+        """Have it run a function it knows; gives the last frame of its answer."""
+        frame = {
+            "call": _as_list(address),
+            "payload": payload,
+            "context": context,
+            "soft": soft_timeout,
+        }
+        return await self._ask(frame, on_message)
+
+    def kill(self, reason: str | None = None) -> None:
+        """End it now, with the programs its job started; `reason` is for whoever awaits it."""
+        if self._exited.done():
+            return
+        self._reason = self._reason or reason
+        # It leads a process group of its own, and it is not reaped before `_exited`: the number
+        # is still its own.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+
+    def drop(self) -> None:
+        """Kill it, and let its pipe go."""
+        self.kill()
+        self._writer.transport.abort()
+
+    async def gone(self) -> None:
+        """Kill it and wait until it is no more, not even as a zombie."""
+        self.drop()
+        await asyncio.wait({self._exited}, timeout=_GONE_WITHIN)
+
+    async def end(self, grace: float) -> None:
+        """Let it leave by itself, exit handlers and all, within `grace` seconds; else kill it."""
+        self._writer.close()
+        await asyncio.wait({self._exited}, timeout=grace)
+        await self.gone()
+
+    async def _ask(
+        self, frame: dict[str, Any], on_message: Callable[[Any], None] | None
+    ) -> dict[str, Any]:
+        packed = pack_frame(frame)
+        try:
+            self._writer.write(packed)
+            await self._writer.drain()
+        except ConnectionError:
+            raise await self._death() from None
+        while "m" in (reply := await self._receive()):
+            if on_message is not None:
+                on_message(reply["m"])
+        return reply
+
+    async def _receive(self) -> dict[str, Any]:
+        try:
+            header = await self._reader.readexactly(HEADER_SIZE)
+            return unpack_frame(await self._reader.readexactly(frame_size(header)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise await self._death() from None
+        except ValueError as error:
+            self.kill(f"it wrote to the pipe that is taskq's own: {error}")
+            raise await self._death() from error
+
+    async def _death(self) -> ProcessDied:
+        await asyncio.wait({self._exited}, timeout=_GONE_WITHIN)
+        if self._reason is not None:
+            how = f"was ended: {self._reason}"
+        elif not self._exited.done():
+            how = "closed its pipe to the worker"
+        else:
+            how = _how_it_ended(self._exited.result())
+        return ProcessDied(f"the process of the job (pid {self.pid}) {how}")
+
+    def _give_up_pipe(self, exited: asyncio.Future[int]) -> None:
+        # A process that the job forked may hold the child's end open: then no EOF ever comes.
+        exited.get_loop().call_later(_LAST_WORDS, self._writer.transport.abort)
+
+
+def _as_list(address: FunctionAddress) -> list[str | None]:
+    return [address.module, address.qualname, address.main_path, address.main_name]
+
+
+def _spawn(fd: int) -> subprocess.Popen[bytes]:
+    # As multiprocessing does it: -O, -W, -X and the like hold for the child as well.
+    flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
+    # Not asyncio's own subprocesses: under uvloop they leak file descriptors into the child.
+    return subprocess.Popen(  # noqa: S603 - the interpreter itself, and no input of anybody
+        [sys.executable, *flags, "-c", _BOOT, str(fd), str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(fd,),
+        # Ctrl-C in the terminal reaches the parent alone, which decides what ends and when.
+        start_new_session=True,
+    )
+
+
+def _watch(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
+    """The exit code, when the process has ended and is reaped."""
+    loop = asyncio.get_running_loop()
+    exited: asyncio.Future[int] = loop.create_future()
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        threading.Thread(target=_wait, args=(process, loop, exited), daemon=True).start()
+        return exited
+
+    def reap() -> None:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+        exited.set_result(process.wait())
+
+    loop.add_reader(pidfd, reap)
+    return exited
+
+
+def _wait(
+    process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int]
+) -> None:
+    code = process.wait()
+    with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+        loop.call_soon_threadsafe(exited.set_result, code)
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended by itself, exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (by somebody, or by the kernel when memory ran out)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"

@@ -1,0 +1,236 @@
+"""Runs plain functions in threads of taskq's own.
+
+Not in asyncio's or AnyIO's pool: there a few slow tasks would starve everything else that needs a
+thread, such as the `def` endpoints of a web application. And in daemon threads, which
+concurrent.futures does not have: it joins its threads when the interpreter exits, so that one
+function that never returns would keep the process for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from taskq.core.errors import ConfigError
+
+__all__ = ["ThreadExecutor"]
+
+T = TypeVar("T")
+
+_NO_KEYWORDS: Mapping[str, Any] = {}
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One call on its way to a thread and back.
+
+    `value` and `error` are the thread's until it reports the call; everything else is the loop's.
+    """
+
+    fn: Callable[..., Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    context: Context
+    future: asyncio.Future[Any]
+    value: Any = None
+    error: BaseException | None = None
+    abandoned: bool = False
+    ended: bool = False
+
+    def execute(self) -> None:
+        if self.abandoned:
+            return
+        try:
+            self.value = self.context.run(self.fn, *self.args, **self.kwargs)
+        except BaseException as error:
+            self.error = error
+        finally:
+            # The error holds its frames, and they hold this one: a reference from here to the call,
+            # which holds the error, would be a cycle that keeps everything the function had.
+            del self
+
+    def deliver(self) -> None:
+        error, value = self.error, self.value
+        self.error = self.value = None
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(value)
+        elif isinstance(error, (StopIteration, GeneratorExit)):
+            # A future cannot carry them: they would end the coroutines that await it. One that
+            # raises StopIteration itself is treated in the same way by the language.
+            wrapped = RuntimeError(f"the function raised {type(error).__name__}")
+            wrapped.__cause__ = error
+            self.future.set_exception(wrapped)
+        else:
+            self.future.set_exception(error)
+
+
+def _work(queue: SimpleQueue[_Call | None], report: Callable[[_Call], None]) -> None:
+    while (call := queue.get()) is not None:
+        call.execute()
+        report(call)
+        # An idle thread must not keep the arguments of its last call alive.
+        del call
+
+
+class ThreadExecutor:
+    """Runs functions in daemon threads, at most `limit` at once, in the order they came.
+
+    A call whose caller is cancelled cannot be stopped: its thread is *leaked* until the function
+    returns. Leaked threads take nobody's place; whoever runs the executor decides how many are too
+    many. An executor belongs to the event loop that first uses it.
+
+    `limit`: calls running at once, 1 or more. Raises `ConfigError` for less.
+
+    >>> executor = ThreadExecutor(limit=40)  # doctest: +SKIP
+    >>> await executor.run(resize, ("a.png",), {"width": 400})  # doctest: +SKIP
+    """
+
+    def __init__(self, limit: int) -> None:
+        if limit < 1:
+            raise ConfigError(f"limit={limit} leaves no thread to run a task: type 1 or more")
+        self._limit = limit
+        self._slots = asyncio.Semaphore(limit)
+        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
+        self._ended: deque[_Call] = deque()
+        self._waking = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._names = itertools.count(1)
+        # Threads alive, those leaked among them: at least `running + leaked`, at most
+        # `limit + leaked`. Changed on the loop only.
+        self._threads = 0
+        self._running = 0
+        self._leaked = 0
+        self._closed = False
+        self._quiet = asyncio.Event()
+
+    @property
+    def running(self) -> int:
+        """Calls that run and are awaited."""
+        return self._running
+
+    @property
+    def leaked(self) -> int:
+        """Threads whose caller was cancelled and whose function has not returned yet."""
+        return self._leaked
+
+    async def run(
+        self,
+        fn: Callable[..., T],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] = _NO_KEYWORDS,
+        *,
+        on_start: Callable[[], None] | None = None,
+    ) -> T:
+        """Call `fn` in a thread, in a copy of the caller's context, and give what it returns.
+
+        `on_start` is called on the loop when a thread is free and the call begins: waiting for a
+        thread need not count against a time limit.
+
+        Raises what `fn` raises, `BaseException`s such as `SystemExit` too (`StopIteration` and
+        `GeneratorExit` as the cause of a `RuntimeError`), and `RuntimeError` once the executor is
+        closed. If the awaiting task is cancelled, `CancelledError` comes at once and the thread is
+        leaked.
+        """
+        await self._slots.acquire()
+        call: _Call | None = None
+        self._running += 1
+        try:
+            loop = self._bound_loop()
+            self._ensure_thread()
+            if on_start is not None:
+                on_start()
+            call = _Call(fn, args, kwargs, copy_context(), loop.create_future())
+            self._calls.put(call)
+            return await call.future
+        finally:
+            self._running -= 1
+            if call is not None and not call.ended:
+                call.abandoned = True
+                self._leaked += 1
+            self._slots.release()
+            if self._closed and not self._running:
+                self._quiet.set()
+            # The call holds the future, which holds the error that is passing through this frame.
+            del call
+
+    async def aclose(self, grace: float = 0.0) -> None:
+        """End the threads: idle ones now, running ones when their function returns.
+
+        Waits at most `grace` seconds for running calls, and never for leaked ones: they are daemon
+        threads and end with the process. May be called twice.
+        """
+        self._closed = True
+        # Every call in the queue has a thread of its own, and the queue is in order: a thread
+        # meets its end only after the calls before it.
+        for _ in range(self._threads):
+            self._calls.put(None)
+        self._threads = 0
+        if self._running and grace > 0:
+            # Set for the first time after `_closed`, by the last call to end.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._quiet.wait()
+
+    def _bound_loop(self) -> asyncio.AbstractEventLoop:
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise RuntimeError("the thread executor is closed: it takes no more calls")
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError(
+                "the thread executor belongs to another event loop: make one for each loop"
+            )
+        return loop
+
+    def _ensure_thread(self) -> None:
+        if self._threads >= self._running + self._leaked:
+            return
+        threading.Thread(
+            target=_work,
+            args=(self._calls, self._report),
+            name=f"taskq-thread-{next(self._names)}",
+            daemon=True,
+        ).start()
+        self._threads += 1
+
+    def _report(self, call: _Call) -> None:
+        """Called by the thread. One wake-up of the loop serves all calls that ended before it."""
+        self._ended.append(call)
+        # `_settle` clears the flag before it empties the deque: whoever reads True here has its
+        # call taken along. Two threads that both read False wake the loop twice, which is harmless.
+        if self._waking:
+            return
+        self._waking = True
+        loop = self._loop
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(self._settle)
+        except RuntimeError:
+            # The loop is closed: nobody is left to be told.
+            return
+
+    def _settle(self) -> None:
+        self._waking = False
+        while self._ended:
+            call = self._ended.popleft()
+            call.ended = True
+            if call.abandoned:
+                self._leaked -= 1
+                self._retire_surplus()
+            call.deliver()
+
+    def _retire_surplus(self) -> None:
+        if self._threads > self._limit + self._leaked:
+            self._threads -= 1
+            self._calls.put(None)

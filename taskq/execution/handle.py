@@ -1,0 +1,165 @@
+"""A handle to one job: wait for it, look at it, cancel it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+from taskq.core.durations import Duration, seconds
+from taskq.core.envelope import unpack_failure
+from taskq.core.errors import (
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    JobNotFound,
+    ResultExpired,
+    ResultNotKept,
+    ResultTimeout,
+    ServerError,
+)
+from taskq.core.job import Ending, JobInfo
+from taskq.core.payload import decode_value
+from taskq.core.state import JobState
+from taskq.execution.ports import Desk
+
+__all__ = ["Job"]
+
+R = TypeVar("R")
+
+
+class Job(Generic[R]):
+    """One request to run a task.
+
+    `id` is its name everywhere. `created` is true when this call made it, false when a job of this
+    id existed already, None for a handle made from an id.
+    """
+
+    __slots__ = ("_desk", "_keeps_result", "_rebuild", "created", "id")
+
+    def __init__(
+        self,
+        desk: Desk,
+        job_id: str,
+        *,
+        created: bool | None = None,
+        keeps_result: bool = True,
+        rebuild: Callable[[Any], R] | None = None,
+    ) -> None:
+        self._desk = desk
+        self.id = job_id
+        self.created = created
+        self._keeps_result = keeps_result
+        self._rebuild = rebuild
+
+    async def result(self, timeout: Duration | None = None) -> R:
+        """Wait for the job to end, and return what its function returned.
+
+        `timeout` (seconds or timedelta; None: no limit) bounds the wait, never the job.
+
+        Raises `JobFailed` (with the worker's traceback), `JobCancelled`, `JobExpired`,
+        `ResultTimeout`, and `JobNotFound` with its kinds `ResultExpired` and `ResultNotKept`.
+
+        >>> await (await resize.enqueue("a.png")).result(timeout=10)  # doctest: +SKIP
+        'a-800.png'
+        """
+        limit = None if timeout is None else seconds("timeout", timeout)
+        try:
+            async with asyncio.timeout(limit):
+                ending = await self._desk.until_over(self.id)
+        except TimeoutError:
+            raise ResultTimeout(await self._why_late(limit), job_id=self.id) from None
+        return self._value(ending)
+
+    async def status(self) -> JobState:
+        """The job's state now.
+
+        Raises `JobNotFound`.
+        """
+        ending = await self._desk.look(self.id)
+        if ending.state is None:
+            raise self._missing(ending)
+        return ending.state
+
+    async def info(self) -> JobInfo:
+        """Everything known: times, attempts, worker, error, traceback, progress, result.
+
+        Raises `JobNotFound`.
+        """
+        info = await self._desk.job_info(self.id)
+        if info is None:
+            raise self._missing(Ending(None))
+        if self._rebuild is not None and info.result is not None:
+            return replace(info, result=self._rebuild(info.result))
+        return info
+
+    async def cancel(self) -> bool:
+        """Cancel the job: one that waits never runs, one that runs is interrupted.
+
+        Holds whether or not a worker runs now. False when the job was over.
+
+        Raises `JobNotFound`.
+        """
+        answer = await self._desk.cancel_job(self.id)
+        if answer < 0:
+            raise self._missing(Ending(None))
+        return answer > 0
+
+    def _value(self, ending: Ending) -> R:
+        if ending.state is JobState.SUCCEEDED:
+            value = decode_value(ending.payload)
+            return value if self._rebuild is None else self._rebuild(value)
+        if ending.state is JobState.FAILED:
+            failure = unpack_failure(ending.payload)
+            raise JobFailed(
+                f"job {self.id} failed: {failure.error_type}: {failure.error_text}",
+                job_id=self.id,
+                error_type=failure.error_type,
+                error_text=failure.error_text,
+                traceback=failure.traceback,
+            )
+        if ending.state is JobState.CANCELLED:
+            raise JobCancelled(f"job {self.id} was cancelled", job_id=self.id)
+        if ending.state is JobState.EXPIRED:
+            raise JobExpired(
+                f"job {self.id} expired before a worker started it; give it a longer expires=, or "
+                "run more workers",
+                job_id=self.id,
+            )
+        raise self._missing(ending)
+
+    def _missing(self, ending: Ending) -> JobNotFound:
+        if not self._keeps_result and not ending.gone:
+            return ResultNotKept(
+                f"job {self.id} left nothing behind: its task has result_ttl=0. Wait for the "
+                "result before the job ends, or keep results: @q.task(result_ttl=3600)",
+                job_id=self.id,
+            )
+        if ending.gone or self.created is not None:
+            return ResultExpired(
+                f"job {self.id} is over and its result is gone: it outlived its result_ttl. Read "
+                "results sooner, or keep them longer: @q.task(result_ttl=...)",
+                job_id=self.id,
+            )
+        return JobNotFound(
+            f"the server knows no job {self.id!r}: it never existed in this namespace, or every "
+            "trace of it has expired",
+            job_id=self.id,
+        )
+
+    async def _why_late(self, limit: float | None) -> str:
+        text = f"job {self.id} did not end within {limit:g} s"
+        try:
+            async with asyncio.timeout(1.0):
+                info = await self._desk.job_info(self.id)
+        except (ServerError, ConnectionError, TimeoutError):
+            return f"{text}, and the server does not answer now"
+        if info is None:
+            return f"{text}; the server knows no such job"
+        if info.state is JobState.QUEUED:
+            return f"{text}; it is queued. Does a worker listen: taskq worker -q {info.queue}"
+        return f"{text}; it is {info.state}, attempt {info.attempt}"
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"

@@ -1,0 +1,42 @@
+"""What execution asks of the outside, so that it need not know who answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from taskq.core.job import Ending, JobInfo, NewJob, Progress
+
+__all__ = ["Desk", "Reporter"]
+
+Reporter = Callable[[Progress], asyncio.Future[None] | None]
+"""Sends the progress of the running attempt; a future where the caller can await its arrival."""
+
+
+class Desk(Protocol):
+    """Where jobs are handed in and asked about."""
+
+    async def submit(self, job: NewJob) -> bool:
+        """Enqueue a job; false when its id belongs to another request."""
+        ...
+
+    async def submit_many(self, jobs: Sequence[NewJob]) -> list[bool]:
+        """Enqueue jobs together; an answer for each."""
+        ...
+
+    async def until_over(self, job_id: str) -> Ending:
+        """Wait until a job has ended or is known to be unknown."""
+        ...
+
+    async def look(self, job_id: str) -> Ending:
+        """How a job stands now."""
+        ...
+
+    async def job_info(self, job_id: str) -> JobInfo | None:
+        """Everything known about a job."""
+        ...
+
+    async def cancel_job(self, job_id: str) -> int:
+        """Cancel a job: 1 done, 2 its worker was asked, 0 it was over, -1 there is none."""
+        ...

@@ -1,0 +1,57 @@
+"""The tasks of one TaskQ by name. Names in messages are looked up here, and never imported."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from taskq.core.errors import TaskDefinitionError, UnknownTask
+from taskq.execution.task import Task
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Name to task."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task[Any, Any]] = {}
+
+    def add(self, task: Task[Any, Any]) -> None:
+        """Register a task; raises `TaskDefinitionError` when its name is taken."""
+        other = self._tasks.get(task.name)
+        if other is not None:
+            raise TaskDefinitionError(
+                f"two tasks are called {task.name!r}: {_place(other)} and {_place(task)}; give one "
+                "of them another name: @q.task(name='...')"
+            )
+        self._tasks[task.name] = task
+
+    def find(self, name: str) -> Task[Any, Any] | None:
+        """The task of this name, or None."""
+        return self._tasks.get(name)
+
+    def unknown(self, name: str) -> UnknownTask:
+        """The error for a name that is not registered, with the nearest that is."""
+        near = difflib.get_close_matches(name, self._tasks, n=1, cutoff=0.5)
+        hint = f"; the nearest registered name is {near[0]!r}" if near else ""
+        return UnknownTask(
+            f"no task is registered as {name!r}{hint}. Does the worker import the module that "
+            "defines it?"
+        )
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        return sorted(self._tasks)
+
+    def __iter__(self) -> Iterator[Task[Any, Any]]:
+        return iter(self._tasks.values())
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+def _place(task: Task[Any, Any]) -> str:
+    code = task.function.__code__
+    return f"{task.function.__qualname__} ({code.co_filename}:{code.co_firstlineno})"

@@ -1,0 +1,119 @@
+"""From a call to a job: checked against the signature, serialised, options resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from taskq.core.durations import Duration, instant_ms, seconds
+from taskq.core.envelope import pack_envelope
+from taskq.core.ids import new_id
+from taskq.core.job import NewJob
+from taskq.core.options import JobOptions, TaskOptions
+from taskq.core.payload import encode_call
+from taskq.execution.handle import Job
+from taskq.execution.ports import Desk
+
+__all__ = ["PLAIN", "Callee", "Request"]
+
+PLAIN: Final = JobOptions()
+"""No options: what `Task.enqueue` uses, and knows by identity."""
+
+Check = Callable[[tuple[Any, ...], dict[str, Any]], None]
+
+
+class Callee:
+    """What an enqueue needs to know of a task, known by its function or only by its name."""
+
+    __slots__ = ("check", "expires", "lane", "name", "options", "rebuild")
+
+    def __init__(
+        self,
+        name: str,
+        options: TaskOptions,
+        *,
+        check: Check | None,
+        rebuild: Callable[[Any], Any] | None,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.check = check
+        self.rebuild = rebuild
+        self.lane = f"{options.queue}/{options.priority}"
+        self.expires = "" if options.expires is None else _from_now(options.expires)
+
+
+@dataclass(slots=True)
+class Request:
+    """A job to be handed in, and whether its result will be kept."""
+
+    job: NewJob
+    keeps_result: bool
+
+    @classmethod
+    def of(
+        cls, callee: Callee, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Request:
+        """Check the call and serialise it.
+
+        Raises `CallError`, `EncodeError` and `PayloadTooLarge`.
+        """
+        if callee.check is not None:
+            callee.check(args, kwargs)
+        payload = encode_call(args, kwargs)
+        keeps_result = callee.options.result_ttl > 0
+        if options is PLAIN:
+            envelope = pack_envelope(callee.name, payload)
+            return cls(NewJob(new_id(), envelope, callee.lane, "", callee.expires), keeps_result)
+        envelope = pack_envelope(
+            callee.name,
+            payload,
+            timeout=options.timeout,
+            result_ttl=options.result_ttl,
+            retry=options.retry,
+            headers=options.headers,
+        )
+        if options.result_ttl is not None:
+            keeps_result = options.result_ttl > 0
+        return cls(_placed(callee, options, envelope), keeps_result)
+
+    def handle(self, desk: Desk, callee: Callee, created: bool) -> Job[Any]:
+        """The handle of the job, once it is handed in."""
+        return Job(
+            desk,
+            self.job.id,
+            created=created,
+            keeps_result=self.keeps_result,
+            rebuild=callee.rebuild,
+        )
+
+
+def _placed(callee: Callee, options: JobOptions, envelope: bytes) -> NewJob:
+    defaults = callee.options
+    queue = defaults.queue if options.queue is None else options.queue
+    priority = defaults.priority if options.priority is None else options.priority
+    when = ""
+    if options.delay is not None:
+        when = _from_now(options.delay)
+    elif options.eta is not None:
+        when = f"@{instant_ms('eta', options.eta)}"
+    return NewJob(
+        options.id or new_id(),
+        envelope,
+        f"{queue}/{priority}",
+        when,
+        callee.expires if options.expires is None else _expires(options.expires),
+        new_id() if options.id else "",
+    )
+
+
+def _expires(value: Duration | datetime) -> str:
+    if isinstance(value, datetime):
+        return f"@{instant_ms('expires', value)}"
+    return _from_now(value)
+
+
+def _from_now(duration: Duration) -> str:
+    return f"+{int(seconds('duration', duration) * 1000)}"

@@ -1,0 +1,267 @@
+"""Tasks: a function, its options, and the typed ways to ask for a run."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
+
+from taskq.core.durations import Duration
+from taskq.core.errors import CallError, ConfigError, TaskDefinitionError
+from taskq.core.ids import check_name
+from taskq.core.options import ExecutorName, JobOptions, TaskOptions
+from taskq.core.rebuild import CallRebuilder, result_rebuilder
+from taskq.core.retry import Retry
+from taskq.execution.handle import Job
+from taskq.execution.ports import Desk
+from taskq.execution.request import PLAIN, Callee, Request
+
+__all__ = [
+    "AsyncTask",
+    "ConfiguredTask",
+    "JobOptionValues",
+    "Signature",
+    "SyncTask",
+    "Task",
+    "TaskOptionValues",
+    "check_function",
+    "remote_task",
+    "task_name",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class TaskOptionValues(TypedDict, total=False):
+    """The keywords of `@q.task(...)`; see `TaskOptions` for their meaning and defaults."""
+
+    name: str | None
+    queue: str
+    priority: int
+    retry: Retry | int | None
+    timeout: Duration | None
+    soft_timeout: Duration | None
+    executor: ExecutorName | None
+    result_ttl: Duration
+    expires: Duration | None
+
+
+class JobOptionValues(TypedDict, total=False):
+    """The keywords of `Task.options(...)`.
+
+    `delay` (a duration) or `eta` (an aware datetime): not before then. `expires` (a duration from
+    now, or an aware datetime): not after then. `id`: the job's id; asking again for an id that
+    exists gives the job that has it. The others override the task's own options for this job.
+    """
+
+    queue: str
+    priority: int
+    delay: Duration | None
+    eta: datetime | None
+    expires: Duration | datetime | None
+    id: str | None
+    timeout: Duration | None
+    result_ttl: Duration | None
+    retry: Retry | int | None
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature(Generic[R_co]):
+    """A task with arguments, not yet a job: `resize.s("a.png")`."""
+
+    desk: Desk
+    callee: Callee
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    job_options: JobOptions = PLAIN
+
+    def options(self, **changes: Unpack[JobOptionValues]) -> Signature[R_co]:
+        """The same with other options; see `JobOptionValues`."""
+        return replace(self, job_options=self.job_options.with_changes(**changes))
+
+    def request(self) -> Request:
+        """What the queue is asked for, checked and serialised."""
+        return Request.of(self.callee, self.job_options, self.args, self.kwargs)
+
+    async def enqueue(self) -> Job[R_co]:
+        """Enqueue a job of this task with these arguments."""
+        return await _enqueue(self.desk, self.callee, self.request())
+
+
+class Task(Generic[P, R]):
+    """A registered function. Call it as before, or `enqueue` it.
+
+    Made by `@q.task`; see `TaskOptions` for its options.
+    """
+
+    def __init__(
+        self, function: Callable[P, Any], name: str, options: TaskOptions, desk: Desk
+    ) -> None:
+        functools.update_wrapper(cast("Callable[P, Any]", self), function)
+        self.function = function
+        self.name = name
+        self.task_options = options
+        self.desk = desk
+        self.callee = Callee(
+            name, options, check=_checker(name, function), rebuild=_LazyResult[R](function)
+        )
+        self.call_rebuilder = functools.cache(lambda: CallRebuilder.of(function))
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Enqueue a job; it runs on some worker.
+
+        Raises `CallError` for arguments that do not fit the signature, `EncodeError` for ones that
+        cannot travel, `ServerUnavailable` and `QueueFull`. Nothing is enqueued then.
+
+        >>> job = await resize.enqueue("a.png", width=400)  # doctest: +SKIP
+        """
+        request = Request.of(self.callee, PLAIN, args, kwargs)
+        return await _enqueue(self.desk, self.callee, request)
+
+    def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredTask[P, R]:
+        """This task with options for single jobs; see `JobOptionValues`.
+
+        Raises `UnknownOption` and `ConfigError`.
+
+        >>> await resize.options(delay=30, priority=9).enqueue("a.png")  # doctest: +SKIP
+        """
+        return ConfiguredTask(self.desk, self.callee, PLAIN.with_changes(**changes))
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """This task with arguments, not yet a job."""
+        return Signature(self.desk, self.callee, args, kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+
+class AsyncTask(Task[P, R]):
+    """A task made of an `async def`."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Call the plain function, here and now."""
+        return self.function(*args, **kwargs)
+
+
+class SyncTask(Task[P, R]):
+    """A task made of a plain `def`."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the plain function, here and now."""
+        return self.function(*args, **kwargs)
+
+
+class ConfiguredTask(Generic[P, R]):
+    """A task with options for the jobs made through it."""
+
+    __slots__ = ("_callee", "_desk", "_options")
+
+    def __init__(self, desk: Desk, callee: Callee, options: JobOptions) -> None:
+        self._desk = desk
+        self._callee = callee
+        self._options = options
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+        """Enqueue a job with these options; raises as `Task.enqueue`."""
+        request = Request.of(self._callee, self._options, args, kwargs)
+        return await _enqueue(self._desk, self._callee, request)
+
+    def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredTask[P, R]:
+        """The same with further options."""
+        return ConfiguredTask(self._desk, self._callee, self._options.with_changes(**changes))
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """This task with arguments and these options, not yet a job."""
+        return Signature(self._desk, self._callee, args, kwargs, self._options)
+
+
+def remote_task(desk: Desk, name: str) -> ConfiguredTask[..., Any]:
+    """A task known by its name only, for producers that do not import its code."""
+    callee = Callee(check_name("task", name), TaskOptions(), check=None, rebuild=None)
+    return ConfiguredTask(desk, callee, PLAIN)
+
+
+async def _enqueue(desk: Desk, callee: Callee, request: Request) -> Job[Any]:
+    created = await desk.submit(request.job)
+    return request.handle(desk, callee, created)
+
+
+def check_function(function: Callable[..., Any]) -> None:
+    """Refuse what cannot be a task, with what to type instead."""
+    what = getattr(function, "__qualname__", repr(function))
+    if isinstance(function, Task):
+        raise TaskDefinitionError(f"{what} is a task already")
+    if isinstance(function, (staticmethod, classmethod)) or not callable(function):
+        raise TaskDefinitionError(f"{what} is no plain function; put @q.task on one of a module")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TaskDefinitionError(f"{what} is a generator; a task returns one value")
+    if not inspect.isfunction(function):
+        raise TaskDefinitionError(
+            f"{what} is no plain function but a {type(function).__name__}; write a module's "
+            "function that calls it, and put @q.task on that"
+        )
+    first = next(iter(inspect.signature(function).parameters), "")
+    if first in ("self", "cls"):
+        raise TaskDefinitionError(
+            f"{what} is a method: its {first!r} cannot travel through the queue. Write a module's "
+            "function that takes the id of what it works on, and put @q.task on that"
+        )
+    if function.__name__ == "<lambda>":
+        raise TaskDefinitionError("a lambda has no name to be found by; write a def")
+
+
+def _checker(
+    name: str, function: Callable[..., Any]
+) -> Callable[[tuple[Any, ...], dict[str, Any]], None]:
+    """A check of calls against the signature, with a short cut for plain positional ones."""
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    plain = all(item.kind is item.POSITIONAL_OR_KEYWORD for item in parameters)
+    least = sum(item.default is item.empty for item in parameters) if plain else 1_000_000
+    most = len(parameters)
+
+    def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not kwargs and least <= len(args) <= most:
+            return
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise CallError(f"{name}{signature} cannot be called like this: {error}") from None
+
+    return check
+
+
+class _LazyResult(Generic[R]):
+    """Rebuilds results by the return annotation, which is resolved when the first one arrives."""
+
+    __slots__ = ("_function", "_rebuild", "_resolved")
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._resolved = False
+        self._rebuild: Callable[[Any], R] | None = None
+
+    def __call__(self, value: Any) -> R:
+        if not self._resolved:
+            self._rebuild = cast("Callable[[Any], R] | None", result_rebuilder(self._function))
+            self._resolved = True
+        return value if self._rebuild is None else self._rebuild(value)
+
+
+def task_name(function: Callable[..., Any], name: str | None) -> str:
+    """The name of a task: as given, or `module.function`."""
+    if name is not None:
+        return check_name("task", name)
+    derived = f"{function.__module__}.{function.__qualname__}".replace(".<locals>.", ".")
+    try:
+        return check_name("task", derived)
+    except ConfigError:
+        raise TaskDefinitionError(
+            f"the function's own name {derived!r} cannot name a task; type @q.task(name='...')"
+        ) from None
