@@ -1,0 +1,81 @@
+"""The broker: everything that talks to the server, for one event loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from taskq.broker.client import Client, Locate
+from taskq.broker.clock import ClockOffset
+from taskq.broker.consumer import Consumer
+from taskq.broker.entrance import Entrance
+from taskq.broker.jobs import Jobs
+from taskq.broker.keys import Keys
+from taskq.broker.leases import Leases, ReapPolicy
+from taskq.broker.producer import Producer
+from taskq.broker.upkeep import Upkeep
+from taskq.broker.waiting import Waiting
+
+__all__ = ["Broker", "BrokerSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """What every connection of one TaskQ shares.
+
+    `locate` tells where the server is. `enqueue_deadline` (seconds) bounds how long an enqueue
+    tries to reach it. Failed, cancelled and expired jobs are kept `failure_ttl` seconds, at most
+    `keep_failed` failed ones per queue. A job whose worker died `max_crashes` times is not tried
+    again. `entrance` looks at the server once for all of them.
+    """
+
+    locate: Locate
+    keys: Keys
+    offset: ClockOffset
+    enqueue_deadline: float = 10.0
+    failure_ttl: float = 604_800.0
+    keep_failed: int = 10_000
+    max_crashes: int = 3
+    entrance: Entrance = field(default_factory=Entrance)
+
+
+class Broker:
+    """One connection and the services that share it."""
+
+    def __init__(self, settings: BrokerSettings, *, name: str = "taskq") -> None:
+        self.settings = settings
+        self.client = Client(settings.locate, name=name, admit=settings.entrance.admit)
+        shared = (self.client, settings.keys, settings.offset)
+        self.producer = Producer(
+            *shared, deadline=settings.enqueue_deadline, failure_ttl=settings.failure_ttl
+        )
+        self.waiting = Waiting(*shared)
+        self.jobs = Jobs(*shared, failure_ttl=settings.failure_ttl)
+        self.leases = Leases(*shared)
+        self.upkeep = Upkeep(*shared)
+
+    @property
+    def keys(self) -> Keys:
+        return self.settings.keys
+
+    @property
+    def reap_policy(self) -> ReapPolicy:
+        """How dead workers' jobs are judged."""
+        settings = self.settings
+        return ReapPolicy(settings.max_crashes, settings.failure_ttl, settings.keep_failed)
+
+    def consumer(self, worker: str) -> Consumer:
+        """The traffic of a worker of this name."""
+        settings = self.settings
+        return Consumer(
+            self.client,
+            settings.keys,
+            settings.offset,
+            worker,
+            failure_ttl=settings.failure_ttl,
+            keep_failed=settings.keep_failed,
+        )
+
+    async def aclose(self) -> None:
+        """Close the connection and end what waits on it."""
+        self.waiting.close()
+        await self.client.aclose()

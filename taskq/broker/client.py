@@ -1,0 +1,214 @@
+"""The narrow door to the server: run a script, send a rare command, subscribe.
+
+A `Client` keeps one connection alive: it connects on first use, again after a loss, waits while the
+server loads its data, and subscribes again to what was subscribed. It never re-sends by itself: a
+call whose reply is lost raises `ConnectionLost`, and only who knows that the call is idempotent
+sends it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import hiredis
+
+from taskq.broker.connection import Connection, ConnectionLost
+from taskq.broker.dial import Admit, dial
+from taskq.broker.replies import translate
+from taskq.broker.scripts import Script
+from taskq.broker.url import Address
+from taskq.core.errors import ServerError, ServerUnavailable
+
+__all__ = ["Client", "Locate", "retrying"]
+
+Locate = Callable[[], Awaitable[Address]]
+"""Where the server is now. Asked before each connection: it may start one, or follow a failover."""
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection that is opened when needed and opened again when lost.
+
+    `reply_timeout` is how long a reply may be owed without a byte heard, in seconds, before the
+    connection counts as dead; `connect_timeout` bounds one attempt to connect. `admit` looks at the
+    server before the first call.
+    """
+
+    def __init__(
+        self,
+        locate: Locate,
+        *,
+        name: str = "taskq",
+        connect_timeout: float = 5.0,
+        reply_timeout: float = 10.0,
+        admit: Admit | None = None,
+    ) -> None:
+        self._locate = locate
+        self._admit = admit
+        self._name = name
+        self._connect_timeout = connect_timeout
+        self._reply_timeout = reply_timeout
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._handlers: dict[bytes, Callable[[bytes], None]] = {}
+        self._on_reconnect: list[Callable[[], None]] = []
+        self._watch: asyncio.TimerHandle | None = None
+        self._lost_before = False
+        self._coming_back: asyncio.Task[None] | None = None
+        self.closed = False
+        self.address: Address | None = None
+
+    async def script(self, script: Script, keys: tuple[str, ...], *args: Any) -> Any:
+        """Run `script` by its hash, with its text where the server does not know it."""
+        reply = await self._call("EVALSHA", script.sha, len(keys), *keys, *args)
+        if isinstance(reply, hiredis.ReplyError):
+            if str(reply).startswith("NOSCRIPT"):
+                reply = await self._call("EVAL", script.text, len(keys), *keys, *args)
+            if isinstance(reply, hiredis.ReplyError):
+                raise translate(reply, self.where)
+        return reply
+
+    async def command(self, *command: Any) -> Any:
+        """Send one command that is no script."""
+        reply = await self._call(*command)
+        if isinstance(reply, hiredis.ReplyError):
+            raise translate(reply, self.where)
+        return reply
+
+    async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
+        """Have `handler` called with each message on `channel`, through reconnections."""
+        self._handlers[channel.encode()] = handler
+        # Also on a connection just made: its greeting may have been sent before this was wanted.
+        await self.command("SUBSCRIBE", channel)
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Stop listening to `channel`."""
+        if self._handlers.pop(channel.encode(), None) and self._connection:
+            await self._connection.call("UNSUBSCRIBE", channel)
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called after each new connection that follows a loss."""
+        self._on_reconnect.append(callback)
+
+    @property
+    def where(self) -> str:
+        """The server, for messages: never with its password."""
+        return str(self.address) if self.address else "the server"
+
+    async def connect(self) -> Connection:
+        """Connect now if not connected.
+
+        Raises `ServerUnavailable` when nobody answers and `ServerRefused` when it does not let us
+        in.
+        """
+        async with self._connecting:
+            if self._connection is not None and not self._connection.lost:
+                return self._connection
+            if self.closed:
+                raise ServerUnavailable("this connection was closed; open the TaskQ again")
+            self.address = await self._locate()
+            connection = await dial(
+                self.address,
+                lambda: Connection(self._pushed, self._on_lost),
+                name=self._name,
+                channels=list(self._handlers),
+                timeout=self._connect_timeout,
+                admit=self._admit,
+            )
+            self._connection = connection
+            self._watch_replies()
+        if self._lost_before:
+            for callback in self._on_reconnect:
+                callback()
+        return connection
+
+    async def aclose(self) -> None:
+        """Close the connection; later calls raise `ServerUnavailable`."""
+        self.closed = True
+        for background in (self._watch, self._coming_back):
+            if background is not None:
+                background.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+            await asyncio.sleep(0)
+
+    async def _call(self, *command: Any) -> Any:
+        connection = self._connection
+        if connection is None or connection.lost:
+            connection = await self.connect()
+        return await connection.call(*command)
+
+    def _pushed(self, message: list[Any]) -> None:
+        if message[0] == b"message":
+            handler = self._handlers.get(message[1])
+            if handler is not None:
+                handler(message[2])
+
+    def _on_lost(self) -> None:
+        self._lost_before = True
+        if self._handlers and not self.closed and self._coming_back is None:
+            # Nobody may call for a while: who listens wants to hear all the same.
+            self._coming_back = asyncio.create_task(self._come_back())
+
+    async def _come_back(self) -> None:
+        pause = 0.02
+        try:
+            while not self.closed:
+                await asyncio.sleep(random.uniform(pause / 2, pause))
+                pause = min(1.0, pause * 2)
+                try:
+                    await self.connect()
+                except ServerUnavailable:
+                    continue
+                return
+        except ServerError:
+            # It refuses us: the next call says so to somebody who can act on it.
+            return
+        finally:
+            self._coming_back = None
+
+    def _watch_replies(self) -> None:
+        """A peer that is gone without a word is noticed by the reply it owes."""
+        if self._watch is not None:
+            self._watch.cancel()
+        connection = self._connection
+        if connection is None or connection.lost or self.closed:
+            return
+        loop = asyncio.get_running_loop()
+        if connection.oldest_wait() > self._reply_timeout:
+            connection.abort()
+            return
+        if loop.time() - connection.heard_at > self._reply_timeout / 2:
+            connection.call("PING").add_done_callback(_forget)
+        self._watch = loop.call_later(self._reply_timeout / 4, self._watch_replies)
+
+
+def _forget(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+async def retrying(call: Callable[[bool], Awaitable[T]], *, seconds: float, what: str) -> T:
+    """Await `call(repeated)` until it is answered, for at most `seconds`.
+
+    Only for calls that may be done twice: `repeated` is true from the second time on. The pauses
+    grow from 20 ms to 1 s with full jitter, so that a thousand clients do not come back at once.
+    Raises `ServerUnavailable` with the last reason.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    pause, repeated = 0.02, False
+    while True:
+        try:
+            return await call(repeated)
+        except (ServerUnavailable, ConnectionLost) as error:
+            left = deadline - loop.time()
+            if left <= 0:
+                raise ServerUnavailable(f"{what} within {seconds:g} s: {error}") from error
+            repeated = True
+            await asyncio.sleep(min(left, random.uniform(pause / 2, pause)))
+            pause = min(1.0, pause * 2)

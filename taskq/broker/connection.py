@@ -1,0 +1,116 @@
+"""One connection to the server: RESP3, pipelined, shared by every caller of its event loop.
+
+hiredis packs and parses; this file keeps the order. A call is written at once and its reply
+resolves a future, so that any number of callers share one socket and one round trip. The server's
+pushes (pub/sub) come in between and go to `on_push`.
+
+Replies come in the order of the calls: that is the one invariant here. A caller that stops
+waiting leaves its future in the line, and the reply that belongs to it is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import hiredis
+
+__all__ = ["Connection", "ConnectionLost", "Reply"]
+
+Reply = Any
+
+_pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
+_PARTIAL: Final = object()
+
+
+class ConnectionLost(ConnectionError):
+    """The connection ended; what was sent and not answered may or may not have been done."""
+
+
+class Connection(asyncio.Protocol):
+    """A connected socket. `call` sends one command and returns the future of its reply.
+
+    An error reply resolves the future with a `hiredis.ReplyError`, as a value: the caller looks.
+    """
+
+    def __init__(self, on_push: Callable[[list[Any]], None], on_lost: Callable[[], None]) -> None:
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(
+            protocolError=ConnectionLost, replyError=hiredis.ReplyError, notEnoughData=_PARTIAL
+        )
+        self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self.heard_at = self._loop.time()
+        self.lost = False
+
+    def call(self, *command: Any) -> asyncio.Future[Reply]:
+        """Send `command`; its reply's future fails with `ConnectionLost` when the line dies."""
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        if self._transport is None or self.lost:
+            future.set_exception(ConnectionLost("the connection is closed"))
+            return future
+        self._waiting.append((future, self._loop.time()))
+        self._transport.write(_pack(command))
+        return future
+
+    def oldest_wait(self) -> float:
+        """Seconds since anything was heard while a reply is owed; 0 when none is owed."""
+        if not self._waiting:
+            return 0.0
+        now = self._loop.time()
+        return min(now - self._waiting[0][1], now - self.heard_at)
+
+    def abort(self) -> None:
+        """Close without waiting; every owed reply fails with `ConnectionLost`."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._end()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Not isinstance(): uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_at = self._loop.time()
+        self._reader.feed(data)
+        while True:
+            try:
+                reply = self._reader.gets()
+            except ConnectionLost:
+                self.abort()
+                return
+            if reply is _PARTIAL:
+                return
+            if isinstance(reply, hiredis.PushNotification):
+                self._push(list(reply))
+            elif self._waiting:
+                future, _ = self._waiting.popleft()
+                if not future.done():
+                    future.set_result(reply)
+
+    def _push(self, message: list[Any]) -> None:
+        # The confirmation of SUBSCRIBE is a push, but somebody awaits it as a reply.
+        if message[0] in (b"subscribe", b"unsubscribe"):
+            if self._waiting:
+                future, _ = self._waiting.popleft()
+                if not future.done():
+                    future.set_result(message)
+        else:
+            self._on_push(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self.lost:
+            return
+        self.lost = True
+        while self._waiting:
+            future, _ = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(ConnectionLost("the server closed the connection"))
+        self._on_lost()

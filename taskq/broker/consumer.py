@@ -1,0 +1,152 @@
+"""A worker's traffic with the server: take jobs, end attempts, report progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgpack
+
+from taskq.broker.client import Client, retrying
+from taskq.broker.clock import ClockOffset
+from taskq.broker.keys import Keys
+from taskq.broker.scripts import script
+from taskq.core.job import Delivery
+
+__all__ = ["Consumer", "DeclaredDead", "Frame", "delivery_of", "handed_over"]
+
+Frame = tuple[str, str, str, bytes, int, bytes, int, int, int]
+"""kind, id, lane, entry, attempt, payload, ttl (ms), delay (ms), count: see `finish.lua`."""
+
+
+class DeclaredDead(Exception):
+    """The server does not know this worker: it was declared dead, or the data is gone."""
+
+
+class Consumer:
+    """What one worker, under one name, says to the server about jobs.
+
+    `failure_ttl` (seconds) is how long records of failed, cancelled and expired jobs are kept, and
+    `keep_failed` how many failed ones at most per queue.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        offset: ClockOffset,
+        worker: str,
+        *,
+        failure_ttl: float,
+        keep_failed: int,
+    ) -> None:
+        self._client = client
+        self._offset = offset
+        self._idle = keys.idle
+        self._keep_failed = keep_failed
+        self.worker = worker
+        self.failure_ttl_ms = int(failure_ttl * 1000)
+        self._scripts = {name: script(name) for name in ("fetch", "finish", "progress")}
+        self._fetch_keys = (
+            keys.jobs,
+            keys.lane_prefix,
+            keys.lanes,
+            keys.idle,
+            keys.workers,
+            keys.held,
+            keys.expiry,
+            keys.done_channel,
+            keys.malformed,
+        )
+        self._finish_keys = (
+            keys.jobs,
+            keys.lane_prefix,
+            keys.lanes,
+            keys.due,
+            keys.expiry,
+            keys.held,
+            keys.failed,
+            keys.stats,
+            keys.done_channel,
+            keys.next_channel,
+            keys.idle,
+            keys.wake_channel,
+            keys.cancels + worker,
+        )
+        self._progress_keys = (keys.jobs,)
+
+    async def fetch(
+        self, want: int, queues: Sequence[str], *, lowest_first: bool = False
+    ) -> list[Delivery]:
+        """Take up to `want` jobs of `queues`, highest priority first.
+
+        Never cancel it and never send it twice blindly: a lost reply strands what it took, which
+        the reconciler finds. Raises `DeclaredDead`, `ServerError` and `ConnectionLost`.
+        """
+        reply = await self._client.script(
+            self._scripts["fetch"],
+            self._fetch_keys,
+            self._offset.ms,
+            self.worker,
+            want,
+            int(lowest_first),
+            self.failure_ttl_ms,
+            *queues,
+        )
+        if reply is None:
+            raise DeclaredDead(self.worker)
+        return [delivery_of(row) for row in reply[1:]]
+
+    async def finish(self, frames: Sequence[Frame]) -> list[int]:
+        """End attempts; per frame 1 done, 2 done before, 0 refused, 3 the job is unknown.
+
+        Sent until answered: repeating it changes nothing.
+        """
+        parts: list[Any] = [part for frame in frames for part in frame]
+
+        async def once(_: bool) -> list[int]:
+            return await self._client.script(
+                self._scripts["finish"],
+                self._finish_keys,
+                self._offset.ms,
+                self.worker,
+                self._keep_failed,
+                *parts,
+            )
+
+        return await retrying(once, seconds=86_400.0, what="outcomes could not be stored")
+
+    async def leave_idle(self, queues: Sequence[str]) -> None:
+        """Be handed no more jobs; what was handed over before has arrived when this returns."""
+        for queue in queues:
+            await self._client.command("SREM", self._idle + queue, self.worker)
+
+    async def progress(self, job_id: str, attempt: int, report: bytes) -> bool:
+        """Store the progress of a running attempt; false when it no longer holds the job."""
+
+        async def once(_: bool) -> list[int]:
+            return await self._client.script(
+                self._scripts["progress"], self._progress_keys, self.worker, job_id, attempt, report
+            )
+
+        return (await retrying(once, seconds=10.0, what="progress could not be stored")) == [1]
+
+
+def handed_over(message: bytes) -> Delivery:
+    """A job that `enqueue.lua` pushed to this worker."""
+    return delivery_of(msgpack.unpackb(message, raw=True))
+
+
+def delivery_of(row: list[Any]) -> Delivery:
+    """A job as `fetch.lua` and `strays.lua` hand it out."""
+    return Delivery(
+        row[0].decode(),
+        row[1].decode(),
+        row[2],
+        row[3],
+        row[4] or b"",
+        int(row[5] or 0),
+        int(row[6] or 0),
+        int(row[7] or 0),
+        int(row[8] or 0),
+    )

@@ -1,0 +1,242 @@
+"""The doctor's examination: everything that can be seen from outside, each with a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from taskq.broker.checkup import (
+    Facts,
+    Verdict,
+    judge_eviction,
+    judge_memory,
+    judge_persistence,
+    judge_replication,
+    judge_security,
+    judge_version,
+    read_facts,
+)
+from taskq.broker.client import Client
+from taskq.broker.clock import ClockOffset
+from taskq.broker.keys import GROUP, Keys
+from taskq.broker.overview import Overview, QueueState, read_overview
+from taskq.broker.permissions import judge_permissions
+from taskq.core.errors import ServerRefused
+
+__all__ = ["examine", "judge_clock", "judge_latency", "judge_overview"]
+
+_PINGS: Final = 50
+_PING_SECONDS: Final = 3.0
+_SLOW_SECONDS, _STALL_SECONDS = 0.01, 0.5
+_SKEW_SECONDS: Final = 2.0
+_SAMPLE: Final = 200
+_LONG: Final = 1_000
+_MOST_SAMPLED: Final = 5
+_IDLE_CONSUMERS: Final = 100
+
+
+async def examine(
+    client: Client, keys: Keys, offset: ClockOffset, *, failure_ttl: float = 604_800.0
+) -> list[Verdict]:
+    """Examine the server and the namespace, and judge each thing.
+
+    A thing the server does not tell is said to be unknown, never guessed. Reads only.
+
+    Raises `ServerError` when the server cannot be reached at all.
+    """
+
+    async def ask(*command: Any) -> Any:
+        try:
+            return await client.command(*command)
+        except ServerRefused:
+            return None
+
+    facts = await read_facts(ask, "save", "appendfsync")
+    verdicts = _server(facts)
+    verdicts.append(judge_latency(await _pings(client)))
+    verdicts.append(judge_clock(*await _skew(client)))
+    overview = await read_overview(client, keys, offset, failure_ttl=failure_ttl)
+    verdicts += judge_overview(overview, keys)
+    verdicts.append(await _streams(client, keys, overview))
+    verdicts.append(await judge_permissions(ask, keys.namespace))
+    return verdicts
+
+
+def _server(facts: Facts | None) -> list[Verdict]:
+    if facts is None:
+        return [
+            Verdict(
+                "version",
+                "warn",
+                "this user may not run INFO, so version, eviction, persistence, memory and "
+                "replication cannot be seen",
+                "give it +info: taskq doctor --acl prints the whole rule",
+            )
+        ]
+    return [
+        judge_version(facts),
+        judge_security(facts),
+        judge_eviction(facts),
+        judge_persistence(facts),
+        judge_memory(facts),
+        judge_replication(facts),
+    ]
+
+
+# ------------------------------------------------------------------------- latency and clock
+
+
+async def _pings(client: Client) -> list[float]:
+    """Seconds of some round trips, one after the other."""
+    await client.command("PING")
+    took: list[float] = []
+    end = time.perf_counter() + _PING_SECONDS
+    while len(took) < _PINGS and time.perf_counter() < end:
+        began = time.perf_counter()
+        await client.command("PING")
+        took.append(time.perf_counter() - began)
+    return took
+
+
+def judge_latency(round_trips: Iterable[float]) -> Verdict:
+    """Whether the server answers fast, and always. `round_trips` are in seconds."""
+    took = sorted(round_trips)
+    half, most = took[len(took) // 2], took[(len(took) * 99) // 100]
+    what = f"p50 {half * 1000:.2f} ms, p99 {most * 1000:.2f} ms over {len(took)} round trips"
+    if most > _STALL_SECONDS:
+        fix = (
+            "look for slow commands of others (SLOWLOG GET 10), swapping, or a loaded network: a "
+            "worker whose beats take 6 s loses its jobs"
+        )
+        return Verdict("latency", "bad", what, fix)
+    if half > _SLOW_SECONDS:
+        fix = "run workers and applications near the server: a result takes about three round trips"
+        return Verdict("latency", "warn", what, fix)
+    return Verdict("latency", "ok", what)
+
+
+async def _skew(client: Client) -> tuple[float, float]:
+    """How far the server's clock is ahead of ours, and how exactly we know (both in seconds)."""
+    before = time.time()
+    seconds, micros = await client.command("TIME")
+    after = time.time()
+    return int(seconds) + int(micros) / 1e6 - (before + after) / 2, (after - before) / 2
+
+
+def judge_clock(skew: float, uncertain: float) -> Verdict:
+    """Whether this machine's clock agrees with the server's, by which everything is timed."""
+    if abs(skew) <= _SKEW_SECONDS + uncertain:
+        return Verdict("clock", "ok", f"within {abs(skew) + uncertain:.3f} s of the server's")
+    way = "behind" if skew > 0 else "ahead of"
+    return Verdict(
+        "clock",
+        "warn",
+        f"this machine's clock is {abs(skew):.1f} s {way} the server's: jobs with eta= run as much "
+        "too early or too late, those with delay= in time",
+        "synchronise the clocks: timedatectl set-ntp true",
+    )
+
+
+# ---------------------------------------------------------------------------- the namespace
+
+
+def judge_overview(overview: Overview, keys: Keys) -> list[Verdict]:
+    """Queues without workers, leases that stand still, entries that are no jobs."""
+    found: dict[str, list[Verdict]] = {"queues": [], "leases": []}
+    for trouble in overview.troubles():
+        if trouble.about in found:
+            level = "bad" if trouble.serious else "warn"
+            found[trouble.about].append(Verdict(trouble.about, level, trouble.what, trouble.fix))
+    if overview.half_reaped:
+        found["leases"].append(_half_reaped(overview))
+    alive = sum(worker.alive for worker in overview.workers)
+    waiting = sum(queue.waiting for queue in overview.queues)
+    queues = f"{len(overview.queues)} queues, {waiting} jobs wait, each has a worker that listens"
+    leases = "1 worker beats" if alive == 1 else f"{alive or 'no'} workers beat"
+    return [
+        *(found["queues"] or [Verdict("queues", "ok", queues if waiting else "no job waits")]),
+        *(found["leases"] or [Verdict("leases", "ok", leases)]),
+        _entries(overview, keys),
+    ]
+
+
+def _half_reaped(overview: Overview) -> Verdict:
+    names = ", ".join(overview.half_reaped[:5])
+    if any(worker.alive for worker in overview.workers):
+        return Verdict(
+            "leases",
+            "warn",
+            f"jobs of dead workers are being taken back: {names}",
+            "nothing: look again in a few seconds",
+        )
+    return Verdict(
+        "leases",
+        "bad",
+        f"jobs of dead workers were taken back in part, and no worker lives to go on: {names}",
+        "taskq worker",
+    )
+
+
+def _entries(overview: Overview, keys: Keys) -> Verdict:
+    if not overview.malformed:
+        return Verdict("entries", "ok", "nobody else writes to the streams")
+    return Verdict(
+        "entries",
+        "warn",
+        f"{overview.malformed} entries of the streams were no jobs: somebody else writes to the "
+        f"keys of namespace {keys.namespace}",
+        f"look at them: LRANGE '{keys.malformed}' 0 9; then DEL '{keys.malformed}', or wait a week",
+    )
+
+
+async def _streams(client: Client, keys: Keys, overview: Overview) -> Verdict:
+    """Whether streams hold what nobody needs any more."""
+    registered = len(overview.workers)
+    for queue in overview.queues:
+        if queue.consumers > registered + _IDLE_CONSUMERS:
+            return _consumers(keys, queue, registered)
+    long = sorted(
+        (
+            (depth, queue.name, priority)
+            for queue in overview.queues
+            for priority, depth in queue.by_priority.items()
+            if depth >= _LONG
+        ),
+        reverse=True,
+    )
+    for depth, queue, priority in long[:_MOST_SAMPLED]:
+        dead = await _dead_share(client, keys, keys.lane(queue, priority))
+        if dead > 0.5:
+            return Verdict(
+                "streams",
+                "warn",
+                f"about {dead:.0%} of the first of {depth:,} entries of queue {queue}, priority "
+                f"{priority}, are of jobs that were cancelled or have expired",
+                f"taskq worker -q {queue}: a worker that meets them clears them away",
+            )
+    return Verdict("streams", "ok", "they hold what waits and what runs")
+
+
+def _consumers(keys: Keys, queue: QueueState, registered: int) -> Verdict:
+    stream = keys.lane(queue.name, max(queue.by_priority, default=5))
+    return Verdict(
+        "streams",
+        "warn",
+        f"queue {queue.name}: the server remembers {queue.consumers} consumers, and {registered} "
+        "workers are registered",
+        f"XINFO CONSUMERS '{stream}' {GROUP}; then, of those with pending 0, XGROUP DELCONSUMER "
+        f"'{stream}' {GROUP} NAME",
+    )
+
+
+async def _dead_share(client: Client, keys: Keys, stream: str) -> float:
+    """Of the first entries that wait, how many are of jobs that do not wait any more."""
+    groups = await client.command("XINFO", "GROUPS", stream)
+    last = next((group[b"last-delivered-id"] for group in groups if group[b"name"] == b"g"), b"0-0")
+    entries = await client.command("XRANGE", stream, b"(" + last, "+", "COUNT", _SAMPLE)
+    states = await asyncio.gather(
+        *(client.command("HGET", keys.job(fields[1].decode()), "s") for _, fields in entries)
+    )
+    return sum(state != b"q" for state in states) / len(states) if states else 0.0

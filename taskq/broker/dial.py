@@ -1,0 +1,84 @@
+"""Making a connection: socket, TLS, RESP3, user, name, database, and the channels listened to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import hiredis
+
+from taskq.broker.connection import Connection, ConnectionLost
+from taskq.broker.replies import translate
+from taskq.broker.url import Address
+from taskq.core.errors import ServerError, ServerUnavailable
+
+__all__ = ["Admit", "dial"]
+
+Admit = Callable[[Callable[..., Awaitable[Any]], str], Awaitable[None]]
+"""Looks at a server through a new connection's `call`, and raises when it is not fit to be used."""
+
+
+async def dial(
+    address: Address,
+    protocol: Callable[[], Connection],
+    *,
+    name: str,
+    channels: Sequence[bytes],
+    timeout: float,
+    admit: Admit | None = None,
+) -> Connection:
+    """A greeted connection to `address`, within `timeout` seconds.
+
+    Raises `ServerUnavailable` when nobody answers and `ServerRefused` when it does not let us in,
+    and what `admit` raises.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            connection = await _open(address, protocol)
+            try:
+                await _greet(connection, address, name, channels)
+                if admit is not None:
+                    await admit(connection.call, str(address))
+            except BaseException:
+                connection.abort()
+                raise
+            return connection
+    except TimeoutError:
+        raise ServerUnavailable(f"{address} did not answer within {timeout:g} s") from None
+    except ConnectionLost as error:
+        raise ServerUnavailable(f"{address}: {error}") from None
+    except ServerError:
+        raise
+    except OSError as error:
+        raise ServerUnavailable(
+            f"cannot reach {address}: {error.strerror or error}; is the server running, and is "
+            "TASKQ_URL right?"
+        ) from None
+
+
+async def _open(address: Address, protocol: Callable[[], Connection]) -> Connection:
+    loop = asyncio.get_running_loop()
+    if address.path is not None:
+        _, connection = await loop.create_unix_connection(protocol, address.path)
+    else:
+        _, connection = await loop.create_connection(
+            protocol, address.host, address.port, ssl=address.ssl_context()
+        )
+    return connection
+
+
+async def _greet(
+    connection: Connection, address: Address, name: str, channels: Sequence[bytes]
+) -> None:
+    hello: list[str] = ["HELLO", "3"]
+    if address.password is not None:
+        hello += ["AUTH", address.username or "default", address.password]
+    greetings = [connection.call(*hello, "SETNAME", name)]
+    if address.database:
+        greetings.append(connection.call("SELECT", address.database))
+    greetings.extend(connection.call("SUBSCRIBE", channel) for channel in channels)
+    # All are looked at before one is judged: a future nobody awaits would be complained about.
+    for reply in await asyncio.gather(*greetings):
+        if isinstance(reply, hiredis.ReplyError):
+            raise translate(reply, str(address))

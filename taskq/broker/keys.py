@@ -1,0 +1,86 @@
+"""Every key and channel taskq uses, built here and nowhere else.
+
+All keys of one partition share one hash tag, so that any script may touch any of them, on a
+cluster too. Scripts receive whole keys, or a prefix to which they add an id taken from the data.
+
+===================== ====== ======================================= =============================
+key                   type   holds                                   lives
+===================== ====== ======================================= =============================
+``{ns}:j:<id>``       hash   one job (fields below)                  until finished, then its ttl
+``{ns}:q:<lane>``     stream ids of queued jobs, one group ``g``      with the queue
+``{ns}:lanes``        set    lanes in use: ``<queue>/<priority>``     with the queues
+``{ns}:due``          zset   ids of scheduled jobs by due time (ms)   while any waits
+``{ns}:expiry``       zset   ids of jobs with ``expires`` (ms)        while any waits
+``{ns}:idle:<queue>`` set    workers that wait for a job              while any waits
+``{ns}:workers``      hash   worker id -> beat counter                live workers
+``{ns}:held``         hash   worker id -> number of jobs it holds     live workers
+``{ns}:dead``         set    workers whose jobs are being taken back  until done
+``{ns}:worker:<id>``  string description of a worker                  1 minute after its last beat
+``{ns}:cancels:<id>`` set    cancel requests for a worker's jobs      1 day after the last
+``{ns}:failed:<q>``   zset   ids of failed jobs by time, bounded      failure ttl after the last
+``{ns}:stats:<min>``  hash   ``<queue>:<outcome>`` -> count           1 day
+``{ns}:sent:<client>``string number of a producer's last batch        1 minute after the last
+``{ns}:malformed``    list   raw stream entries that are no jobs      1 week after the last
+===================== ====== ======================================= =============================
+
+Channels: ``{ns}:wake:<worker>`` (work, cancels), ``{ns}:done:<client>`` (finished jobs somebody
+waits for), ``{ns}:next`` (a new earliest due time).
+
+Fields of a job: ``e`` envelope, ``s`` state, ``q`` lane, ``t`` enqueued at, ``o`` origin of an id
+chosen by the caller, ``x`` expires at, ``d`` due at, ``a`` attempt (the fence), ``w`` worker,
+``b`` began at, ``c`` failures, ``k`` crashes, ``u`` times released as unknown, ``z`` cancel wanted,
+``n`` clients that wait, ``p`` progress, ``r`` result, ``E`` error, ``f`` finished at, ``l`` ttl of
+the record, ``h<n>`` record of attempt n. All times are milliseconds of the server's clock.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from taskq.core.errors import ConfigError
+
+GROUP: Final = "g"
+
+_NAMESPACE = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+class Keys:
+    """The keys of one namespace.
+
+    >>> Keys("shop").job("img:a")
+    '{shop}:j:img:a'
+    """
+
+    def __init__(self, namespace: str) -> None:
+        if not _NAMESPACE.fullmatch(namespace):
+            raise ConfigError(
+                f"namespace {namespace!r} cannot be part of a key; use 1 to 128 of the characters "
+                "A-Z a-z 0-9 _ . : -"
+            )
+        tag = f"{{{namespace}}}:"
+        self.namespace = namespace
+        self.jobs = tag + "j:"
+        self.lane_prefix = tag + "q:"
+        self.lanes = tag + "lanes"
+        self.due = tag + "due"
+        self.expiry = tag + "expiry"
+        self.idle = tag + "idle:"
+        self.workers = tag + "workers"
+        self.held = tag + "held"
+        self.dead = tag + "dead"
+        self.worker_info = tag + "worker:"
+        self.cancels = tag + "cancels:"
+        self.failed = tag + "failed:"
+        self.stats = tag + "stats:"
+        self.sent = tag + "sent:"
+        self.malformed = tag + "malformed"
+        self.wake_channel = tag + "wake:"
+        self.done_channel = tag + "done:"
+        self.next_channel = tag + "next"
+
+    def job(self, job_id: str) -> str:
+        return self.jobs + job_id
+
+    def lane(self, queue: str, priority: int) -> str:
+        return f"{self.lane_prefix}{queue}/{priority}"

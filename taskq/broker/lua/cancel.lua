@@ -1,0 +1,35 @@
+-- Cancel a job: one that waits never runs, one that runs is interrupted by its worker.
+--
+-- KEYS  1 jobs  2 due  3 expiry  4 cancels prefix  5 wake channel prefix  6 done channel prefix
+-- ARGV  1 clock offset  2 job id  3 ttl of the record (ms)  4 '1' when this may have been sent before
+-- Returns 1 cancelled now, 2 its worker was asked, 0 it was over, -1 no such job.
+-- Called by broker/jobs.py.
+--
+-- The wish stays in the job and in the worker's set of cancels, so that it holds when the notice is
+-- lost, when the worker dies, and when the attempt ends in a retry.
+local call = redis.call
+--@include clock
+--@include full
+--@include over
+local jobs, due, expiry, cancels, wake, done = unpack(KEYS)
+local id = ARGV[2]
+local key = jobs .. id
+local job = call('HMGET', key, 's', 'w', 'n')
+if not job[1] then return -1 end
+if job[1] == 'd' or job[1] == 'q' or job[1] == 'w' then
+  call('ZREM', due, id)
+  call('ZREM', expiry, id)
+  tell(job[3], done, id, 'c', '')
+  close_job(key, 'c', tonumber(ARGV[3]), clock(ARGV[1]), 'E', '')
+  return 1
+end
+if job[1] == 'r' then
+  pass_when_full(key)
+  call('HSET', key, 'z', 1)
+  call('SADD', cancels .. job[2], id)
+  call('PEXPIRE', cancels .. job[2], 86400000)
+  call('PUBLISH', wake .. job[2], 'cancel ' .. id)
+  return 2
+end
+if job[1] == 'c' and ARGV[4] == '1' then return 1 end
+return 0

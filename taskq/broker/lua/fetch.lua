@@ -1,0 +1,62 @@
+-- Give a worker up to `want` jobs: highest priority first, each marked running, with its envelope.
+--
+-- KEYS  1 jobs  2 lanes prefix  3 lanes  4 idle prefix  5 workers  6 held  7 expiry
+--       8 done channel prefix  9 malformed
+-- ARGV  1 clock offset  2 worker  3 want  4 '1' lowest priority first  5 failure ttl (ms)
+--       then the queues, in the order of their turn
+-- Returns nil when the worker is not registered (declared dead), else the server's time in ms and
+--       then per job {id, lane, entry, attempt, envelope, failures, crashes, unknown, enqueued}.
+-- Called by broker/consumer.py.
+local call = redis.call
+--@include clock
+--@include lane
+--@include over
+--@include full
+--@include take
+local jobs, prefix, lanes, idle, workers, held, expiry, done, malformed = unpack(KEYS)
+local worker, want = ARGV[2], tonumber(ARGV[3])
+if call('HEXISTS', workers, worker) == 0 then return false end
+local now = clock(ARGV[1])
+local answer, dropped, taken = { now }, {}, 0
+
+local known = {}
+for _, lane in ipairs(call('SMEMBERS', lanes)) do known[lane] = true end
+
+local take = taker(jobs, expiry, done, malformed, worker, now, tonumber(ARGV[5]), dropped)
+
+local function drain(lane)
+  while taken < want do
+    local asked = want - taken
+    local entries = read_lane(prefix, lane, worker, asked)
+    for i = 1, #entries do
+      local row = take(lane, entries[i])
+      if row then
+        taken = taken + 1
+        answer[taken + 1] = row
+      end
+    end
+    if #entries < asked then return end
+  end
+end
+
+local from, to, step = 9, 0, -1
+if ARGV[4] == '1' then from, to, step = 0, 9, 1 end
+for priority = from, to, step do
+  for i = 6, #ARGV do
+    local lane = ARGV[i] .. '/' .. priority
+    if known[lane] and taken < want then drain(lane) end
+  end
+end
+
+pass_when_full(held)
+drop_entries(prefix, dropped)
+if taken > 0 then call('HINCRBY', held, worker, taken) end
+for i = 6, #ARGV do
+  -- A worker with room waits to be woken; a full one must not swallow another's wake-up.
+  if taken < want then
+    park(idle, ARGV[i], worker)
+  else
+    call('SREM', idle .. ARGV[i], worker)
+  end
+end
+return answer

@@ -1,0 +1,130 @@
+-- End attempts: results, failures, retries, cancels and releases of one worker, in one call.
+--
+-- KEYS  1 jobs  2 lanes prefix  3 lanes  4 due  5 expiry  6 held  7 failed prefix  8 stats prefix
+--       9 done channel prefix  10 next channel  11 idle prefix  12 wake channel prefix  13 cancels
+-- ARGV  1 clock offset  2 worker  3 failed records kept per queue
+--       then per attempt: kind, id, lane, entry, attempt, payload, ttl (ms), delay (ms), count
+--       kind  S succeeded   payload result
+--             F failed      payload error; count = failures with this one
+--             C cancelled   payload error
+--             R retry       payload how the attempt ended; after delay; count = failures so far
+--             B given back  payload likewise, '' when the attempt never started; after delay;
+--                           count = times released as unknown
+-- Returns per attempt: 1 done, 2 done before (a repeated call), 0 refused (stale), 3 job unknown.
+-- Called by broker/consumer.py.
+--
+-- The fence: worker and attempt number must be those of the last fetch, and the job running.
+-- Entries leave the stream before anything is written, so that this passes on a full server.
+local call = redis.call
+--@include clock
+--@include lane
+--@include over
+local jobs, prefix, lanes, due, expiry, held, failed, stats, done, next_channel, idle, wake, cancels =
+  unpack(KEYS)
+local now = clock(ARGV[1])
+local worker, keep = ARGV[2], tonumber(ARGV[3])
+local STRIDE, FIRST = 9, 4
+local answer, entries, accepted, counts, woken = {}, {}, {}, {}, {}
+local head
+
+local function verdict(job, i)
+  if not job[1] then return 3 end
+  local attempt = ARGV[i + 4]
+  if job[2] ~= attempt or job[3] ~= worker then
+    -- What a release of an attempt that never started leaves behind.
+    local released = ARGV[i] == 'B' and ARGV[i + 5] == '' and job[3] == ''
+    return released and job[2] + 1 == tonumber(attempt) and 2 or 0
+  end
+  if job[1] ~= 'r' then return 2 end
+  return 1
+end
+
+-- The job is gone: nobody else would ever take its entry away.
+local function forget(lane, entry)
+  local id = entry_id(lane, entry)
+  if call('XACK', prefix .. lane, 'g', id) == 1 then
+    call('XDEL', prefix .. lane, id)
+    call('HINCRBY', held, worker, -1)
+  end
+end
+
+for i = FIRST, #ARGV, STRIDE do
+  local job = call('HMGET', jobs .. ARGV[i + 1], 's', 'a', 'w', 'n', 'x', 'z')
+  local result = verdict(job, i)
+  answer[#answer + 1] = result
+  if result == 1 then
+    accepted[#accepted + 1] = i
+    accepted[#accepted + 1] = job
+    collect(entries, ARGV[i + 2], entry_id(ARGV[i + 2], ARGV[i + 3]))
+  elseif result == 3 then
+    forget(ARGV[i + 2], ARGV[i + 3])
+  end
+end
+drop_entries(prefix, entries)
+
+local function over(i, job, state, payload)
+  local id, ttl = ARGV[i + 1], tonumber(ARGV[i + 6])
+  if job[5] then call('ZREM', expiry, id) end
+  if job[6] then call('SREM', cancels, id) end
+  tell(job[4], done, id, state, payload, ttl > 0)
+  close_job(jobs .. id, state, ttl, now, state == 's' and 'r' or 'E', payload)
+  if state == 'f' and ttl > 0 then
+    keep_failed(failed .. queue_of(ARGV[i + 2]), jobs, id, now, keep, ttl)
+  end
+end
+
+local function again(i, job)
+  local id, lane, delay = ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 7])
+  local key = jobs .. id
+  if ARGV[i + 5] ~= '' then
+    local record = cmsgpack.pack({ call('HGET', key, 'b'), now, worker, ARGV[i + 5] })
+    call('HSET', key, ARGV[i] == 'R' and 'c' or 'u', ARGV[i + 8], 'h' .. ARGV[i + 4], record)
+  else
+    -- The attempt never started: it is not counted, and the next one bears its number. The
+    -- worker is taken off the job, so the number alone lets nobody write.
+    call('HSET', key, 'a', ARGV[i + 4] - 1, 'w', '')
+  end
+  if delay > 0 then
+    call('HSET', key, 's', 'd', 'd', now + delay)
+    call('ZADD', due, now + delay, id)
+    if not head or now + delay < head then head = now + delay end
+  else
+    call('HSET', key, 's', 'q')
+    open_lane(lanes, prefix, lane)
+    call('XADD', prefix .. lane, '*', 'i', id)
+    local queue = queue_of(lane)
+    woken[queue] = (woken[queue] or 0) + 1
+  end
+end
+
+local STATE = { S = 's', F = 'f', C = 'c' }
+local NAME = { S = 'succeeded', F = 'failed', C = 'cancelled', R = 'retried', B = 'released' }
+for n = 1, #accepted, 2 do
+  local i, job = accepted[n], accepted[n + 1]
+  local kind, payload = ARGV[i], ARGV[i + 5]
+  if job[6] and (kind == 'R' or kind == 'B') then
+    -- Cancelled while it ran: there is no next attempt.
+    kind, payload = 'C', ''
+  end
+  local state = STATE[kind]
+  if state then
+    if kind == 'F' and ARGV[i + 6] ~= '0' then call('HSET', jobs .. ARGV[i + 1], 'c', ARGV[i + 8]) end
+    over(i, job, state, payload)
+  else
+    again(i, job)
+  end
+  local counter = queue_of(ARGV[i + 2]) .. ':' .. NAME[kind]
+  counts[counter] = (counts[counter] or 0) + 1
+end
+
+if #accepted > 0 then
+  call('HINCRBY', held, worker, -#accepted / 2)
+  local minute = stats .. math.floor(now / 60000)
+  for counter, count in pairs(counts) do call('HINCRBY', minute, counter, count) end
+  call('PEXPIRE', minute, 86400000)
+end
+for queue, count in pairs(woken) do wake_idle(idle, wake, queue, count) end
+if head and tonumber(call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]) >= head then
+  call('PUBLISH', next_channel, 'due')
+end
+return answer

@@ -1,0 +1,40 @@
+-- tell(channels, prefix, id, state, payload, kept): a finished job reaches those who wait for it.
+-- A large payload that is `kept` stays in the job; whoever gets the short message reads it there.
+local function tell(channels, prefix, id, state, payload, kept)
+  if not channels then return end
+  local text = id .. '\n' .. state
+  if not kept or #payload <= 65536 then text = text .. '\n' .. payload end
+  for channel in string.gmatch(channels, '%S+') do
+    call('PUBLISH', prefix .. channel, text)
+  end
+end
+
+-- grace(ttl) -> how long the record of a finished job outlives its result (milliseconds), so that
+-- a late reader is told "expired" and not "unknown".
+local function grace(ttl)
+  return math.max(30000, math.min(ttl, 600000))
+end
+
+-- keep_failed(list, jobs, id, now, keep, ttl): a failed job is listed; of too many the oldest go,
+-- with their records. An id the caller chose may be another job's by now: that one stays.
+local function keep_failed(list, jobs, id, now, keep, ttl)
+  call('ZADD', list, now, id)
+  local surplus = call('ZCARD', list) - keep
+  if surplus > 0 then
+    local oldest = call('ZPOPMIN', list, surplus)
+    for i = 1, #oldest, 2 do
+      if call('HGET', jobs .. oldest[i], 's') == 'f' then call('DEL', jobs .. oldest[i]) end
+    end
+  end
+  call('PEXPIRE', list, ttl + grace(ttl))
+end
+
+-- close_job(key, state, ttl, now): the job is over and its record goes after `ttl`; 0 leaves nothing.
+local function close_job(key, state, ttl, now, field, payload)
+  if ttl == 0 then
+    call('DEL', key)
+  else
+    call('HSET', key, 's', state, 'f', now, 'l', ttl, field, payload)
+    call('PEXPIRE', key, ttl + grace(ttl))
+  end
+end

@@ -1,0 +1,46 @@
+-- read_lane(prefix, lane, worker, count) -> up to `count` new entries, now pending for `worker`.
+local function read_lane(prefix, lane, worker, count)
+  local arguments = { 'XREADGROUP', 'GROUP', 'g', worker, 'COUNT', count, 'STREAMS', prefix .. lane, '>' }
+  local reply = redis.pcall(unpack(arguments))
+  if reply and reply.err then
+    -- The stream was deleted behind our back: make its group again.
+    redis.pcall('XGROUP', 'CREATE', prefix .. lane, 'g', '0', 'MKSTREAM')
+    reply = call(unpack(arguments))
+  end
+  return reply and reply[1][2] or {}
+end
+
+-- taker(...) -> take(lane, entry): mark the job behind an entry running under `worker`, and give
+-- {id, lane, entry, attempt, envelope, failures, crashes, unknown, enqueued}; nil when there is
+-- nothing to run behind it, and then the entry is in `dropped`.
+--
+-- A stream entry is a hint to look at a job. The job's state decides: one that is not `queued` any
+-- more (cancelled, expired, fetched through another entry) is dropped from the stream.
+local function taker(jobs, expiry, done, malformed, worker, now, ttl, dropped)
+  return function(lane, entry)
+    local entry_id, id = entry[1], entry[2] and entry[2][1] == 'i' and entry[2][2]
+    if not id then
+      call('LPUSH', malformed, cmsgpack.pack({ lane, entry_id, entry[2] or {} }))
+      call('LTRIM', malformed, 0, 99)
+      call('PEXPIRE', malformed, 604800000)
+      collect(dropped, lane, entry_id)
+      return nil
+    end
+    local key = jobs .. id
+    local job = call('HMGET', key, 's', 'e', 'a', 'c', 'k', 'u', 't', 'x', 'n')
+    if job[1] ~= 'q' then
+      collect(dropped, lane, entry_id)
+      return nil
+    end
+    if job[8] and tonumber(job[8]) <= now then
+      call('ZREM', expiry, id)
+      tell(job[9], done, id, 'x', '')
+      close_job(key, 'x', ttl, now, 'E', '')
+      collect(dropped, lane, entry_id)
+      return nil
+    end
+    local attempt = (job[3] or 0) + 1
+    call('HSET', key, 's', 'r', 'a', attempt, 'w', worker, 'b', now)
+    return { id, lane, entry_name(lane, entry_id), attempt, job[2], job[4], job[5], job[6], job[7] }
+  end
+end

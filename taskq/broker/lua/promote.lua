@@ -1,0 +1,53 @@
+-- Move jobs whose time has come: due ones to their lanes, waiting ones past `expires` to expired.
+--
+-- KEYS  1 jobs  2 lanes prefix  3 lanes  4 due  5 expiry  6 idle prefix  7 wake channel prefix
+--       8 done channel prefix
+-- ARGV  1 clock offset  2 limit  3 ttl of the record of an expired job (ms)
+-- Returns {moved, milliseconds until the next is due, or -1 when none waits}.
+-- Called by broker/upkeep.py. Any worker may call it at any time: ZREM decides who moves a job.
+local call = redis.call
+--@include clock
+--@include lane
+--@include over
+local jobs, prefix, lanes, due, expiry, idle, wake, done = unpack(KEYS)
+local now, limit = clock(ARGV[1]), tonumber(ARGV[2])
+local added, moved = {}, 0
+
+local function expire(key, id, waiting)
+  call('ZREM', expiry, id)
+  call('ZREM', due, id)
+  tell(waiting, done, id, 'x', '')
+  close_job(key, 'x', tonumber(ARGV[3]), now, 'E', '')
+end
+
+local late = call('ZRANGEBYSCORE', expiry, '-inf', now, 'LIMIT', 0, limit)
+for _, id in ipairs(late) do
+  call('ZREM', expiry, id)
+  local job = call('HMGET', jobs .. id, 's', 'n')
+  -- A running job has started in time. A queued one leaves its stream entry behind; the fetch
+  -- that meets it drops it.
+  if job[1] == 'd' or job[1] == 'q' then expire(jobs .. id, id, job[2]) end
+end
+
+local ready = call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, limit)
+if #ready > 0 then call('ZREM', due, unpack(ready)) end
+for _, id in ipairs(ready) do
+  local key = jobs .. id
+  local job = call('HMGET', key, 's', 'q')
+  if job[1] == 'd' then
+    open_lane(lanes, prefix, job[2])
+    call('HSET', key, 's', 'q')
+    call('XADD', prefix .. job[2], '*', 'i', id)
+    local queue = queue_of(job[2])
+    added[queue] = (added[queue] or 0) + 1
+    moved = moved + 1
+  end
+end
+for queue, count in pairs(added) do wake_idle(idle, wake, queue, count) end
+
+local first = call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+local first_expiry = call('ZRANGE', expiry, 0, 0, 'WITHSCORES')[2]
+local soonest = tonumber(first or first_expiry)
+if not soonest then return { moved, -1 } end
+if first_expiry then soonest = math.min(soonest, tonumber(first_expiry)) end
+return { moved, math.max(0, soonest - now) }

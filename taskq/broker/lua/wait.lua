@@ -1,0 +1,31 @@
+-- Ask how jobs ended; of those that have not, hear when they do.
+--
+-- KEYS  1 jobs
+-- ARGV  1 clock offset  2 name of the client's channel, '' = do not listen  then job ids
+-- Returns per job {state, payload}: payload is the result or error of a finished one, '' otherwise;
+--       state '' = unknown, 'g' = over and its result is gone.
+-- Called by broker/waiting.py.
+local call = redis.call
+--@include clock
+--@include full
+local now, channel, answer = clock(ARGV[1]), ARGV[2], {}
+for i = 3, #ARGV do
+  local key = KEYS[1] .. ARGV[i]
+  local job = call('HMGET', key, 's', 'f', 'l', 'r', 'E', 'n')
+  if not job[1] then
+    answer[i - 2] = { '', '' }
+  elseif job[2] then
+    if now > job[2] + job[3] then
+      answer[i - 2] = { 'g', '' }
+    else
+      answer[i - 2] = { job[1], job[4] or job[5] or '' }
+    end
+  else
+    if channel ~= '' and not (job[6] and string.find(job[6], channel, 1, true)) then
+      pass_when_full(key)
+      call('HSET', key, 'n', job[6] and (job[6] .. ' ' .. channel) or channel)
+    end
+    answer[i - 2] = { job[1], '' }
+  end
+end
+return answer

@@ -1,0 +1,120 @@
+"""What a user of the server must be allowed to do for taskq: nothing else is asked of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from taskq.broker.checkup import Ask, Verdict
+from taskq.broker.keys import Keys
+
+__all__ = ["COMMANDS", "acl_rule", "judge_permissions"]
+
+_KEY, _CHANNEL = "<key>", "<channel>"
+
+COMMANDS: Final[dict[str, tuple[str, ...]]] = {
+    # Sent by the client.
+    "eval": ("return 1", "1", _KEY),
+    "evalsha": ("0" * 40, "1", _KEY),
+    "info": ("server",),
+    "ping": (),
+    "select": ("0",),
+    "subscribe": (_CHANNEL,),
+    "unsubscribe": (_CHANNEL,),
+    # Called by the scripts; a user needs them all the same.
+    "del": (_KEY,),
+    "get": (_KEY,),
+    "hdel": (_KEY, "f"),
+    "hexists": (_KEY, "f"),
+    "hget": (_KEY, "f"),
+    "hgetall": (_KEY,),
+    "hincrby": (_KEY, "f", "1"),
+    "hkeys": (_KEY,),
+    "hmget": (_KEY, "f"),
+    "hset": (_KEY, "f", "v"),
+    "llen": (_KEY,),
+    "lpush": (_KEY, "v"),
+    "ltrim": (_KEY, "0", "1"),
+    "pexpire": (_KEY, "1"),
+    "pttl": (_KEY,),
+    "publish": (_CHANNEL, "m"),
+    "pubsub|numsub": (_CHANNEL,),
+    "sadd": (_KEY, "m"),
+    "set": (_KEY, "v"),
+    "smembers": (_KEY,),
+    "spop": (_KEY, "1"),
+    "srem": (_KEY, "m"),
+    "time": (),
+    "xack": (_KEY, "g", "0-1"),
+    "xadd": (_KEY, "*", "f", "v"),
+    "xdel": (_KEY, "0-1"),
+    "xgroup|create": (_KEY, "g", "0"),
+    "xgroup|delconsumer": (_KEY, "g", "c"),
+    "xinfo|groups": (_KEY,),
+    "xlen": (_KEY,),
+    "xpending": (_KEY, "g"),
+    "xrange": (_KEY, "-", "+"),
+    "xreadgroup": ("GROUP", "g", "c", "STREAMS", _KEY, ">"),
+    "zadd": (_KEY, "1", "m"),
+    "zcard": (_KEY,),
+    "zcount": (_KEY, "0", "1"),
+    "zpopmin": (_KEY,),
+    "zrange": (_KEY, "0", "1"),
+    "zrangebyscore": (_KEY, "0", "1"),
+    "zrem": (_KEY, "m"),
+}
+"""Every command taskq uses, with arguments as an example."""
+
+
+def acl_rule(namespace: str, user: str = "taskq") -> str:
+    """The line that makes a user who may do what taskq does in `namespace`, and nothing else.
+
+    To be typed in a shell after `redis-cli` or at its prompt, with a password of your own.
+
+    Raises `ConfigError` for a namespace that cannot be part of a key.
+    """
+    Keys(namespace)
+    commands = " ".join(
+        f"'+{command}'" if "|" in command else f"+{command}" for command in COMMANDS
+    )
+    # `reset` and `resetchannels` first: on 6.2 a new user may use every channel.
+    return (
+        f"ACL SETUSER {user} reset on '>PASSWORD' resetchannels "
+        f"'~{{{namespace}}}:*' '&{{{namespace}}}:*' {commands}"
+    )
+
+
+async def judge_permissions(ask: Ask, namespace: str) -> Verdict:
+    """Whether this user may do everything taskq does, as far as the server tells."""
+    whoami = await ask("ACL", "WHOAMI")
+    if whoami is None:
+        return _skipped("this user may not run ACL WHOAMI")
+    user = whoami.decode() if isinstance(whoami, bytes) else str(whoami)
+    if await ask("ACL", "DRYRUN", user, "PING") is None:
+        return _skipped(f"it does not tell what user {user} may do (ACL DRYRUN)")
+    tag = f"{{{namespace}}}:"
+    samples = {
+        name: [
+            part.replace(_KEY, tag + "x").replace(_CHANNEL, tag + "x")
+            for part in (*name.split("|"), *arguments)
+        ]
+        for name, arguments in COMMANDS.items()
+    }
+    answers = await asyncio.gather(
+        *(ask("ACL", "DRYRUN", user, *sample) for sample in samples.values())
+    )
+    refused = [
+        name for name, answer in zip(samples, answers, strict=True) if answer not in (b"OK", "OK")
+    ]
+    if refused:
+        return Verdict(
+            "permissions",
+            "bad",
+            f"user {user} may not run {', '.join(refused)} on the keys of namespace {namespace}",
+            f"give it the rule that this prints: taskq doctor --acl --namespace {namespace}",
+        )
+    return Verdict("permissions", "ok", f"user {user} may do all that taskq does")
+
+
+def _skipped(why: str) -> Verdict:
+    return Verdict("permissions", "ok", f"not looked at: {why}")

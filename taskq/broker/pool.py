@@ -1,0 +1,59 @@
+"""One broker for each event loop that uses a TaskQ; here jobs are handed in and asked about."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from taskq.broker.broker import Broker, BrokerSettings
+from taskq.core.job import Ending, JobInfo, NewJob
+
+__all__ = ["BrokerPool"]
+
+
+class BrokerPool:
+    """Brokers by event loop, made when first asked for: sockets belong to loops."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self.settings = settings
+        self._brokers: dict[asyncio.AbstractEventLoop, Broker] = {}
+
+    def current(self) -> Broker:
+        """The broker of the running loop."""
+        loop = asyncio.get_running_loop()
+        broker = self._brokers.get(loop)
+        if broker is None:
+            for closed in [known for known in self._brokers if known.is_closed()]:
+                del self._brokers[closed]
+            broker = self._brokers[loop] = Broker(self.settings)
+        return broker
+
+    async def aclose(self) -> None:
+        """Close the running loop's broker; the next use makes a new one."""
+        broker = self._brokers.pop(asyncio.get_running_loop(), None)
+        if broker is not None:
+            await broker.aclose()
+
+    async def submit(self, job: NewJob) -> bool:
+        """Enqueue a job; false when its id belongs to another request."""
+        return await self.current().producer.add(job)
+
+    async def submit_many(self, jobs: Sequence[NewJob]) -> list[bool]:
+        """Enqueue jobs together; an answer for each."""
+        return await self.current().producer.add_many(jobs)
+
+    async def until_over(self, job_id: str) -> Ending:
+        """Wait until a job has ended or is known to be unknown."""
+        return await self.current().waiting.until_over(job_id)
+
+    async def look(self, job_id: str) -> Ending:
+        """How a job stands now."""
+        return (await self.current().waiting.look([job_id]))[0]
+
+    async def job_info(self, job_id: str) -> JobInfo | None:
+        """Everything known about a job."""
+        return await self.current().jobs.info(job_id)
+
+    async def cancel_job(self, job_id: str) -> int:
+        """Cancel a job: 1 done, 2 its worker was asked, 0 it was over, -1 there is none."""
+        return await self.current().jobs.cancel(job_id)

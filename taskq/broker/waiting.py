@@ -1,0 +1,148 @@
+"""Waiting for jobs to end, without polling: any number of waits on one connection.
+
+Who waits leaves its channel's name in the job; the script that ends the job publishes there. The
+answer to that request says at once if the job is already over, so nothing can slip between.
+Messages
+may be lost with a connection: every wait is asked again after a reconnection, and every few
+seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from taskq.broker.client import Client, retrying
+from taskq.broker.clock import ClockOffset
+from taskq.broker.keys import Keys
+from taskq.broker.scripts import script
+from taskq.core.errors import ServerRefused
+from taskq.core.ids import new_id
+from taskq.core.job import Ending
+from taskq.core.state import JobState
+
+__all__ = ["STATES", "Waiting"]
+
+STATES = {
+    b"d": JobState.SCHEDULED,
+    b"w": JobState.WAITING,
+    b"q": JobState.QUEUED,
+    b"r": JobState.RUNNING,
+    b"s": JobState.SUCCEEDED,
+    b"f": JobState.FAILED,
+    b"c": JobState.CANCELLED,
+    b"x": JobState.EXPIRED,
+}
+_RECHECK_SECONDS = 5.0
+_BATCH = 500
+
+
+class Waiting:
+    """The waits of one event loop, on one channel of one connection."""
+
+    def __init__(self, client: Client, keys: Keys, offset: ClockOffset) -> None:
+        self._client = client
+        self._offset = offset
+        self._script = script("wait")
+        self._keys = (keys.jobs,)
+        self._channel = new_id()
+        self._topic = keys.done_channel + self._channel
+        self._waits: dict[str, list[asyncio.Future[Ending]]] = {}
+        self._asked: list[str] = []
+        self._asker: asyncio.Task[None] | None = None
+        self._recheck: asyncio.TimerHandle | None = None
+        self._subscribed = False
+        self._loop = asyncio.get_running_loop()
+        client.on_reconnect(self._ask_all)
+
+    async def look(self, job_ids: Iterable[str]) -> list[Ending]:
+        """How jobs stand now, without waiting."""
+        ids = list(job_ids)
+
+        async def once(_: bool) -> list[list[bytes]]:
+            return await self._client.script(self._script, self._keys, self._offset.ms, "", *ids)
+
+        rows = await retrying(once, seconds=10.0, what="the state of a job could not be read")
+        return [_ending(state, payload) for state, payload in rows]
+
+    async def until_over(self, job_id: str) -> Ending:
+        """Wait until the job has ended, or is known to be unknown."""
+        future: asyncio.Future[Ending] = self._loop.create_future()
+        waits = self._waits.setdefault(job_id, [])
+        waits.append(future)
+        if len(waits) == 1:
+            self._ask([job_id])
+        try:
+            return await future
+        finally:
+            waits.remove(future)
+            if not waits and self._waits.get(job_id) is waits:
+                del self._waits[job_id]
+
+    def close(self) -> None:
+        """End the background work; waits that are left stay unanswered."""
+        for timer in (self._recheck, self._asker):
+            if timer is not None:
+                timer.cancel()
+
+    def _ask(self, job_ids: Iterable[str]) -> None:
+        self._asked.extend(job_ids)
+        if self._asker is None and self._asked:
+            self._asker = self._loop.create_task(self._ask_in_batches())
+        if self._recheck is None:
+            self._recheck = self._loop.call_later(_RECHECK_SECONDS, self._check_again)
+
+    def _ask_all(self) -> None:
+        self._ask(list(self._waits))
+
+    def _check_again(self) -> None:
+        self._recheck = None
+        if self._waits:
+            self._ask_all()
+
+    async def _ask_in_batches(self) -> None:
+        try:
+            if not self._subscribed:
+                await self._client.subscribe(self._topic, self._heard)
+                self._subscribed = True
+            while self._asked:
+                batch, self._asked = self._asked[:_BATCH], self._asked[_BATCH:]
+                rows = await self._client.script(
+                    self._script, self._keys, self._offset.ms, self._channel, *batch
+                )
+                for job_id, (state, payload) in zip(batch, rows, strict=True):
+                    self._resolve(job_id, _ending(state, payload))
+        except ServerRefused as error:
+            self._fail_all(error)
+        except ConnectionError:
+            # Asked again by the next connection or the next check; waits have their own timeouts.
+            self._asked.clear()
+        finally:
+            self._asker = None
+
+    def _fail_all(self, error: ServerRefused) -> None:
+        self._asked.clear()
+        for waits in self._waits.values():
+            for future in waits:
+                if not future.done():
+                    future.set_exception(error)
+
+    def _heard(self, message: bytes) -> None:
+        job_id, state, *payload = message.split(b"\n", 2)
+        if payload:
+            self._resolve(job_id.decode(), Ending(STATES[state], payload[0]))
+        else:
+            self._ask([job_id.decode()])
+
+    def _resolve(self, job_id: str, ending: Ending) -> None:
+        if not ending.final:
+            return
+        for future in self._waits.get(job_id, ()):
+            if not future.done():
+                future.set_result(ending)
+
+
+def _ending(state: bytes, payload: bytes) -> Ending:
+    if state in (b"", b"g"):
+        return Ending(None, gone=state == b"g")
+    return Ending(STATES[state], payload)

@@ -1,0 +1,411 @@
+"""`fetch.lua` through `Consumer`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+
+from taskq.broker.consumer import DeclaredDead
+from taskq.broker.leases import ReapPolicy
+from tests.support.scripts import (
+    FAILURE_TTL,
+    GRACE,
+    LANE,
+    About,
+    Kept,
+    Lane,
+    Scene,
+    entry_name,
+    job,
+)
+
+PARKED = About(60_000)
+"""How long a worker that is gone may still look idle, in milliseconds."""
+
+
+def running(scene: Scene, worker: str = "w1", **fields: Any) -> dict[str, Any]:
+    given = {"e": b"envelope", "s": "r", "q": LANE, "t": 1000, "a": 1, "w": worker}
+    return given | {"b": scene.about_now()} | fields
+
+
+def expired(scene: Scene, **fields: Any) -> Kept:
+    given = {"e": b"envelope", "s": "x", "q": LANE, "t": 1000, "E": b""}
+    times = {"f": scene.about_now(), "l": FAILURE_TTL}
+    return Kept(given | times | fields, About(FAILURE_TTL + GRACE))
+
+
+# ---------------------------------------------------------------------------------- one delivery
+
+
+async def test_a_fetched_job_is_running_and_held(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    entry = scene.put_queued("a")
+    before = scene.state()
+
+    delivered = await consumer.fetch(1, ["default"])
+
+    assert [tuple(delivery) for delivery in delivered] == [
+        ("a", LANE, entry_name(LANE, entry), 1, b"envelope", 0, 0, 0, 1000)
+    ]
+    assert scene.state() == before | {
+        "j:a": running(scene),
+        "q:default/5": Lane(held={"w1": ["a"]}),
+        "held": {"w1": 1},
+    }
+
+
+async def test_a_delivery_says_what_happened_before(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a", a=4, c=2, k=1, u=3, w="w0", b=5)
+
+    [delivery] = await consumer.fetch(5, ["default"])
+
+    assert delivery.attempt == 5
+    assert (delivery.failures, delivery.crashes, delivery.unknown) == (2, 1, 3)
+    assert scene.job("a") == running(scene, a=5, c=2, k=1, u=3)
+
+
+async def test_a_job_without_its_envelope_is_delivered_all_the_same(scene: Scene) -> None:
+    """The worker says what is wrong with it; here nobody could."""
+    consumer = await scene.consumer()
+    scene.put_queued("a")
+    scene.look.hdel(scene.keys.job("a"), "e")
+
+    [delivery] = await consumer.fetch(5, ["default"])
+
+    assert delivery.envelope == b""
+
+
+async def test_entries_of_different_lanes_never_share_a_name(scene: Scene) -> None:
+    """The server numbers the entries of each stream for itself."""
+    consumer = await scene.consumer()
+    await scene.producer.add_many([job(f"j{n}", lane=f"default/{n}") for n in range(10)])
+
+    delivered = await consumer.fetch(10, ["default"])
+
+    assert len({delivery.entry for delivery in delivered}) == 10
+
+
+# ------------------------------------------------------------------------------------- how many
+
+
+async def test_no_more_than_wanted_are_taken_in_the_order_they_came(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    for n in range(5):
+        scene.put_queued(f"j{n}")
+
+    first = await consumer.fetch(2, ["default"])
+    second = await consumer.fetch(2, ["default"])
+
+    assert [delivery.id for delivery in first] == ["j0", "j1"]
+    assert [delivery.id for delivery in second] == ["j2", "j3"]
+    assert scene.lane() == Lane(waiting=["j4"], held={"w1": ["j0", "j1", "j2", "j3"]})
+    assert scene.state()["held"] == {"w1": 4}
+
+
+async def test_two_workers_never_get_the_same_job(scene: Scene) -> None:
+    one, two = await scene.consumer("w1"), await scene.consumer("w2")
+    for n in range(4):
+        scene.put_queued(f"j{n}")
+
+    first, second = await one.fetch(2, ["default"]), await two.fetch(9, ["default"])
+
+    assert [delivery.id for delivery in first] == ["j0", "j1"]
+    assert [delivery.id for delivery in second] == ["j2", "j3"]
+    assert scene.state()["held"] == {"w1": 2, "w2": 2}
+
+
+async def test_nothing_is_taken_for_a_worker_without_room(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a")
+    before = scene.state()
+
+    assert await consumer.fetch(0, ["default"]) == []
+
+    assert scene.state() == before
+
+
+# ----------------------------------------------------------------------- priorities and queues
+
+
+async def test_priorities_are_strict_over_all_queues(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    for lane in ("a/0", "b/9", "a/5", "b/5", "a/9"):
+        scene.put_queued(lane.replace("/", ""), lane)
+
+    delivered = await consumer.fetch(10, ["a", "b"])
+
+    assert [delivery.id for delivery in delivered] == ["a9", "b9", "a5", "b5", "a0"]
+
+
+async def test_among_equal_priorities_the_queue_named_first_goes_first(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    for lane in ("a/5", "b/5"):
+        scene.put_queued(lane.replace("/", ""), lane)
+
+    delivered = await consumer.fetch(1, ["b", "a"])
+
+    assert [delivery.id for delivery in delivered] == ["b5"]
+
+
+async def test_lowest_first_turns_the_order_around(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    for lane in ("a/0", "b/9", "a/5", "b/0"):
+        scene.put_queued(lane.replace("/", ""), lane)
+
+    delivered = await consumer.fetch(10, ["a", "b"], lowest_first=True)
+
+    assert [delivery.id for delivery in delivered] == ["a0", "b0", "a5", "b9"]
+
+
+async def test_queues_that_are_not_asked_for_are_left_alone(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a", "images/9")
+
+    assert await consumer.fetch(10, ["default"]) == []
+
+    assert scene.lane("images/9") == Lane(waiting=["a"])
+
+
+@pytest.mark.parametrize("queue", ["a/b", "default/5", "x", "1"])
+async def test_a_queues_name_is_taken_as_it_is(scene: Scene, queue: str) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a", f"{queue}/5")
+
+    [delivery] = await consumer.fetch(10, [queue])
+
+    assert delivery.lane == f"{queue}/5"
+
+
+# ------------------------------------------------------------------------------------ idleness
+
+
+async def test_a_worker_with_room_left_is_idle_on_all_its_queues(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a", "a/5")
+
+    await consumer.fetch(2, ["a", "b"])
+
+    state = scene.state()
+    assert state["idle:a"] == Kept({"w1"}, PARKED)
+    assert state["idle:b"] == Kept({"w1"}, PARKED)
+
+
+async def test_a_full_worker_is_not_idle(scene: Scene) -> None:
+    """It must not be woken in the place of one that has room."""
+    consumer = await scene.consumer()
+    for queue in ("a", "b"):
+        scene.look.sadd(scene.keys.idle + queue, "w1", "w2")
+    scene.put_queued("a", "a/5")
+
+    await consumer.fetch(1, ["a", "b"])
+
+    state = scene.state()
+    assert state["idle:a"] == {"w2"}
+    assert state["idle:b"] == {"w2"}
+
+
+async def test_an_idle_worker_leaves_nothing_when_it_is_gone(scene: Scene) -> None:
+    consumer = await scene.consumer()
+
+    assert await consumer.fetch(1, ["never-used"]) == []
+    await scene.leases.reap("w1", ReapPolicy(), died=False)
+
+    assert all(isinstance(value, Kept) for value in scene.state().values())
+
+
+# ------------------------------------------------------------------- entries that are no jobs
+
+
+@pytest.mark.parametrize("state", ["d", "w", "r", "s", "f", "c", "x"])
+async def test_an_entry_of_a_job_that_is_not_queued_is_dropped(scene: Scene, state: str) -> None:
+    consumer = await scene.consumer()
+    scene.put_job("a", state)
+    scene.put_entry("a")
+    before = scene.state()
+
+    assert await consumer.fetch(5, ["default"]) == []
+
+    after = before | {"q:default/5": Lane(), "idle:default": Kept({"w1"}, PARKED)}
+    assert scene.state() == after
+
+
+async def test_an_entry_of_a_job_nobody_knows_is_dropped(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_entry("a")
+
+    assert await consumer.fetch(5, ["default"]) == []
+
+    assert scene.lane() == Lane()
+    assert "j:a" not in scene.state()
+
+
+async def test_of_two_entries_of_a_job_one_is_run(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a")
+    scene.put_entry("a")
+
+    assert len(await consumer.fetch(5, ["default"])) == 1
+
+    assert scene.lane() == Lane(held={"w1": ["a"]})
+    assert scene.state()["held"] == {"w1": 1}
+
+
+async def test_jobs_behind_dropped_entries_are_found_in_the_same_call(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    for n in range(50):
+        scene.put_entry(f"gone{n}")
+    scene.put_queued("a")
+
+    delivered = await consumer.fetch(1, ["default"])
+
+    assert [delivery.id for delivery in delivered] == ["a"]
+    assert scene.lane() == Lane(held={"w1": ["a"]})
+
+
+async def test_any_number_of_dropped_entries_can_stand_in_the_way(scene: Scene) -> None:
+    """Tens of thousands of jobs may have been cancelled or have expired while nobody worked."""
+    consumer = await scene.consumer()
+    scene.put_entry("gone")
+    with scene.look.pipeline(transaction=False) as pipeline:
+        for _ in range(20_000):
+            pipeline.xadd(scene.keys.lane("default", 5), {"i": "gone"})
+        pipeline.execute()
+    scene.put_queued("a")
+
+    delivered = await consumer.fetch(100, ["default"])
+
+    assert [delivery.id for delivery in delivered] == ["a"]
+    assert scene.lane() == Lane(held={"w1": ["a"]})
+
+
+@pytest.mark.parametrize(
+    "fields", [{"x": "y"}, {"job": b"\xff\x00"}, {"I": "a"}, {"x": "1", "i": "a"}]
+)
+async def test_a_malformed_entry_is_put_aside_and_the_rest_goes_on(
+    scene: Scene, fields: dict[str, Any]
+) -> None:
+    consumer = await scene.consumer()
+    entry = scene.put_entry("", **fields)
+    scene.put_queued("a")
+
+    delivered = await consumer.fetch(5, ["default"])
+
+    assert [delivery.id for delivery in delivered] == ["a"]
+    assert scene.lane() == Lane(held={"w1": ["a"]})
+    kept, ttl = scene.state()["malformed"]
+    parts = [part for pair in fields.items() for part in pair]
+    raw = [part if isinstance(part, bytes) else part.encode() for part in parts]
+    assert [msgpack.unpackb(item, raw=True) for item in kept] == [[LANE.encode(), entry, raw]]
+    assert ttl == About(7 * 86_400_000)
+
+
+async def test_of_malformed_entries_the_last_hundred_are_kept(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    for n in range(130):
+        scene.put_entry("", x=n)
+
+    await consumer.fetch(5, ["default"])
+
+    kept = [msgpack.unpackb(item) for item in scene.state()["malformed"].value]
+    assert len(kept) == 100
+    assert kept[0][2] == ["x", "129"]
+    assert scene.lane() == Lane()
+
+
+# ------------------------------------------------------------------------------------- expires
+
+
+async def test_a_job_past_its_expiry_is_not_run(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a")
+    at = scene.now() + 60_000
+    scene.put_expiry("a", at)
+    scene.look.hset(scene.keys.job("a"), "n", "c1 c2")
+    before = scene.state()
+    ear = scene.ear()
+    scene.later(61)
+
+    assert await consumer.fetch(5, ["default"]) == []
+
+    del before["expiry"]
+    assert scene.state() == before | {
+        "j:a": expired(scene, x=at, n="c1 c2"),
+        "q:default/5": Lane(),
+        "idle:default": Kept({"w1"}, PARKED),
+    }
+    assert ear.heard() == [("done:c1", b"a\nx\n"), ("done:c2", b"a\nx\n")]
+
+
+async def test_a_job_fetched_in_time_keeps_its_expiry_for_a_later_attempt(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a")
+    at = scene.now() + 60_000
+    scene.put_expiry("a", at)
+
+    assert len(await consumer.fetch(5, ["default"])) == 1
+
+    assert scene.job("a") == running(scene, x=at)
+    assert scene.state()["expiry"] == {"a": at}
+
+
+# -------------------------------------------------------------------------------------- fences
+
+
+async def test_a_worker_that_is_not_registered_is_told_that_it_is_dead(scene: Scene) -> None:
+    consumer = await scene.consumer(register=False)
+    scene.put_queued("a")
+    before = scene.state()
+
+    with pytest.raises(DeclaredDead):
+        await consumer.fetch(5, ["default"])
+
+    assert scene.state() == before
+
+
+async def test_after_the_server_lost_its_data_a_worker_is_told_that_it_is_dead(
+    scene: Scene,
+) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a")
+    scene.clear()  # what FLUSHALL does to this namespace
+
+    with pytest.raises(DeclaredDead):
+        await consumer.fetch(5, ["default"])
+
+    assert scene.state() == {}
+
+
+async def test_a_stream_that_was_deleted_gets_its_group_again(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a")
+    scene.look.delete(scene.keys.lane("default", 5))
+    scene.look.xadd(scene.keys.lane("default", 5), {"i": "a"})
+
+    delivered = await consumer.fetch(5, ["default"])
+
+    assert [delivery.id for delivery in delivered] == ["a"]
+
+
+async def test_a_lost_reply_leaves_the_next_fetch_to_take_other_jobs(scene: Scene) -> None:
+    """A fetch is the one script that must not be repeated blindly; this is what it would do."""
+    consumer = await scene.consumer()
+    scene.put_queued("a")
+    scene.put_queued("b")
+
+    await consumer.fetch(1, ["default"])
+    again = await consumer.fetch(1, ["default"])
+
+    assert [delivery.id for delivery in again] == ["b"]
+    assert scene.lane() == Lane(held={"w1": ["a", "b"]})
+
+
+async def test_the_server_may_forget_its_scripts(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a")
+    scene.look.script_flush()
+
+    assert len(await consumer.fetch(5, ["default"])) == 1
+    assert scene.state()["held"] == {"w1": 1}

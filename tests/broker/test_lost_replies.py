@@ -1,0 +1,246 @@
+"""Lines that fail in the middle of an exchange: nothing is done twice, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from taskq.broker.client import Client
+from taskq.broker.connection import ConnectionLost
+from taskq.broker.producer import Producer
+from taskq.broker.waiting import Waiting
+from taskq.core.job import Ending
+from taskq.core.state import JobState
+from tests.support.proxy import Proxy
+from tests.support.scripts import Lane, Scene, frame, job
+from tests.support.waiting import eventually
+
+EVALSHA = b"EVALSHA"
+
+# ----------------------------------------------------------------------------------------- enqueue
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("times", range(1, 11))
+async def test_a_lost_reply_to_an_enqueue_makes_no_second_job(
+    proxy: Proxy,
+    producer: Producer,
+    scene: Scene,
+    times: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("taskq.broker.client.random.uniform", lambda low, high: 0.001)
+    proxy.lose_reply(EVALSHA, times)
+
+    assert await producer.add(job("a"))
+
+    assert proxy.cuts == times
+    assert scene.lane() == Lane(waiting=["first", "a"])
+
+
+@pytest.mark.faults
+async def test_a_lost_request_to_enqueue_is_sent_again(
+    proxy: Proxy, producer: Producer, scene: Scene
+) -> None:
+    proxy.lose_request(EVALSHA, times=3)
+
+    assert await producer.add(job("a"))
+
+    assert proxy.cuts == 3
+    assert scene.lane() == Lane(waiting=["first", "a"])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_a_cut_at_any_byte_makes_exactly_one_job(
+    proxy: Proxy, scene: Scene, direction: Any
+) -> None:
+    """From the first byte of the greeting to the last of the reply."""
+    await scene.producer.add(job("first"))
+    for count in range(0, 900 if direction == "up" else 250, 37):
+        proxy.cut_after(count, direction)
+        client = Client(proxy.locate)
+        producer = Producer(client, scene.keys, scene.offset)
+
+        assert await producer.add(job(f"j{count}"))
+
+        await client.aclose()
+        proxy.heal()
+
+    waiting = scene.lane().waiting
+    assert len(waiting) == len(set(waiting))
+    assert proxy.cuts >= 6
+
+
+@pytest.mark.faults
+async def test_many_batches_arrive_once_each_while_replies_are_lost(
+    proxy: Proxy, producer: Producer, scene: Scene
+) -> None:
+    proxy.lose_reply(EVALSHA, times=4)
+    ids = [f"j{n}" for n in range(1200)]
+
+    created = await asyncio.gather(*(producer.add(job(name)) for name in ids))
+
+    assert created == [True] * 1200
+    assert scene.lane().waiting == ["first", *ids]
+
+
+@pytest.mark.faults
+async def test_the_maker_of_a_chosen_id_learns_that_it_made_it(
+    proxy: Proxy, producer: Producer, scene: Scene
+) -> None:
+    proxy.lose_reply(EVALSHA)
+
+    assert await producer.add(job("mine", origin="o1"))
+    assert not await producer.add(job("mine", origin="o2"))
+
+    assert scene.lane() == Lane(waiting=["first", "mine"])
+
+
+@pytest.mark.faults
+async def test_the_script_may_be_unknown_and_its_reply_lost(
+    proxy: Proxy, client: Client, scene: Scene
+) -> None:
+    scene.look.script_flush()
+    proxy.lose_reply(b"redis.call")
+
+    assert await Producer(client, scene.keys, scene.offset).add(job("a"))
+
+    assert proxy.cuts == 1
+    assert scene.lane() == Lane(waiting=["a"])
+
+
+# -------------------------------------------------------------- other requests that are sent again
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_lost_reply_to_a_finish_ends_the_job_once(
+    proxy: Proxy, client: Client, scene: Scene, times: int
+) -> None:
+    consumer = await scene.consumer()
+    await consumer.finish([frame("S", scene.put_running("warm"), b"r")])
+    held = scene.put_running("a")
+    consumer._client = client
+    proxy.lose_reply(EVALSHA, times)
+
+    answers = await consumer.finish([frame("R", held, b"error", count=1)])
+
+    assert answers == [2], "done before"
+    assert proxy.cuts == times
+    assert scene.lane() == Lane(waiting=["a"])
+    assert scene.job("a")["c"] == 1
+    assert scene.state()["held"] == {"w1": 0}
+
+
+@pytest.mark.faults
+async def test_a_lost_reply_to_a_fetch_is_not_asked_for_again(
+    proxy: Proxy, client: Client, scene: Scene
+) -> None:
+    """What it took is found by looking at what the server says is held."""
+    consumer = await scene.consumer()
+    await consumer.fetch(1, ["default"])
+    for name in "ab":
+        scene.put_queued(name)
+    consumer._client = client
+    proxy.lose_reply(EVALSHA)
+
+    with pytest.raises(ConnectionLost):
+        await consumer.fetch(1, ["default"])
+
+    assert scene.lane() == Lane(waiting=["b"], held={"w1": ["a"]})
+    [stray] = await scene.leases.hand_again("w1", await scene.leases.held("w1"))
+    assert stray.id == "a"
+
+
+@pytest.mark.faults
+async def test_a_lost_reply_to_a_cancel_is_made_up_for(
+    proxy: Proxy, client: Client, scene: Scene
+) -> None:
+    scene.put_queued("warm")
+    await scene.jobs.cancel("warm")
+    scene.put_queued("a")
+    scene.jobs._client = client
+    proxy.lose_reply(EVALSHA)
+
+    assert await scene.jobs.cancel("a") == 1
+    assert proxy.cuts == 1
+
+
+# ----------------------------------------------------------------------------------------- waiting
+
+
+async def listening(scene: Scene, waiting: Waiting, job_id: str) -> asyncio.Task[Ending]:
+    waiter = asyncio.ensure_future(waiting.until_over(job_id))
+    await eventually(lambda: waiting._channel in scene.job(job_id).get("n", ""))
+    return waiter
+
+
+@pytest.mark.faults
+async def test_a_connection_cut_during_a_wait_does_not_lose_the_result(
+    proxy: Proxy, client: Client, scene: Scene
+) -> None:
+    consumer = await scene.consumer()
+    held = scene.put_running("a")
+    waiting = Waiting(client, scene.keys, scene.offset)
+    waiter = await listening(scene, waiting, "a")
+
+    await proxy.refuse()
+    await consumer.finish([frame("S", held, b"result")])
+    await proxy.accept()
+
+    # Nobody calls: the client comes back by itself, before the waits look by themselves (5 s).
+    assert await asyncio.wait_for(waiter, 4) == Ending(JobState.SUCCEEDED, b"result")
+    waiting.close()
+
+
+@pytest.mark.faults
+async def test_after_a_reconnection_messages_are_heard_again(
+    proxy: Proxy, client: Client, scene: Scene
+) -> None:
+    consumer = await scene.consumer()
+    held = scene.put_running("a")
+    waiting = Waiting(client, scene.keys, scene.offset)
+    waiter = await listening(scene, waiting, "a")
+    proxy.cut()
+    await eventually(lambda: proxy.accepted == 2)
+    await client.command("PING")
+
+    await consumer.finish([frame("S", held, b"result")])
+
+    assert await asyncio.wait_for(waiter, 3) == Ending(JobState.SUCCEEDED, b"result")
+    waiting.close()
+
+
+async def test_a_subscription_made_while_the_connection_is_made_is_heard(
+    client: Client, scene: Scene
+) -> None:
+    """The greeting of a new connection names the channels known when it was sent."""
+    heard: list[bytes] = []
+    channel = scene.keys.done_channel + "x"
+    connecting = asyncio.ensure_future(client.command("PING"))
+    while client.address is None:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    await asyncio.gather(connecting, client.subscribe(channel, heard.append))
+
+    assert scene.look.publish(channel, b"hello") == 1
+    await eventually(lambda: heard == [b"hello"])
+
+
+async def test_what_is_unsubscribed_is_not_heard_any_more(
+    proxy: Proxy, client: Client, scene: Scene
+) -> None:
+    heard: list[bytes] = []
+    channel = scene.keys.done_channel + "x"
+    await client.subscribe(channel, heard.append)
+    await client.unsubscribe(channel)
+
+    assert scene.look.publish(channel, b"hello") == 0
+    proxy.cut()
+    await eventually(lambda: client._connection is None or client._connection.lost)
+    await client.command("PING")
+    assert scene.look.publish(channel, b"hello") == 0

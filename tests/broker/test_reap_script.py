@@ -1,0 +1,353 @@
+"""`reap.lua` through `Leases`: the jobs of a worker that died or left."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from taskq.broker.leases import Reaped, ReapPolicy
+from taskq.core.envelope import unpack_failure
+from tests.support.scripts import (
+    FAILURE_TTL,
+    GRACE,
+    LANE,
+    About,
+    Kept,
+    Lane,
+    Scene,
+    frame,
+    without,
+)
+
+
+def fields(state: str, **more: Any) -> dict[str, Any]:
+    given = {"e": b"envelope", "s": state, "q": LANE, "t": 1000, "a": 1, "b": 2000}
+    return given | more
+
+
+def record(scene: Scene, outcome: str) -> list[Any]:
+    return ["2000", scene.about_now(), "w1", outcome]
+
+
+# ------------------------------------------------------------------------------------ died, left
+
+
+async def test_the_jobs_of_a_dead_worker_are_given_to_others_and_count_a_crash(
+    scene: Scene,
+) -> None:
+    scene.put_running("a")
+    scene.put_running("b", "w2")
+    scene.put_queued("c")
+    scene.look.set(scene.keys.worker_info + "w1", "who")
+    before = scene.state()
+
+    assert await scene.leases.reap("w1", scene.policy, counter="7") == Reaped(1, 0)
+
+    assert scene.state() == without(before, "worker:w1") | {
+        "j:a": fields("q", w="", k=1, h1=record(scene, "lost")),
+        "q:default/5": Lane(waiting=["c", "a"], held={"w2": ["b"]}),
+        "workers": {"w2": 7},
+        "held": {"w2": 1},
+    }
+
+
+async def test_the_jobs_of_a_worker_that_left_count_no_crash(scene: Scene) -> None:
+    scene.put_running("a", c=1, k=1)
+    before = scene.state()
+
+    assert await scene.leases.reap("w1", scene.policy, died=False) == Reaped(1, 0)
+
+    assert scene.state() == without(before, "workers", "held") | {
+        "j:a": fields("q", w="", c=1, k=1, h1=record(scene, "released")),
+        "q:default/5": Lane(waiting=["a"]),
+    }
+
+
+async def test_what_was_given_away_is_run_under_the_next_number(scene: Scene) -> None:
+    scene.put_running("a")
+    other = await scene.consumer("w2")
+    await scene.leases.reap("w1", scene.policy)
+
+    [delivery] = await other.fetch(1, ["default"])
+
+    assert (delivery.attempt, delivery.crashes) == (2, 1)
+
+
+async def test_jobs_of_all_lanes_are_taken_back_in_their_order(scene: Scene) -> None:
+    for n in range(3):
+        scene.put_running(f"a{n}", lane="a/9")
+        scene.put_running(f"b{n}", lane="b/0")
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(6, 0)
+
+    assert scene.lane("a/9") == Lane(waiting=["a0", "a1", "a2"])
+    assert scene.lane("b/0") == Lane(waiting=["b0", "b1", "b2"])
+
+
+async def test_a_worker_without_jobs_leaves_nothing(scene: Scene) -> None:
+    await scene.leases.beat("w1", b"who", register=True)
+    scene.look.sadd(scene.keys.cancels + "w1", "a")
+
+    assert await scene.leases.reap("w1", scene.policy, died=False) == Reaped(0, 0)
+
+    assert scene.state() == {}
+
+
+async def test_the_consumer_and_its_idleness_go_too(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_entry("nothing")
+    await consumer.fetch(1, ["default"])
+    stream = scene.keys.lane("default", 5)
+    assert len(scene.look.xinfo_consumers(stream, "g")) == 1
+
+    await scene.leases.reap("w1", scene.policy)
+
+    assert scene.look.xinfo_consumers(stream, "g") == []
+    assert "idle:default" not in scene.state()
+
+
+async def test_idle_workers_are_woken_for_what_is_given_to_them(scene: Scene) -> None:
+    scene.put_running("a")
+    scene.look.sadd(scene.keys.idle + "default", "w1", "w2")
+    ear = scene.ear()
+
+    await scene.leases.reap("w1", scene.policy)
+
+    assert ear.heard() == [("wake:w2", b"work")]
+
+
+@pytest.mark.parametrize("state", ["d", "q", "s", "f", "c", "x"])
+async def test_a_job_that_is_not_running_is_left_as_it_is(scene: Scene, state: str) -> None:
+    scene.put_running("a")
+    scene.look.hset(scene.keys.job("a"), "s", state)
+    kept = scene.job("a")
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(0, 0)
+
+    assert scene.job("a") == kept
+    assert scene.lane() == Lane()
+
+
+async def test_a_job_that_runs_elsewhere_is_left_as_it_is(scene: Scene) -> None:
+    scene.put_running("a")
+    scene.look.hset(scene.keys.job("a"), "w", "w2")
+    kept = scene.job("a")
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(0, 0)
+
+    assert scene.job("a") == kept
+
+
+async def test_entries_that_are_no_jobs_are_only_removed(scene: Scene) -> None:
+    scene.put_running("a")
+    stream = scene.keys.lane("default", 5)
+    for values in ({"x": "y"}, {"i": "gone"}):
+        entry = scene.look.xadd(stream, values)
+        scene.look.xclaim(stream, "g", "w1", 0, [entry], force=True, justid=True)
+    deleted = scene.look.xadd(stream, {"i": "deleted"})
+    scene.look.xclaim(stream, "g", "w1", 0, [deleted], force=True, justid=True)
+    scene.look.xdel(stream, deleted)
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(1, 0)
+
+    assert scene.look.xpending(stream, "g")["pending"] == 0
+    assert scene.look.xlen(stream) == 1
+
+
+# ---------------------------------------------------------------------------------- the counter
+
+
+async def test_a_worker_whose_beat_moved_on_lives(scene: Scene) -> None:
+    scene.put_running("a")
+    before = scene.state()
+
+    assert await scene.leases.reap("w1", scene.policy, counter="6") is None
+
+    assert scene.state() == before
+
+
+async def test_of_many_observers_one_gives_the_jobs_away(scene: Scene) -> None:
+    for n in range(10):
+        scene.put_running(f"j{n}")
+
+    reaped = await asyncio.gather(
+        *(scene.leases.reap("w1", scene.policy, counter="7") for _ in range(5))
+    )
+
+    assert sorted(result.moved for result in reaped if result is not None) == [0, 0, 0, 0, 10]
+    assert len(scene.lane().waiting) == 10
+    assert all(scene.job(f"j{n}")["k"] == 1 for n in range(10))
+
+
+async def test_reaping_again_changes_nothing(scene: Scene) -> None:
+    scene.put_running("a")
+    await scene.leases.reap("w1", scene.policy)
+    before = scene.state()
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(0, 0)
+
+    assert scene.state() == before
+
+
+# --------------------------------------------------------------------------------------- poison
+
+
+async def test_a_job_that_killed_too_many_workers_is_not_tried_again(scene: Scene) -> None:
+    scene.put_running("a", a=3, k=2, n="c1")
+    scene.put_running("innocent")
+    scene.put_expiry("a", scene.now() + 60_000)
+    ear = scene.ear()
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(1, 1)
+
+    ttl = About(FAILURE_TTL + GRACE)
+    job = scene.job("a")
+    error = job.pop("E")
+    assert job == fields(
+        "f",
+        a=3,
+        k=3,
+        n="c1",
+        w="w1",
+        f=scene.about_now(),
+        l=FAILURE_TTL,
+        x=scene.about_now(60),
+        h3=record(scene, "lost"),
+    )
+    state = scene.state()
+    assert state["j:a"].ms == ttl
+    assert state["failed:default"] == Kept({"a": scene.about_now()}, ttl)
+    assert scene.lane() == Lane(waiting=["innocent"])
+    assert "expiry" not in state
+    assert ear.heard() == [("done:c1", b"a\nf\n" + error)]
+
+
+async def test_a_poison_job_says_what_happened(scene: Scene) -> None:
+    scene.put_running("a", k=2)
+    await scene.leases.reap("w1", scene.policy)
+
+    failure = unpack_failure(scene.job("a")["E"])
+
+    assert failure.kind == "poison"
+    assert "3 workers died" in failure.error_text
+
+
+@pytest.mark.parametrize(("crashes", "poisoned"), [(0, 0), (3, 0), (4, 1), (9, 1)])
+async def test_the_number_of_crashes_that_makes_poison_is_the_policys(
+    scene: Scene, crashes: int, poisoned: int
+) -> None:
+    scene.put_running("a", k=crashes)
+
+    reaped = await scene.leases.reap("w1", ReapPolicy(max_crashes=5))
+
+    assert reaped == Reaped(1 - poisoned, poisoned)
+    assert scene.job("a")["k"] == crashes + 1
+
+
+async def test_poison_jobs_are_bounded_as_failed_ones_are(scene: Scene) -> None:
+    for n in range(4):
+        scene.put_running(f"j{n}")
+        await scene.leases.reap("w1", ReapPolicy(max_crashes=1, keep_failed=2))
+        scene.later(1)
+
+    assert set(scene.state()["failed:default"].value) == {"j2", "j3"}
+    assert scene.job("j1") == {}
+
+
+async def test_poison_nobody_keeps_leaves_nothing(scene: Scene) -> None:
+    scene.put_running("a")
+
+    assert await scene.leases.reap("w1", ReapPolicy(max_crashes=1, failure_ttl=0)) == Reaped(0, 1)
+
+    assert scene.state() == {"lanes": {LANE}, "q:default/5": Lane()}
+
+
+# ------------------------------------------------------------------------------------ cancelled
+
+
+@pytest.mark.parametrize("died", [True, False])
+async def test_a_job_that_was_to_be_cancelled_is_not_run_again(scene: Scene, died: bool) -> None:
+    scene.put_running("a", z=1, n="c1")
+    scene.put_expiry("a", scene.now() + 60_000)
+    scene.look.sadd(scene.keys.cancels + "w1", "a")
+    ear = scene.ear()
+
+    assert await scene.leases.reap("w1", scene.policy, died=died) == Reaped(0, 0)
+
+    record = fields("c", w="w1", z=1, n="c1", E=b"", f=scene.about_now(), l=FAILURE_TTL)
+    assert scene.state() == {
+        "j:a": Kept(record | {"x": scene.about_now(60)}, About(FAILURE_TTL + GRACE)),
+        "lanes": {LANE},
+        "q:default/5": Lane(),
+    }
+    assert ear.heard() == [("done:c1", b"a\nc\n")]
+
+
+# ------------------------------------------------------------------- more than one call's worth
+
+
+def put_many(scene: Scene, count: int) -> None:
+    """As many jobs, all held by w1."""
+    scene.put_running("j0")
+    stream = scene.keys.lane("default", 5)
+    with scene.look.pipeline(transaction=False) as pipeline:
+        for n in range(1, count):
+            job = {"e": b"e", "s": "r", "q": LANE, "a": 1, "w": "w1", "b": 2000}
+            pipeline.hset(scene.keys.job(f"j{n}"), mapping=job)
+            pipeline.xadd(stream, {"i": f"j{n}"})
+        pipeline.execute()
+    scene.look.xreadgroup("g", "w1", {stream: ">"}, count=count)
+
+
+async def test_a_worker_with_more_jobs_than_one_call_takes_is_reaped_to_the_end(
+    scene: Scene,
+) -> None:
+    put_many(scene, 2500)
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(2500, 0)
+
+    assert len(scene.lane().waiting) == 2500
+    assert scene.lane().held == {}
+    assert not scene.look.exists(scene.keys.dead)
+
+
+async def test_whoever_comes_next_goes_on_with_what_is_left(scene: Scene) -> None:
+    put_many(scene, 1500)
+    scene.look.sadd(scene.keys.cancels + "w1", "j1400")
+    scene.look.hset(scene.keys.job("j1400"), "z", 1)
+
+    await scene.leases._reap_some("w1", scene.policy, "7", True)
+
+    assert await scene.leases.half_reaped() == ["w1"]
+    assert scene.look.smembers(scene.keys.cancels + "w1") == {b"j1400"}
+    assert len(scene.lane().waiting) == 1000
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(499, 0)
+
+    assert await scene.leases.half_reaped() == []
+    assert scene.job("j1400")["s"] == "c"
+    assert not scene.look.exists(scene.keys.cancels + "w1")
+
+
+async def test_what_is_not_taken_back_yet_may_still_be_ended_and_leaves_no_trace(
+    scene: Scene,
+) -> None:
+    put_many(scene, 1001)
+    consumer = await scene.consumer(register=False)
+    last = await scene.leases.hand_again("w1", await scene.leases.held("w1"))
+    await scene.leases._reap_some("w1", scene.policy, "7", True)
+
+    assert await consumer.finish([frame("S", last[-1], b"r")]) == [1]
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(0, 0)
+    assert not scene.look.exists(scene.keys.held)
+    assert scene.job("j1000")["s"] == "s"
+
+
+async def test_the_server_may_forget_its_scripts(scene: Scene) -> None:
+    scene.put_running("a")
+    scene.look.script_flush()
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(1, 0)

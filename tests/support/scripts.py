@@ -1,0 +1,341 @@
+"""One namespace on a real server: seeded and read by an independent client, changed by scripts.
+
+`Scene.state()` is everything there is in the namespace, as plain values that compare, so that a test
+says what a script changed and thereby what it left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import msgpack
+import redis
+
+from taskq.broker.client import Client, Locate
+from taskq.broker.clock import ClockOffset
+from taskq.broker.consumer import Consumer, Frame
+from taskq.broker.jobs import Jobs
+from taskq.broker.keys import Keys
+from taskq.broker.leases import Leases, ReapPolicy
+from taskq.broker.producer import Producer
+from taskq.broker.upkeep import Upkeep
+from taskq.broker.url import Address
+from taskq.broker.waiting import Waiting
+from taskq.core.job import Delivery, NewJob
+
+__all__ = [
+    "FAILURE_TTL",
+    "GRACE",
+    "LANE",
+    "About",
+    "Ear",
+    "Kept",
+    "Lane",
+    "Scene",
+    "at",
+    "entry_name",
+    "frame",
+    "job",
+    "without",
+]
+
+LANE = "default/5"
+FAILURE_TTL = 86_400_000
+"""How long the scene's worker keeps records of failed jobs, in milliseconds."""
+GRACE = 600_000
+"""How much longer than a long ttl a record lives, in milliseconds."""
+
+_NUMBERS = frozenset("tbfxdlackuz")
+
+
+class About:
+    """Equal to any instant or duration within two seconds of it, in milliseconds.
+
+    The server's clock cannot be stopped; what a test tells apart lies minutes apart.
+    """
+
+    def __init__(self, ms: float) -> None:
+        self.ms = ms
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, About):
+            other = other.ms
+        return isinstance(other, (int, float)) and abs(other - self.ms) <= 2_000
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return f"About({self.ms:.0f})"
+
+
+class Kept(NamedTuple):
+    """A value that goes by itself after `ms` milliseconds."""
+
+    value: Any
+    ms: About
+
+
+@dataclass
+class Lane:
+    """A stream: ids of jobs nobody has fetched, and of those each worker holds."""
+
+    waiting: list[str] = field(default_factory=list[str])
+    held: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+
+class Ear:
+    """Hears every message in a namespace."""
+
+    def __init__(self, look: redis.Redis, prefix: str) -> None:
+        self._prefix = prefix
+        self._subscription = look.pubsub()
+        self._subscription.psubscribe(prefix + "*")
+        self.heard()
+
+    def heard(self) -> list[tuple[str, bytes]]:
+        """What was said since the last call: channel (without the namespace) and message."""
+        # The answer to the ping comes behind everything that was published before it.
+        self._subscription.ping()
+        messages: list[tuple[str, bytes]] = []
+        while True:
+            message = self._subscription.get_message(timeout=5)
+            assert message is not None, "no answer to a ping within 5 s"
+            if message["type"] == "pong":
+                return messages
+            if message["type"] == "pmessage":
+                channel = message["channel"].decode().removeprefix(self._prefix)
+                messages.append((channel, message["data"]))
+
+    def close(self) -> None:
+        self._subscription.close()
+
+
+class Scene:
+    """A namespace with everything that can act in it."""
+
+    def __init__(self, look: redis.Redis, socket: str, namespace: str) -> None:
+        self.look = look
+        self.keys = Keys(namespace)
+        self.offset = ClockOffset()
+        self.client = Client(at(Address(path=socket)))
+        shared = (self.client, self.keys, self.offset)
+        self.producer = Producer(*shared, deadline=5.0)
+        self.leases = Leases(*shared)
+        self.upkeep = Upkeep(*shared)
+        self.jobs = Jobs(*shared, failure_ttl=FAILURE_TTL / 1000)
+        self.waiting = Waiting(*shared)
+        self.policy = ReapPolicy(max_crashes=3, failure_ttl=FAILURE_TTL / 1000, keep_failed=100)
+        self._prefix = f"{{{namespace}}}:"
+        self._ears: list[Ear] = []
+
+    def now(self) -> int:
+        """The server's clock as scripts see it, in milliseconds."""
+        seconds, microseconds = self.look.time()
+        return seconds * 1000 + microseconds // 1000 + self.offset.ms
+
+    def later(self, seconds: float) -> None:
+        """Move the scripts' clock."""
+        self.offset.ms += int(seconds * 1000)
+
+    def about_now(self, seconds: float = 0.0) -> About:
+        """Now, or so many seconds from now."""
+        return About(self.now() + seconds * 1000)
+
+    def ear(self) -> Ear:
+        """Listen from now on."""
+        ear = Ear(self.look, self._prefix)
+        self._ears.append(ear)
+        return ear
+
+    async def consumer(
+        self, worker: str = "w1", *, keep_failed: int = 100, register: bool = True
+    ) -> Consumer:
+        """The traffic of a worker, which is registered."""
+        if register:
+            self.look.hset(self.keys.workers, worker, 7)
+        return Consumer(
+            self.client,
+            self.keys,
+            self.offset,
+            worker,
+            failure_ttl=FAILURE_TTL / 1000,
+            keep_failed=keep_failed,
+        )
+
+    # ------------------------------------------------------------------------------- seeding
+
+    def put_job(self, job_id: str, state: str = "q", **fields: Any) -> None:
+        """Write the hash of a job, and nothing else."""
+        given = {"e": b"envelope", "s": state, "q": LANE, "t": 1000} | fields
+        self.look.hset(self.keys.job(job_id), mapping=given)
+
+    def put_entry(self, job_id: str, lane: str = LANE, **fields: Any) -> bytes:
+        """Add a stream entry that names a job (or has these fields), in a lane that is open."""
+        stream = self.keys.lane_prefix + lane
+        if self.look.sadd(self.keys.lanes, lane):
+            self.look.xgroup_create(stream, "g", "0", mkstream=True)
+        return self.look.xadd(stream, fields or {"i": job_id})
+
+    def put_queued(self, job_id: str, lane: str = LANE, **fields: Any) -> bytes:
+        """A queued job with its stream entry."""
+        self.put_job(job_id, "q", q=lane, **fields)
+        return self.put_entry(job_id, lane)
+
+    def put_due(self, job_id: str, due_at: int, lane: str = LANE, **fields: Any) -> None:
+        """A scheduled job."""
+        self.put_job(job_id, "d", q=lane, d=due_at, **fields)
+        self.look.zadd(self.keys.due, {job_id: due_at})
+
+    def put_expiry(self, job_id: str, expires_at: int) -> None:
+        """An existing job expires."""
+        self.look.hset(self.keys.job(job_id), "x", expires_at)
+        self.look.zadd(self.keys.expiry, {job_id: expires_at})
+
+    def put_running(
+        self, job_id: str, worker: str = "w1", lane: str = LANE, **fields: Any
+    ) -> Delivery:
+        """A job a worker runs: marked, delivered to its consumer, counted as held."""
+        given = {"w": worker, "a": 1, "b": 2000} | fields
+        self.put_job(job_id, "r", q=lane, **given)
+        entry = self.put_entry(job_id, lane)
+        stream = self.keys.lane_prefix + lane
+        # By XCLAIM, because a read would take what stands before it.
+        self.look.xclaim(stream, "g", worker, 0, [entry], force=True, justid=True)
+        last = self.look.xinfo_groups(stream)[0]["last-delivered-id"]
+        if _order(last) < _order(entry):
+            self.look.xgroup_setid(stream, "g", entry)
+        self.look.hincrby(self.keys.held, worker, 1)
+        self.look.hsetnx(self.keys.workers, worker, 7)
+        return Delivery(
+            job_id, lane, entry_name(lane, entry), int(given["a"]), b"envelope", 0, 0, 0, 1000
+        )
+
+    # ------------------------------------------------------------------------------- looking
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """The fields of a job."""
+        return self._hash(self.keys.job(job_id), is_job=True)
+
+    def lane(self, lane: str = LANE) -> Lane:
+        """Who holds what of a lane."""
+        return self._lane((self.keys.lane_prefix + lane).encode())
+
+    def state(self) -> dict[str, Any]:
+        """Everything in the namespace, by key without the namespace."""
+        found: dict[str, Any] = {}
+        for key in self.look.scan_iter(match=self._prefix + "*", count=1000):
+            name = key.decode().removeprefix(self._prefix)
+            if name.startswith("sent:"):
+                name = "sent"
+            value, ttl = self._value(name, key), self.look.pttl(key)
+            found[name] = value if ttl == -1 else Kept(value, About(ttl))
+        return found
+
+    def clear(self) -> None:
+        """Remove everything, so that the server stays small for the tests that follow."""
+        keys = list(self.look.scan_iter(match=self._prefix + "*", count=1000))
+        for i in range(0, len(keys), 1000):
+            self.look.unlink(*keys[i : i + 1000])
+
+    async def aclose(self) -> None:
+        for ear in self._ears:
+            ear.close()
+        self.waiting.close()
+        await self.client.aclose()
+        self.clear()
+
+    def _value(self, name: str, key: bytes) -> Any:
+        kind = self.look.type(key).decode()
+        if kind == "hash":
+            return self._hash(key, is_job=name.startswith("j:"))
+        if kind == "stream":
+            return self._lane(key)
+        if kind == "zset":
+            ranked = self.look.zrange(key, 0, -1, withscores=True)
+            return {member.decode(): int(score) for member, score in ranked}
+        if kind == "set":
+            return {member.decode() for member in self.look.smembers(key)}
+        if kind == "list":
+            return self.look.lrange(key, 0, -1)
+        value = self.look.get(key)
+        return int(value) if value is not None and value.isdigit() else value
+
+    def _hash(self, key: str | bytes, *, is_job: bool) -> dict[str, Any]:
+        fields = {name.decode(): value for name, value in self.look.hgetall(key).items()}
+        if is_job:
+            return {name: _job_field(name, value) for name, value in fields.items()}
+        return {name: int(value) for name, value in fields.items()}
+
+    def _lane(self, key: bytes) -> Lane:
+        ids = {entry: fields.get(b"i", b"?").decode() for entry, fields in self.look.xrange(key)}
+        groups = self.look.xinfo_groups(key)
+        if not groups:
+            return Lane(list(ids.values()))
+        last = _order(groups[0]["last-delivered-id"])
+        held: dict[str, list[str]] = {}
+        for row in self.look.xpending_range(key, "g", "-", "+", 100_000):
+            owner = row["consumer"].decode()
+            held.setdefault(owner, []).append(ids.get(row["message_id"], "(deleted)"))
+        return Lane([job_id for entry, job_id in ids.items() if _order(entry) > last], held)
+
+
+def at(address: Address) -> Locate:
+    """Where a server is, for a client."""
+
+    async def locate() -> Address:
+        return address
+
+    return locate
+
+
+def job(job_id: str, **fields: Any) -> NewJob:
+    """A new job, due now, in the default lane."""
+    given: dict[str, Any] = {"envelope": b"envelope", "lane": LANE} | fields
+    return NewJob(job_id, **given)
+
+
+def frame(
+    kind: str,
+    delivery: Delivery,
+    payload: bytes = b"",
+    *,
+    ttl: int = 3_600_000,
+    delay: int = 0,
+    count: int = 0,
+) -> Frame:
+    """The end of an attempt as the finish script takes it; times in milliseconds."""
+    return (
+        kind,
+        delivery.id,
+        delivery.lane,
+        delivery.entry,
+        delivery.attempt,
+        payload,
+        ttl,
+        delay,
+        count,
+    )
+
+
+def entry_name(lane: str, stream_id: bytes) -> bytes:
+    """What a worker calls an entry."""
+    return lane.encode() + b" " + stream_id
+
+
+def without(state: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A state with some keys left out."""
+    return {name: value for name, value in state.items() if name not in names}
+
+
+def _job_field(name: str, value: bytes) -> Any:
+    if name[0] == "h":
+        return msgpack.unpackb(value)
+    if name in _NUMBERS:
+        return int(value)
+    return value if name in "erEp" else value.decode()
+
+
+def _order(entry: bytes) -> tuple[int, ...]:
+    return tuple(int(part) for part in entry.split(b"-"))

@@ -1,0 +1,85 @@
+"""A real server for the tests: one per test process, on a unix socket, nothing on TCP."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from taskq.embedded.binary import find_binary
+
+__all__ = ["TestServer", "server_binary"]
+
+
+def server_binary() -> str:
+    """The server under test: TASKQ_TEST_SERVER, else the embedded Valkey."""
+    return os.environ.get("TASKQ_TEST_SERVER") or str(find_binary())
+
+
+class TestServer:
+    """A server process with its own directory; it can be stopped, killed and started again."""
+
+    __test__ = False
+
+    def __init__(self, *options: str) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="tq"))
+        self.socket = self.directory / "s"
+        self._options = options
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def start(self) -> None:
+        """Start the process and wait until it takes connections."""
+        log = (self.directory / "log").open("ab")
+        self.process = subprocess.Popen(
+            [
+                server_binary(),
+                *("--port", "0"),
+                *("--unixsocket", str(self.socket)),
+                *("--dir", str(self.directory)),
+                *("--save", ""),
+                *("--appendonly", "yes"),
+                *("--appendfsync", "everysec"),
+                *self._options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        log.close()
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise RuntimeError((self.directory / "log").read_text())
+            time.sleep(0.005)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End the process; its data stays in the directory."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(20)
+            self.process = None
+
+    def close(self) -> None:
+        """End the process and remove its directory."""
+        self.stop(signal.SIGKILL)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(str(self.socket))
+                client.sendall(b"PING\r\n")
+                return client.recv(100).startswith(b"+PONG")
+            except OSError:
+                return False
