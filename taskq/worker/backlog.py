@@ -1,0 +1,64 @@
+"""Backlog: jobs a worker has fetched and not started."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from taskq.core.job import Delivery
+
+__all__ = ["Backlog"]
+
+
+class Backlog:
+    """Jobs in the order of their start, suspects apart.
+
+    `suspect_from`: a job whose workers died so many times is a suspect. It runs alone, after all
+    others, so that its next crash proves it guilty and hurts nobody else.
+    """
+
+    def __init__(self, suspect_from: int) -> None:
+        self._suspect_from = suspect_from
+        self._waiting: deque[Delivery] = deque()
+        self._suspects: deque[Delivery] = deque()
+        self._alone = False
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._suspects)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a suspect runs or wants to, and nothing else may be fetched."""
+        return self._alone or bool(self._suspects)
+
+    def add(self, delivery: Delivery) -> None:
+        """Put a job at the end."""
+        suspect = delivery.crashes >= self._suspect_from
+        (self._suspects if suspect else self._waiting).append(delivery)
+
+    def next(self, running: int) -> Delivery | None:
+        """The next job to start while `running` others run; None when none may start now."""
+        if self._alone and running:
+            return None
+        self._alone = False
+        if self._waiting:
+            return self._waiting.popleft()
+        if self._suspects and not running:
+            self._alone = True
+            return self._suspects.popleft()
+        return None
+
+    def remove(self, job_id: str) -> Delivery | None:
+        """Take out the job of this id, if it is here."""
+        for queue in (self._waiting, self._suspects):
+            for delivery in queue:
+                if delivery.id == job_id:
+                    queue.remove(delivery)
+                    return delivery
+        return None
+
+    def clear(self) -> list[Delivery]:
+        """Take out everything."""
+        everything = [*self._waiting, *self._suspects]
+        self._waiting.clear()
+        self._suspects.clear()
+        return everything

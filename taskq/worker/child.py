@@ -1,0 +1,99 @@
+"""A worker process, seen from its supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from taskq.worker.supervised import DRAIN, END_NOW, ENVIRONMENT
+
+__all__ = ["WorkerProcess", "how_it_ended"]
+
+
+class WorkerProcess:
+    """A child process that runs one worker under a name the supervisor chose; made by `start`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str, pipe: int) -> None:
+        self._process = process
+        self._pipe = pipe
+        self._served = False
+        self._born = time.monotonic()
+        self.name = name
+        self.killed = False
+
+    @classmethod
+    async def start(cls, command: Sequence[str], name: str) -> WorkerProcess:
+        """Start `command`; raises `OSError` when the system has no process to give."""
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env=os.environ | {ENVIRONMENT: f"{name} {os.getpid()} {theirs}"},
+                pass_fds=(theirs,),
+                stdin=asyncio.subprocess.DEVNULL,
+                # Ctrl-C in the terminal reaches the supervisor alone, which says it to all.
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        return cls(process, name, ours)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def served(self) -> bool:
+        """Whether it ever came so far as to take jobs."""
+        if not self._served and self._pipe >= 0:
+            with suppress(BlockingIOError):
+                self._served = os.read(self._pipe, 1) == b"1"
+        return self._served
+
+    async def wait(self) -> tuple[int, float]:
+        """Its exit code (minus the signal that killed it) and its age in seconds, once it ended."""
+        code = await self._process.wait()
+        _ = self.served
+        os.close(self._pipe)
+        self._pipe = -1
+        return code, time.monotonic() - self._born
+
+    def drain(self) -> None:
+        """Have it finish its running jobs and end."""
+        self._signal(DRAIN)
+
+    def end_now(self) -> None:
+        """Have it hand back its running jobs and end."""
+        self._signal(END_NOW if self.served else signal.SIGKILL)
+
+    def kill(self) -> None:
+        """End it without asking, and whatever else is in its process group."""
+        self.killed = True
+        with suppress(ProcessLookupError, PermissionError):
+            if self._process.returncode is None:
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def _signal(self, which: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(which)
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code in words."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (by somebody, or by the kernel when memory ran out)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"

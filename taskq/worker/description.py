@@ -1,0 +1,30 @@
+"""What a worker tells of itself with each beat, for `taskq status`."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import msgpack
+
+from taskq.worker.settings import WorkerSettings
+
+__all__ = ["describe"]
+
+
+def describe(
+    settings: WorkerSettings, *, running: int, finished: int, born: float, memory: int
+) -> bytes:
+    """The description as bytes; `born` is in seconds since the epoch, `memory` in bytes."""
+    return msgpack.packb(
+        {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "queues": list(settings.queues),
+            "concurrency": settings.concurrency,
+            "running": running,
+            "finished": finished,
+            "started_at": born,
+            "rss": memory,
+        }
+    )

@@ -1,0 +1,132 @@
+"""Fetcher: keeps the slots full, and a short backlog behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from taskq.broker.connection import ConnectionLost
+from taskq.broker.consumer import DeclaredDead
+from taskq.core.errors import ServerError, ServerRefused
+from taskq.worker.holdings import Holdings
+from taskq.worker.session import Session
+from taskq.worker.settings import WorkerSettings
+from taskq.worker.tally import Tally
+
+__all__ = ["Fetcher"]
+
+_log = logging.getLogger("taskq.worker")
+
+AHEAD_SECONDS = 0.02
+"""The backlog holds what the slots end in this time, so a job waits in it about as long."""
+
+STUCK_SECONDS = 0.5
+"""When no slot came free for so long, the backlog is handed back to workers that have one."""
+
+POLL_SECONDS = 1.0
+"""Wake-ups are messages and may be lost: an idle worker looks by itself this often."""
+
+BATCH = 1000
+
+
+class Fetcher:
+    """One background loop: ask for as many jobs as there is room for, wait until there is more."""
+
+    def __init__(
+        self, session: Session, holdings: Holdings, tally: Tally, settings: WorkerSettings
+    ) -> None:
+        self._session = session
+        self._holdings = holdings
+        self._tally = tally
+        self._settings = settings
+        self._queue_names = tuple(settings.queues)
+        self._loop = asyncio.get_running_loop()
+        self._turn = 0
+        self._low_debt = 0.0
+        self._pace = (self._loop.time(), 0)
+        self._ahead = 0
+        self.wake = asyncio.Event()
+        self.paused = False
+        self.fetching = False
+        self.found_nothing = asyncio.Event()
+
+    async def run(self) -> None:
+        """Fetch until `stop`; survives the server."""
+        pause = 0.05
+        while not self.paused:
+            try:
+                await self._step()
+                pause = 0.05
+            except DeclaredDead:
+                await asyncio.sleep(0.05)
+            except (ServerError, ConnectionLost) as error:
+                level = logging.ERROR if isinstance(error, ServerRefused) else logging.WARNING
+                _log.log(level, "cannot fetch jobs: %s; trying again in %.1f s", error, pause)
+                await asyncio.sleep(random.uniform(pause / 2, pause))
+                pause = min(2.0, pause * 2)
+
+    def stop(self) -> None:
+        """Start no further fetch; the one on its way is waited for, never cancelled."""
+        self.paused = True
+        self.wake.set()
+        self._holdings.changed.set()
+
+    async def _step(self) -> None:
+        want = min(BATCH, self._holdings.room(self._ahead))
+        if want <= 0:
+            await self._until_room()
+            return
+        self.wake.clear()
+        self.fetching = True
+        try:
+            jobs = await self._session.consumer.fetch(
+                want, self._queues(), lowest_first=self._lowest_first()
+            )
+        finally:
+            self.fetching = False
+        self._holdings.take(jobs)
+        self._measure()
+        if len(jobs) < want:
+            self.found_nothing.set()
+            await self._until_woken()
+
+    async def _until_room(self) -> None:
+        self._holdings.changed.clear()
+        try:
+            async with asyncio.timeout(STUCK_SECONDS):
+                await self._holdings.changed.wait()
+        except TimeoutError:
+            self._ahead = 0
+            self._holdings.give_back_backlog()
+
+    async def _until_woken(self) -> None:
+        if self.paused:
+            return
+        try:
+            async with asyncio.timeout(random.uniform(POLL_SECONDS / 2, POLL_SECONDS)):
+                await self.wake.wait()
+        except TimeoutError:
+            return
+
+    def _measure(self) -> None:
+        """Let the backlog hold what the slots ended in the last `AHEAD_SECONDS`."""
+        now, ended = self._loop.time(), self._tally.finished
+        then, before = self._pace
+        if now - then >= AHEAD_SECONDS:
+            rate = (ended - before) / (now - then)
+            self._ahead = min(self._settings.concurrency, int(rate * AHEAD_SECONDS))
+            self._pace = (now, ended)
+
+    def _queues(self) -> tuple[str, ...]:
+        """The queues, each first in its turn."""
+        queues = self._queue_names
+        self._turn = (self._turn + 1) % len(queues)
+        return queues[self._turn :] + queues[: self._turn]
+
+    def _lowest_first(self) -> bool:
+        self._low_debt += self._settings.low_share
+        if self._low_debt < 1:
+            return False
+        self._low_debt -= 1
+        return True

@@ -1,0 +1,153 @@
+"""Heart: says once a second that the worker lives, from its own thread and its own connection.
+
+So a job that blocks the event loop does not cost the worker its lease. The same thread notices when
+the loop stands still, and names the job and the line that hold it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from taskq.broker.broker import Broker, BrokerSettings
+from taskq.broker.connection import ConnectionLost
+from taskq.broker.leases import BeatReply
+from taskq.core.errors import ServerError
+from taskq.execution.attempt import Attempt
+
+__all__ = ["Heart"]
+
+_log = logging.getLogger("taskq.worker")
+
+BEAT_SECONDS = 1.0
+STALL_SECONDS = 1.0
+_LOOK_SECONDS = 0.25
+
+
+class Heart:
+    """Beats for the worker called `name()`, described by `describe()`.
+
+    `on_reply` is called in the worker's loop with each answer; None means declared dead.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        name: Callable[[], str],
+        describe: Callable[[], bytes],
+        on_reply: Callable[[str, BeatReply | None], None],
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._describe = describe
+        self._on_reply = on_reply
+        self._loop = asyncio.get_running_loop()
+        self._main_thread = threading.get_ident()
+        self._ticked = time.monotonic()
+        self._own: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._ended = False
+        self._thread = threading.Thread(target=self._live, name="taskq-heart", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End the thread; the worker's last beat stays as it is."""
+        self._ended = True
+        if self._own is not None and self._stopping is not None and self._thread.is_alive():
+            self._own.call_soon_threadsafe(self._stopping.set)
+        await asyncio.to_thread(self._thread.join, 2.0)
+
+    def _live(self) -> None:
+        asyncio.run(self._beat_and_watch())
+
+    async def _beat_and_watch(self) -> None:
+        self._own = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        if self._ended:
+            # Stopped before it had a loop to be told in.
+            return
+        broker = Broker(self._settings, name="taskq-heart")
+        watch = asyncio.create_task(self._watch())
+        try:
+            while not self._stopping.is_set():
+                await self._beat(broker)
+                await _either(self._stopping, BEAT_SECONDS)
+        finally:
+            watch.cancel()
+            await broker.aclose()
+
+    async def _beat(self, broker: Broker) -> None:
+        name = self._name()
+        try:
+            async with asyncio.timeout(BEAT_SECONDS * 2):
+                reply = await broker.leases.beat(name, self._describe())
+        except (ServerError, ConnectionLost, TimeoutError):
+            # The fetcher says what is wrong with the server; the next beat is a second away.
+            return
+        self._call(self._on_reply, name, reply)
+
+    async def _watch(self) -> None:
+        """Ask the loop for a sign of life, and warn once each time it gives none for a second."""
+        warned = False
+        while True:
+            self._call(self._tick)
+            await asyncio.sleep(_LOOK_SECONDS)
+            stalled = time.monotonic() - self._ticked
+            if stalled < STALL_SECONDS:
+                warned = False
+            elif not warned:
+                warned = True
+                self._warn(stalled)
+
+    def _tick(self) -> None:
+        self._ticked = time.monotonic()
+
+    def _warn(self, stalled: float) -> None:
+        frame = sys._current_frames().get(self._main_thread)  # pyright: ignore[reportPrivateUsage]
+        who, where = _culprit(frame)
+        _log.warning(
+            "%s has blocked the event loop for %.1f s at %s; every other job of this worker waits. "
+            "Make it a plain def to run it in a thread, or executor='process' for computing",
+            who,
+            stalled,
+            where,
+        )
+
+    def _call(self, function: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            # The worker's loop is closed: nobody is left to be told.
+            if self._stopping is not None:
+                self._stopping.set()
+
+
+def _culprit(frame: FrameType | None) -> tuple[str, str]:
+    """The task that runs in this stack, and the line where its own function stands."""
+    where, who = "an unknown line", "Something"
+    while frame is not None:
+        if frame.f_code.co_name == "run_attempt":
+            attempt = frame.f_locals.get("attempt")
+            if isinstance(attempt, Attempt):
+                who = f"task {attempt.task.name} (job {attempt.id})"
+                break
+        if not frame.f_globals.get("__name__", "").startswith("taskq."):
+            where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return who, where
+
+
+async def _either(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,113 @@
+"""From a delivery to an attempt, or to the outcome of one that cannot even start."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgpack
+
+from taskq.core.envelope import VERSION, Envelope, unpack_envelope
+from taskq.core.errors import AttemptLost, DecodeError
+from taskq.core.job import Delivery, Progress
+from taskq.core.outcome import Failed, Outcome, Released
+from taskq.execution.attempt import Attempt
+from taskq.execution.ports import Reporter
+from taskq.execution.registry import Registry
+from taskq.execution.task import Task
+from taskq.worker.session import Session
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """Reads envelopes and looks up tasks."""
+
+    def __init__(self, registry: Registry, session: Session, unknown_limit: int) -> None:
+        self._registry = registry
+        self._session = session
+        self._unknown_limit = unknown_limit
+        self._loop = asyncio.get_running_loop()
+
+    def attempt(self, delivery: Delivery) -> tuple[Attempt, float] | Outcome:
+        """The attempt and its result's ttl in seconds, or why there can be none."""
+        try:
+            envelope = unpack_envelope(delivery.envelope)
+        except DecodeError as error:
+            return Failed("DecodeError", str(error), "", "malformed")
+        task = self._registry.find(envelope.task)
+        if task is None or envelope.version > VERSION:
+            return self._unknown(delivery, envelope)
+        return self._known(delivery, envelope, task)
+
+    def _known(
+        self, delivery: Delivery, envelope: Envelope, task: Task[Any, Any]
+    ) -> tuple[Attempt, float]:
+        attempt = Attempt(
+            task,
+            delivery.id,
+            envelope.payload,
+            number=delivery.attempt,
+            failures=delivery.failures,
+            timeout=envelope.timeout,
+            retry=_merged(task, envelope),
+        )
+        attempt.queue = delivery.lane[:-2]
+        attempt.headers = envelope.headers
+        attempt.enqueued_ms = delivery.enqueued_ms
+        attempt.worker = self._session.name
+        attempt.report = self._reporter(attempt)
+        ttl = envelope.result_ttl
+        return attempt, task.task_options.result_ttl if ttl is None else ttl
+
+    def _unknown(self, delivery: Delivery, envelope: Envelope) -> Outcome:
+        """Another worker may know the task: give the job back, later and later, then give up."""
+        times = delivery.unknown + 1
+        if times >= self._unknown_limit:
+            error = self._registry.unknown(envelope.task)
+            return Failed("UnknownTask", f"{error} (asked {times} times)", "", "unknown_task")
+        return Released(delay=min(60.0, 2.0 ** (times - 1)), unknown=times)
+
+    def _reporter(self, attempt: Attempt) -> Reporter:
+        def report(progress: Progress) -> asyncio.Future[None] | None:
+            return self._report(attempt, progress)
+
+        return report
+
+    def _report(self, attempt: Attempt, progress: Progress) -> asyncio.Future[None] | None:
+        data = msgpack.packb((progress.done, progress.total, progress.text))
+        consumer = self._session.consumer
+
+        async def send() -> None:
+            if not await consumer.progress(attempt.id, attempt.number, data):
+                raise AttemptLost(
+                    f"attempt {attempt.number} of job {attempt.id} no longer holds it: another "
+                    "worker was given it"
+                )
+
+        try:
+            on_loop = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            on_loop = False
+        if not on_loop:
+            asyncio.run_coroutine_threadsafe(send(), self._loop)
+            return None
+        sending = self._loop.create_task(send())
+        # A report nobody awaits may be lost without a word.
+        sending.add_done_callback(_seen)
+        return sending
+
+
+def _merged(task: Task[Any, Any], envelope: Envelope) -> Any:
+    """A job's own retry numbers, with the exception filters of its task."""
+    if envelope.retry is None:
+        return None
+    own, filters = envelope.retry, task.task_options.retry
+    return type(own)(
+        own.max_attempts, own.backoff, own.max_delay, own.jitter, filters.on, filters.never
+    )
+
+
+def _seen(future: asyncio.Future[None]) -> None:
+    if not future.cancelled():
+        future.exception()

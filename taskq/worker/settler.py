@@ -1,0 +1,142 @@
+"""Settler: outcomes go to the server in batches; those of one turn of the loop travel together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from taskq.broker.consumer import Frame
+from taskq.core.envelope import cut, pack_failure
+from taskq.core.errors import ServerError
+from taskq.core.job import Delivery
+from taskq.core.outcome import Cancelled, Failed, Outcome, Released, RetryAsked, Succeeded
+from taskq.worker.session import Session
+from taskq.worker.tally import Tally
+
+__all__ = ["Settler"]
+
+_log = logging.getLogger("taskq.worker")
+
+_REFUSED, _UNKNOWN = 0, 3
+
+
+class Settler:
+    """Sends outcomes until the server has answered for each.
+
+    `on_settled` is called with a delivery when the server no longer counts it as ours.
+    """
+
+    def __init__(
+        self, session: Session, tally: Tally, on_settled: Callable[[Delivery], None]
+    ) -> None:
+        self._session = session
+        self._tally = tally
+        self._on_settled = on_settled
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[tuple[Delivery, Frame]] = []
+        self._sending: set[asyncio.Task[None]] = set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether the server has answered for everything."""
+        return not self._waiting and not self._sending
+
+    def settle(self, delivery: Delivery, outcome: Outcome, result_ttl_ms: int) -> None:
+        """Store how an attempt ended, with what else ends in this turn of the loop."""
+        frame = self._frame(delivery, outcome, result_ttl_ms)
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append((delivery, frame))
+
+    async def drain(self) -> None:
+        """Wait until the server has answered for everything."""
+        self._flush()
+        while self._sending:
+            await asyncio.wait(self._sending)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            batch, self._waiting = self._waiting, []
+            task = self._loop.create_task(self._send(batch))
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _send(self, batch: list[tuple[Delivery, Frame]]) -> None:
+        try:
+            answers = await self._session.consumer.finish([frame for _, frame in batch])
+        except ServerError:
+            _log.exception("%d outcomes could not be stored; their jobs will run again", len(batch))
+            answers = [1] * len(batch)
+        for (delivery, _), answer in zip(batch, answers, strict=True):
+            if answer == _REFUSED:
+                self._tally.fenced += 1
+                _log.warning(
+                    "job %s: the outcome of attempt %d was refused: the job was given to another "
+                    "worker",
+                    delivery.id,
+                    delivery.attempt,
+                )
+            elif answer == _UNKNOWN:
+                self._tally.lost += 1
+                _log.warning("job %s: the server no longer knows it", delivery.id)
+            self._on_settled(delivery)
+
+    def _frame(self, delivery: Delivery, outcome: Outcome, result_ttl_ms: int) -> Frame:
+        tally = self._tally
+        ttl = self._session.consumer.failure_ttl_ms
+        match outcome:
+            case Succeeded(result):
+                tally.succeeded += 1
+                return _framed("S", delivery, result, ttl=result_ttl_ms)
+            case Failed(retry_in=None):
+                tally.failed += 1
+                error = pack_failure(outcome)
+                return _framed("F", delivery, error, ttl=ttl, count=delivery.failures + 1)
+            case Failed():
+                tally.retried += 1
+                return _failed_and_retried(delivery, outcome, ttl)
+            case RetryAsked(delay, reason):
+                tally.retried += 1
+                text = _record("retry asked", reason)
+                return _framed("R", delivery, text, ttl=ttl, delay=delay, count=delivery.failures)
+            case Cancelled():
+                tally.cancelled += 1
+                return _framed("C", delivery, b"", ttl=ttl)
+            case Released():
+                tally.released += 1
+                return _released(delivery, outcome, ttl)
+
+
+def _failed_and_retried(delivery: Delivery, failure: Failed, ttl: int) -> Frame:
+    text = _record(failure.kind, f"{failure.error_type}: {failure.error_text}")
+    delay = failure.retry_in or 0.0
+    return _framed("R", delivery, text, ttl=ttl, delay=delay, count=delivery.failures + 1)
+
+
+def _released(delivery: Delivery, outcome: Released, ttl: int) -> Frame:
+    text = b""
+    if outcome.started:
+        text = _record("released", "unknown task" if outcome.unknown else "")
+    count = outcome.unknown or delivery.unknown
+    return _framed("B", delivery, text, ttl=ttl, delay=outcome.delay, count=count)
+
+
+def _record(outcome: str, text: str) -> bytes:
+    return f"{outcome}\n{cut(text, 1000)}".encode("utf-8", "backslashreplace")
+
+
+def _framed(
+    kind: str, delivery: Delivery, payload: bytes, *, ttl: int, delay: float = 0.0, count: int = 0
+) -> Frame:
+    return (
+        kind,
+        delivery.id,
+        delivery.lane,
+        delivery.entry,
+        delivery.attempt,
+        payload,
+        ttl,
+        int(delay * 1000),
+        count,
+    )

@@ -1,0 +1,134 @@
+"""Slots: the jobs that run in this worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from taskq.core.job import Delivery
+from taskq.core.outcome import Failed, Outcome
+from taskq.execution.attempt import Attempt, Interruption
+from taskq.execution.classify import classify, interrupted
+from taskq.execution.executors.set import ExecutorSet
+from taskq.execution.runner import run_attempt
+from taskq.worker.intake import Intake
+from taskq.worker.tally import Tally
+
+__all__ = ["Ended", "Slots"]
+
+_log = logging.getLogger("taskq.worker")
+
+STUBBORN_SECONDS = 5.0
+"""How long an interrupted coroutine may go on before its slot is given to another job."""
+
+Ended = Callable[[Delivery, Outcome | None, float], None]
+"""Takes a delivery, its outcome (None: nobody wants it), and its result's ttl in seconds."""
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    delivery: Delivery
+    attempt: Attempt | None = None
+    result_ttl: float = 0.0
+    task: asyncio.Task[None] | None = None
+
+
+class Slots:
+    """Runs deliveries, each in an asyncio task of its own, and calls `on_end` with each outcome."""
+
+    def __init__(self, intake: Intake, executors: ExecutorSet, tally: Tally, on_end: Ended) -> None:
+        self._intake = intake
+        self._executors = executors
+        self._tally = tally
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[bytes, _Run] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, delivery: Delivery) -> None:
+        """Run a delivery."""
+        run = self._running[delivery.entry] = _Run(delivery)
+        run.task = self._loop.create_task(self._run(run))
+
+    def cancel(self, job_id: str) -> None:
+        """Interrupt a job that somebody cancelled, if it runs here."""
+        for run in self._running.values():
+            if run.delivery.id == job_id and run.attempt is not None:
+                run.attempt.interrupt(Interruption.CANCEL)
+                return
+
+    def interrupt_all(self, why: Interruption) -> None:
+        """Interrupt everything that runs."""
+        for run in list(self._running.values()):
+            if run.attempt is not None:
+                run.attempt.interrupt(why)
+
+    async def _run(self, run: _Run) -> None:
+        made = self._intake.attempt(run.delivery)
+        if not isinstance(made, tuple):
+            self._end(run, made)
+            return
+        attempt, run.result_ttl = made
+        run.attempt = attempt
+        attempt.on_interrupt = lambda: self._watch(run)
+        self._tally.started += 1
+        try:
+            outcome = await run_attempt(attempt, self._executors)
+        except GeneratorExit as error:
+            # A future that carries it closes all coroutines that await it, run_attempt among them.
+            outcome = classify(attempt, error)
+        if run.delivery.entry in self._running:
+            self._end(run, outcome)
+        else:
+            self._tally.leaked -= 1
+
+    def _watch(self, run: _Run) -> None:
+        """An interrupted coroutine may refuse to end; the job and the slot do not wait for it."""
+        self._loop.call_later(STUBBORN_SECONDS, self._abandon, run)
+
+    def _abandon(self, run: _Run) -> None:
+        attempt = run.attempt
+        if run.delivery.entry not in self._running or attempt is None:
+            return
+        _log.warning(
+            "job %s: %s goes on though it was interrupted %g s ago; its slot counts as leaked",
+            attempt.id,
+            attempt.task.name,
+            STUBBORN_SECONDS,
+        )
+        self._tally.leaked += 1
+        self._end(run, interrupted(attempt, attempt.interruption or Interruption.RELEASE))
+
+    def _end(self, run: _Run, outcome: Outcome) -> None:
+        del self._running[run.delivery.entry]
+        attempt = run.attempt
+        if attempt is not None and attempt.interruption is Interruption.LOST:
+            self._on_end(run.delivery, None, 0.0)
+            return
+        _note(run.delivery, outcome, attempt)
+        self._on_end(run.delivery, outcome, run.result_ttl)
+
+
+def _note(delivery: Delivery, outcome: Outcome, attempt: Attempt | None) -> None:
+    failed = isinstance(outcome, Failed)
+    if not failed and not _log.isEnabledFor(logging.DEBUG):
+        return
+    name = attempt.task.name if attempt is not None else "(task not known)"
+    if not failed:
+        ended = type(outcome).__name__.lower()
+        _log.debug("job %s: %s attempt %d %s", delivery.id, name, delivery.attempt, ended)
+        return
+    again = "" if outcome.retry_in is None else f"; again in {outcome.retry_in:.1f} s"
+    _log.warning(
+        "job %s: %s attempt %d failed: %s: %s%s",
+        delivery.id,
+        name,
+        delivery.attempt,
+        outcome.error_type,
+        outcome.error_text,
+        again,
+    )

@@ -1,0 +1,246 @@
+"""Supervisor: keeps worker processes running, and tells the server at once when one died.
+
+It runs no job. Each of its slots holds one process and starts another when that ends::
+
+    asked to stop ................ no other
+    burst, and nothing is due .... no other
+    recycled, reloaded, drained .. another, at once
+    died at work ................. its jobs go to others, another after a pause
+    could not start .............. another after a pause, a few times; then all are stopped
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from taskq.broker.broker import Broker, BrokerSettings
+from taskq.core.ids import new_id
+from taskq.worker.child import WorkerProcess, how_it_ended
+from taskq.worker.supervised import RECYCLED
+
+__all__ = ["Supervisor", "SupervisorSettings"]
+
+_log = logging.getLogger("taskq.supervisor")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+SETTLED_SECONDS = 10.0
+"""A process that lived so long starts the pauses anew."""
+
+MOST_FAILED_STARTS = 5
+PATIENCE_SECONDS = 5.0
+"""What a process gets beyond its grace, or to end now, before it is killed."""
+
+RELOAD_GRACE_SECONDS = 5.0
+REAP_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorSettings:
+    """What a supervisor keeps running.
+
+    `command`: starts one worker, which finds its name in the environment (see `Supervised`).
+    `workers`: how many. `name`: what their names begin with. `grace`: seconds that their running
+    jobs get when they stop. `burst`: a worker that ended by itself is done. `reloads`: whether
+    `reload` will be called, so that a worker that cannot start waits for the next change.
+    """
+
+    command: Sequence[str]
+    workers: int
+    name: str
+    grace: float = 30.0
+    burst: bool = False
+    reloads: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    number: int
+    process: WorkerProcess | None = None
+    pause: float = FIRST_PAUSE
+    failed_starts: int = 0
+    reloading: bool = False
+    nudge: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Supervisor:
+    """Keeps the workers of `settings` running until it is stopped.
+
+    >>> supervisor = Supervisor(q.settings, settings)  # doctest: +SKIP
+    >>> all_well = await supervisor.run()  # doctest: +SKIP
+    """
+
+    def __init__(self, broker: BrokerSettings, settings: SupervisorSettings) -> None:
+        self._broker_settings = broker
+        self._settings = settings
+        self._slots = [_Slot(number) for number in range(1, settings.workers + 1)]
+        self._broker: Broker | None = None
+        self._reaping: set[asyncio.Task[None]] = set()
+        self._stopping = asyncio.Event()
+        self._forced = asyncio.Event()
+        self._all_well = True
+
+    async def run(self) -> bool:
+        """Until every worker has ended for good; whether all of them did so as they were asked."""
+        ended = asyncio.gather(*(self._keep(slot) for slot in self._slots))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                await self._see_out(ended)
+            await ended
+            if self._reaping:
+                await asyncio.wait(self._reaping)
+        finally:
+            stopping.cancel()
+            if self._broker is not None:
+                await self._broker.aclose()
+        return self._all_well
+
+    def stop(self) -> None:
+        """Have the workers finish their running jobs and end; called again, end now."""
+        if self._stopping.is_set():
+            self._forced.set()
+        else:
+            _log.info("stopping the workers")
+        self._stopping.set()
+        for slot in self._slots:
+            slot.nudge.set()
+            if slot.process is not None and self._forced.is_set():
+                slot.process.end_now()
+            elif slot.process is not None:
+                slot.process.drain()
+
+    def reload(self) -> None:
+        """Replace every worker by a fresh one; jobs that run longer than 5 s are handed back."""
+        grace = min(RELOAD_GRACE_SECONDS, self._settings.grace)
+        for slot in self._slots:
+            slot.nudge.set()
+            slot.reloading = True
+            if slot.process is not None:
+                slot.process.drain()
+                asyncio.get_running_loop().call_later(grace, self._hurry, slot, slot.process)
+
+    def _hurry(self, slot: _Slot, process: WorkerProcess) -> None:
+        if slot.process is process:
+            process.end_now()
+
+    async def _keep(self, slot: _Slot) -> None:
+        """Keep one process running, one after the other."""
+        while not self._stopping.is_set():
+            slot.nudge.clear()
+            slot.reloading = False
+            try:
+                process = slot.process = await WorkerProcess.start(
+                    self._settings.command, self._new_name(slot)
+                )
+            except OSError as error:
+                _log.error("cannot start worker %d: %s", slot.number, error)
+                await self._pause(slot)
+                continue
+            _log.debug("worker %d is %s, pid %d", slot.number, process.name, process.pid)
+            if self._stopping.is_set():
+                process.drain()
+            code, age = await process.wait()
+            slot.process = None
+            if not await self._goes_on(slot, process, code, age):
+                return
+
+    async def _goes_on(self, slot: _Slot, process: WorkerProcess, code: int, age: float) -> bool:
+        """Whether the slot is to hold another process, after the pause that it takes."""
+        if code not in (0, RECYCLED):
+            self._report(slot, process, code)
+        if self._stopping.is_set():
+            self._all_well = self._all_well and (code in (0, RECYCLED) or not process.served)
+            return False
+        if slot.reloading:
+            return True
+        if process.served and code in (0, RECYCLED):
+            slot.failed_starts, slot.pause = 0, FIRST_PAUSE
+            return code == RECYCLED or not self._settings.burst
+        if age >= SETTLED_SECONDS:
+            slot.pause = FIRST_PAUSE
+        slot.failed_starts = 0 if process.served else slot.failed_starts + 1
+        if slot.failed_starts and self._settings.reloads:
+            _log.error("worker %d could not start; waiting for a change", slot.number)
+            await slot.nudge.wait()
+        elif slot.failed_starts >= MOST_FAILED_STARTS:
+            return self._give_up(slot, code)
+        else:
+            await self._pause(slot)
+        return not self._stopping.is_set()
+
+    async def _pause(self, slot: _Slot) -> None:
+        pause, slot.pause = slot.pause, min(LONGEST_PAUSE, slot.pause * 2)
+        try:
+            async with asyncio.timeout(pause):
+                await slot.nudge.wait()
+        except TimeoutError:
+            return
+
+    def _give_up(self, slot: _Slot, code: int) -> bool:
+        _log.critical(
+            "giving up: worker %d did not start %d times in a row, and %s; the reason stands above",
+            slot.number,
+            slot.failed_starts,
+            how_it_ended(code),
+        )
+        self._all_well = False
+        self.stop()
+        return False
+
+    def _report(self, slot: _Slot, process: WorkerProcess, code: int) -> None:
+        """Say that a process died, here and to the server."""
+        asked = process.killed or ((self._stopping.is_set() or slot.reloading) and code < 0)
+        level = logging.INFO if asked else logging.ERROR
+        _log.log(level, "worker %d (pid %d) %s", slot.number, process.pid, how_it_ended(code))
+        if process.served:
+            task = asyncio.create_task(self._reap(process))
+            self._reaping.add(task)
+            task.add_done_callback(self._reaping.discard)
+
+    async def _reap(self, process: WorkerProcess) -> None:
+        """Give a dead process's jobs to others now, rather than when its silence is noticed."""
+        broker = self._broker = self._broker or Broker(
+            self._broker_settings, name="taskq-supervisor"
+        )
+        try:
+            async with asyncio.timeout(REAP_SECONDS):
+                reaped = await broker.leases.reap(
+                    process.name, broker.reap_policy, died=not process.killed
+                )
+        except (ConnectionError, TimeoutError) as error:
+            _log.warning(
+                "cannot give the jobs of %s to others at once: %s; they run some seconds later",
+                process.name,
+                error or "the server does not answer",
+            )
+            return
+        if reaped is not None and (reaped.moved or reaped.poisoned):
+            _log.warning(
+                "%d of its jobs go to others, %d have killed too many workers",
+                reaped.moved,
+                reaped.poisoned,
+            )
+
+    async def _see_out(self, ended: asyncio.Future[list[None]]) -> None:
+        """Wait for the workers as long as they may take, then kill those that are left."""
+        forced = asyncio.create_task(self._forced.wait())
+        await asyncio.wait(
+            {ended, forced},
+            timeout=self._settings.grace + PATIENCE_SECONDS,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if self._forced.is_set():
+            await asyncio.wait({ended}, timeout=PATIENCE_SECONDS)
+        forced.cancel()
+        for slot in self._slots:
+            if slot.process is not None:
+                _log.error("worker %d did not end and is killed", slot.number)
+                slot.process.kill()
+
+    def _new_name(self, slot: _Slot) -> str:
+        """A name never used twice: what a dead process held must not look like its successor's."""
+        return f"{self._settings.name}-{slot.number}-{new_id()[-8:]}"

@@ -1,0 +1,230 @@
+"""A worker: wires the services, starts them in order, and drains them in the opposite one.
+
+::
+
+    Heart (own thread) ── beats ──> server          Reaper, Promoter: for everybody's jobs
+    Fetcher ──> Holdings ──> Slots ──> run_attempt ──> Settler ──> server
+                  ^── cancels and wake-ups come by push; Reconciler finds what a lost reply hid
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any
+
+from taskq.broker.broker import Broker, BrokerSettings
+from taskq.broker.consumer import handed_over
+from taskq.broker.leases import BeatReply
+from taskq.execution.attempt import Interruption
+from taskq.execution.executors.set import ExecutorSet
+from taskq.execution.registry import Registry
+from taskq.worker.burst import until_empty
+from taskq.worker.description import describe
+from taskq.worker.fetcher import Fetcher
+from taskq.worker.heart import Heart
+from taskq.worker.holdings import Holdings
+from taskq.worker.intake import Intake
+from taskq.worker.promoter import Promoter
+from taskq.worker.reaper import Reaper
+from taskq.worker.reconciler import Reconciler
+from taskq.worker.recycling import Recycling
+from taskq.worker.session import Session
+from taskq.worker.settings import WorkerSettings
+from taskq.worker.tally import Tally
+
+__all__ = ["Worker"]
+
+_log = logging.getLogger("taskq.worker")
+
+
+class Worker:
+    """Runs jobs of `registry`'s tasks until it is stopped.
+
+    Use it as `async with worker: ...`, or `await worker.run()` until `worker.stop()`.
+    """
+
+    def __init__(
+        self, broker: BrokerSettings, registry: Registry, settings: WorkerSettings
+    ) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.tally = Tally()
+        self._broker_settings = broker
+        self._stop = asyncio.Event()
+        self._force = asyncio.Event()
+        self._services: list[asyncio.Task[None]] = []
+        self._entered = False
+
+    async def __aenter__(self) -> Worker:
+        self._build()
+        try:
+            await self._register()
+        except BaseException:
+            await self._broker.aclose()
+            raise
+        self._entered = True
+        self._services = [
+            asyncio.create_task(service, name=f"taskq-{name}")
+            for name, service in (
+                ("fetcher", self.fetcher.run()),
+                ("promoter", self.promoter.run()),
+                ("reaper", self.reaper.run()),
+                ("recycling", self.recycling.run()),
+            )
+        ]
+        self._heart.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._drain()
+
+    async def run(self, on_ready: Callable[[], None] | None = None) -> None:
+        """Work until `stop`, or with `burst` until nothing is due.
+
+        `on_ready` is called once the server knows this worker. Raises `ServerError` or
+        `ConnectionLost` when it cannot be told; later the worker waits for its server.
+        """
+        async with self:
+            if on_ready is not None:
+                on_ready()
+            done = asyncio.create_task(self._stop.wait())
+            if self.settings.burst:
+                empty = asyncio.create_task(until_empty(self.promoter, self.fetcher, self.holdings))
+                await asyncio.wait({done, empty}, return_when=asyncio.FIRST_COMPLETED)
+                empty.cancel()
+            else:
+                await done
+            done.cancel()
+
+    def stop(self) -> None:
+        """Drain and end; called again, end now."""
+        if self._stop.is_set():
+            self._force.set()
+        self._stop.set()
+
+    @property
+    def name(self) -> str:
+        """The name under which the server knows this worker now."""
+        return self._session.name
+
+    def _build(self) -> None:
+        settings = self.settings
+        self._broker = Broker(self._broker_settings, name="taskq-worker")
+        self._session = Session(self._broker, settings.name)
+        self._executors = ExecutorSet(threads=settings.threads, processes=settings.processes)
+        intake = Intake(self.registry, self._session, settings.unknown_limit)
+        self.holdings = Holdings(
+            self._session,
+            intake,
+            self._executors,
+            self.tally,
+            concurrency=settings.concurrency,
+            suspect_from=max(1, self._broker_settings.max_crashes - 1),
+        )
+        self.fetcher = Fetcher(self._session, self.holdings, self.tally, settings)
+        self.promoter = Promoter(self._broker)
+        self.reaper = Reaper(self._broker, self._session, self.tally)
+        self.recycling = Recycling(settings, self.tally, self._executors, self.stop)
+        self._reconciler = Reconciler(self._broker, self._session, self.holdings, self.tally)
+        self._heart = Heart(
+            self._broker_settings, lambda: self._session.name, self._describe, self._on_beat
+        )
+
+    async def _register(self) -> None:
+        client, keys = self._broker.client, self._broker.keys
+        await self._broker.leases.beat(self._session.name, self._describe(), register=True)
+        await client.subscribe(keys.wake_channel + self._session.name, self._on_wake)
+        await client.subscribe(keys.next_channel, lambda _: self.promoter.look())
+        client.on_reconnect(self.fetcher.wake.set)
+
+    def _on_wake(self, message: bytes) -> None:
+        if message == b"work":
+            self.fetcher.wake.set()
+        elif message.startswith(b"job "):
+            self.holdings.take([handed_over(message[4:])])
+            self.fetcher.wake.set()
+        elif message.startswith(b"cancel "):
+            self.holdings.cancel(message[7:].decode())
+
+    def _on_beat(self, name: str, reply: BeatReply | None) -> None:
+        if name != self._session.name:
+            return
+        if reply is None:
+            if not self._stop.is_set():
+                self._spawn(self._start_over())
+            return
+        for job_id in reply.cancels:
+            self.holdings.cancel(job_id)
+        if not self.fetcher.fetching:
+            self._spawn(self._reconciler.compare(reply.held))
+
+    async def _start_over(self) -> None:
+        """The server counts this worker as dead: its jobs are others' now."""
+        old = self._session.name
+        self._session.rename()
+        _log.error(
+            "this worker was declared dead (stopped for too long, or the server lost its data): "
+            "%d running jobs are interrupted; going on as %s",
+            self.holdings.running,
+            self._session.name,
+        )
+        self.holdings.forget_all()
+        with contextlib.suppress(ConnectionError):
+            await self._broker.client.unsubscribe(self._broker.keys.wake_channel + old)
+            await self._register()
+
+    def _spawn(self, service: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(service)
+        self._services.append(task)
+        task.add_done_callback(self._services.remove)
+
+    async def _drain(self) -> None:
+        self._stop.set()
+        self.fetcher.stop()
+        fetcher, *others = self._services
+        await asyncio.wait({fetcher}, timeout=5.0)
+        self.holdings.close()
+        with contextlib.suppress(ConnectionError):
+            await self._session.consumer.leave_idle(self.settings.queues)
+        self.holdings.give_back_backlog()
+        await self._wait_for_jobs()
+        await self.holdings.settler.drain()
+        for service in list(others):
+            service.cancel()
+        await self._heart.stop()
+        with contextlib.suppress(ConnectionError):
+            await self._broker.leases.reap(self._session.name, self._broker.reap_policy, died=False)
+        await self._executors.aclose()
+        await self._broker.aclose()
+
+    async def _wait_for_jobs(self) -> None:
+        """Let jobs finish within the grace, then interrupt them and hand them back."""
+        idle = asyncio.create_task(self.holdings.until_idle())
+        force = asyncio.create_task(self._force.wait())
+        await asyncio.wait(
+            {idle, force}, timeout=self.settings.grace, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not idle.done():
+            _log.warning("%d jobs did not end in time and are handed back", self.holdings.running)
+            self.holdings.slots.interrupt_all(Interruption.RELEASE)
+            await asyncio.wait({idle}, timeout=1.0)
+        idle.cancel()
+        force.cancel()
+
+    def _describe(self) -> bytes:
+        return describe(
+            self.settings,
+            running=self.holdings.running,
+            finished=self.tally.finished,
+            born=self.recycling.born,
+            memory=self.recycling.memory(),
+        )

@@ -1,0 +1,74 @@
+"""Fixtures every test shares: a real server, a namespace of its own, and checks for what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redis
+import redis.asyncio
+
+from taskq import TaskQ
+from tests.support.leaks import children, keys_left, open_sockets, tasks_left
+from tests.support.server import TestServer
+from tests.support.waiting import eventually_sync
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[TestServer]:
+    """One server per test process. A test that stops or reconfigures one starts its own."""
+    server = TestServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def look(server: TestServer) -> Iterator[redis.Redis]:
+    """An independent client to look at the server with."""
+    client = redis.Redis(unix_socket_path=str(server.socket))
+    yield client
+    client.close()
+
+
+@pytest.fixture
+async def q(
+    server: TestServer, namespace: str, request: pytest.FixtureRequest
+) -> AsyncIterator[TaskQ]:
+    """A TaskQ of the test's own, on the shared server; what it leaves behind fails the test."""
+    app = TaskQ(server.url, namespace=namespace)
+    yield app
+    await app.aclose()
+    await _no_tasks_left()
+    if request.node.get_closest_marker("leaves_jobs") is None:
+        client = redis.Redis(unix_socket_path=str(server.socket))
+        left = keys_left(client, namespace)
+        client.close()
+        assert not left, f"keys without TTL are left: {left}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test leaves no child process and no socket."""
+    if "server" in request.fixturenames:
+        request.getfixturevalue("server")
+    before, sockets = children(), open_sockets()
+    yield
+    gc.collect()
+    eventually_sync(lambda: children() <= before, within=5)
+    eventually_sync(lambda: open_sockets() <= sockets + 1, within=5)
+
+
+async def _no_tasks_left() -> None:
+    for _ in range(100):
+        if not tasks_left():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"asyncio tasks are left running: {tasks_left()}")

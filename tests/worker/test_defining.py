@@ -1,0 +1,140 @@
+"""What can be a task, and what is refused with the way out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from taskq import TaskDefinitionError, TaskQ
+
+
+class Painter:
+    def paint(self) -> None: ...
+
+    @classmethod
+    def open(cls) -> None: ...
+
+    def __call__(self) -> None: ...
+
+
+def numbers() -> Iterator[int]:
+    yield 1
+
+
+async def ticks() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    ("thing", "reason"),
+    [
+        (Painter.paint, "Painter.paint is a method: its 'self' cannot travel"),
+        (Painter.open, "no plain function"),
+        (Painter().paint, "no plain function but a method"),
+        (Painter(), "no plain function but a Painter"),
+        (Painter, "no plain function but a type"),
+        (functools.partial(print, "a"), "no plain function but a partial"),
+        (lambda: None, "a lambda has no name to be found by; write a def"),
+        (numbers, "numbers is a generator; a task returns one value"),
+        (ticks, "ticks is a generator; a task returns one value"),
+        (len, "no plain function but a builtin_function_or_method"),
+        (staticmethod(numbers), "no plain function"),
+        ("app.tasks.resize", "no plain function"),
+    ],
+)
+def test_what_cannot_be_a_task_is_refused_with_a_way_out(thing: object, reason: str) -> None:
+    q = TaskQ("redis://localhost")
+
+    with pytest.raises(TaskDefinitionError, match=reason):
+        q.task(thing)  # type: ignore[call-overload]
+    assert len(q.registry) == 0
+
+
+def test_two_tasks_of_one_name_are_refused_with_the_place_of_both() -> None:
+    q = TaskQ("redis://localhost")
+
+    @q.task(name="resize")
+    def one() -> None: ...
+
+    with pytest.raises(TaskDefinitionError) as caught:
+
+        @q.task(name="resize")
+        def two() -> None: ...
+
+    message = str(caught.value)
+    assert "one" in message
+    assert "two" in message
+    assert message.count("test_defining.py:") == 2
+    assert "@q.task(name='...')" in message
+    assert q.registry.find("resize") is one
+
+
+def test_a_task_is_not_made_twice() -> None:
+    q = TaskQ("redis://localhost")
+
+    @q.task
+    def one() -> None: ...
+
+    with pytest.raises(TaskDefinitionError, match="is a task already"):
+        q.task(one)
+
+
+def test_one_function_can_be_two_tasks_of_two_names() -> None:
+    q = TaskQ("redis://localhost")
+
+    def one() -> None: ...
+
+    slow = q.task(name="slow", queue="slow")(one)
+    fast = q.task(name="fast", queue="fast")(one)
+
+    assert (slow.task_options.queue, fast.task_options.queue) == ("slow", "fast")
+
+
+def test_a_decorated_function_is_a_task_like_any_other() -> None:
+    q = TaskQ("redis://localhost")
+
+    def logged(function):  # type: ignore[no-untyped-def]
+        @functools.wraps(function)
+        async def wrapper(*args, **kwargs):  # type: ignore[no-untyped-def]
+            return await function(*args, **kwargs)
+
+        return wrapper
+
+    @q.task(name="resize")
+    @logged
+    async def resize(path: str) -> str:
+        return path
+
+    assert resize.name == "resize"
+    assert resize.task_options.executor == "loop"
+
+
+def test_how_a_function_runs_follows_from_how_it_is_written() -> None:
+    q = TaskQ("redis://localhost")
+
+    @q.task
+    async def coroutine() -> None: ...
+
+    @q.task
+    def plain() -> None: ...
+
+    @q.task(executor="process")
+    def computing() -> None: ...
+
+    executors = [task.task_options.executor for task in (coroutine, plain, computing)]
+    assert executors == ["loop", "thread", "process"]
+
+
+def test_defining_tasks_and_signatures_needs_no_server() -> None:
+    q = TaskQ("redis://no.such.host:1")
+
+    @q.task
+    async def resize(path: str) -> str:
+        return path
+
+    signature = resize.options(delay=5).s("a.png")
+
+    assert signature.args == ("a.png",)
+    assert q.registry.names() == [resize.name]
