@@ -1,0 +1,87 @@
+"""taskq: run functions later, on any worker, with the signature they have.
+
+>>> from taskq import TaskQ
+>>> q = TaskQ()
+"""
+
+from __future__ import annotations
+
+from taskq.app import TaskQ
+from taskq.core.errors import (
+    AttemptLost,
+    CallError,
+    ConfigError,
+    DecodeError,
+    EmbeddedServerError,
+    EncodeError,
+    JobCancelled,
+    JobError,
+    JobExpired,
+    JobFailed,
+    JobNotFound,
+    PayloadError,
+    PayloadTooLarge,
+    QueueFull,
+    Reject,
+    ResultExpired,
+    ResultNotKept,
+    ResultTimeout,
+    RetryLater,
+    ServerError,
+    ServerRefused,
+    ServerUnavailable,
+    SoftTimeout,
+    TaskDefinitionError,
+    TaskqError,
+    UnknownOption,
+    UnknownTask,
+)
+from taskq.core.job import AttemptRecord, JobInfo, Progress
+from taskq.core.retry import Retry
+from taskq.core.state import JobState
+from taskq.execution.context import JobContext, current_job
+from taskq.execution.handle import Job
+from taskq.execution.task import Signature, Task
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttemptLost",
+    "AttemptRecord",
+    "CallError",
+    "ConfigError",
+    "DecodeError",
+    "EmbeddedServerError",
+    "EncodeError",
+    "Job",
+    "JobCancelled",
+    "JobContext",
+    "JobError",
+    "JobExpired",
+    "JobFailed",
+    "JobInfo",
+    "JobNotFound",
+    "JobState",
+    "PayloadError",
+    "PayloadTooLarge",
+    "Progress",
+    "QueueFull",
+    "Reject",
+    "ResultExpired",
+    "ResultNotKept",
+    "ResultTimeout",
+    "Retry",
+    "RetryLater",
+    "ServerError",
+    "ServerRefused",
+    "ServerUnavailable",
+    "Signature",
+    "SoftTimeout",
+    "Task",
+    "TaskDefinitionError",
+    "TaskQ",
+    "TaskqError",
+    "UnknownOption",
+    "UnknownTask",
+    "current_job",
+]

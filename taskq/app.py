@@ -1,0 +1,242 @@
+"""TaskQ: what users make, and where everything is put together."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+
+from taskq.broker.broker import BrokerSettings
+from taskq.broker.client import Locate
+from taskq.broker.clock import ClockOffset
+from taskq.broker.keys import Keys
+from taskq.broker.pool import BrokerPool
+from taskq.broker.url import Address
+from taskq.core.errors import UnknownOption
+from taskq.core.ids import check_name
+from taskq.core.options import nearest, task_options
+from taskq.embedded.server import EmbeddedServer
+from taskq.execution.handle import Job
+from taskq.execution.portal import Portal
+from taskq.execution.registry import Registry
+from taskq.execution.task import (
+    AsyncTask,
+    ConfiguredTask,
+    Signature,
+    SyncTask,
+    Task,
+    TaskOptionValues,
+    check_function,
+    remote_task,
+    task_name,
+)
+from taskq.worker.settings import WorkerSettings
+from taskq.worker.worker import Worker
+
+__all__ = ["TaskQ"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskDecorator(Protocol):
+    """What `@q.task(...)` with options gives: a decorator that keeps the function's types."""
+
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload] - an async def is a function too
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+
+
+class TaskQ:
+    """Tasks, and the queue they run through.
+
+    `url`: `redis://`, `rediss://` or `unix://`; without it the environment's TASKQ_URL, and without
+    that an embedded server in the directory TASKQ_DIR, or `./.taskq`. `namespace` keeps
+    applications
+    on one server apart. `enqueue_deadline` (seconds) bounds how long an enqueue tries to reach the
+    server. Failed, cancelled and expired jobs are kept `failure_ttl` seconds, of the failed ones at
+    most `keep_failed` per queue.
+
+    Raises `ConfigError` for a URL or namespace it cannot use. Connects when first used.
+
+    >>> q = TaskQ("redis://localhost:6379/0", namespace="shop")
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str = "taskq",
+        enqueue_deadline: float = 10.0,
+        failure_ttl: float = 604_800.0,
+        keep_failed: int = 10_000,
+    ) -> None:
+        self.registry = Registry()
+        self.settings = BrokerSettings(
+            _locator(url),
+            Keys(namespace),
+            ClockOffset(),
+            enqueue_deadline=enqueue_deadline,
+            failure_ttl=failure_ttl,
+            keep_failed=keep_failed,
+        )
+        self.desk = BrokerPool(self.settings)
+        self._portal = Portal()
+
+    @overload
+    def task(  # pyright: ignore[reportOverlappingOverload] - an async def is a function too
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+
+    @overload
+    def task(self, /, **options: Unpack[TaskOptionValues]) -> TaskDecorator: ...
+
+    def task(
+        self, function: Callable[..., Any] | None = None, /, **options: Unpack[TaskOptionValues]
+    ) -> Any:
+        """Register a function as a task: `@q.task`, or `@q.task(queue="images", timeout=60)`.
+
+        The options and their defaults are those of `TaskOptions`, and `name` (default:
+        `module.function`).
+
+        Raises `TaskDefinitionError` for what cannot be a task or has a name that is taken,
+        `UnknownOption` and `ConfigError` for options.
+
+        >>> @q.task(retry=3, timeout=30)  # doctest: +SKIP
+        ... async def resize(path: str, width: int = 800) -> str: ...
+        """
+        if function is not None:
+            return self._register(function, options)
+
+        def decorate(decorated: Callable[..., Any], /) -> Task[..., Any]:
+            return self._register(decorated, options)
+
+        return decorate
+
+    async def enqueue_many(self, signatures: Iterable[Signature[R]]) -> list[Job[R]]:
+        """Enqueue many jobs in few round trips; their handles, in order.
+
+        Raises as `Task.enqueue`; arguments are checked before anything is sent.
+
+        >>> jobs = await q.enqueue_many([resize.s(p) for p in paths])  # doctest: +SKIP
+        """
+        signed = list(signatures)
+        requests = [signature.request() for signature in signed]
+        created = await self.desk.submit_many([request.job for request in requests])
+        return [
+            request.handle(self.desk, signature.callee, new)
+            for request, signature, new in zip(requests, signed, created, strict=True)
+        ]
+
+    async def send(self, name: str, *args: Any, **kwargs: Any) -> Job[Any]:
+        """Enqueue a task by its name, without importing its code; the worker checks the arguments.
+
+        >>> await q.send("app.tasks.resize", "a.png", width=400)  # doctest: +SKIP
+        """
+        return await self.remote(name).enqueue(*args, **kwargs)
+
+    def remote(self, name: str) -> ConfiguredTask[..., Any]:
+        """A task known by its name: `q.remote("app.resize").options(queue="x").enqueue(...)`."""
+        known = self.registry.find(name)
+        return known.options() if known is not None else remote_task(self.desk, name)
+
+    def job(self, job_id: str) -> Job[Any]:
+        """A handle from an id; asks the server nothing."""
+        return Job(self.desk, check_name("job id", job_id))
+
+    def run(self, awaitable: Awaitable[R], timeout: float | None = None) -> R:
+        """The one door from synchronous code: run `awaitable` to its end and return its value.
+
+        Works in plain scripts, in threads, in notebooks and beside loops that run elsewhere: there
+        is one background loop per TaskQ. `timeout` is in seconds.
+
+        Raises what `awaitable` raises, and `TaskqError` when called in a coroutine, where `await`
+        is what you want.
+
+        >>> job = q.run(resize.enqueue("a.png"))  # doctest: +SKIP
+        """
+        return self._portal.run(awaitable, timeout)
+
+    def worker(self, queues: Sequence[str] | None = None, **settings: Any) -> Worker:
+        """A worker inside this program: `async with q.worker(concurrency=10): ...`.
+
+        `queues`: default all queues of the registered tasks. `settings`: those of `WorkerSettings`.
+        Leaving the block stops it as SIGTERM stops a worker process.
+        """
+        if queues is None:
+            queues = sorted({task.task_options.queue for task in self.registry}) or ["default"]
+        known = [field.name for field in fields(WorkerSettings)]
+        for name in settings:
+            if name not in known:
+                raise UnknownOption(f"workers have no option {name!r}{nearest(name, known)}")
+        return Worker(self.settings, self.registry, WorkerSettings(queues=queues, **settings))
+
+    async def run_until_empty(self, queues: Sequence[str] | None = None, **settings: Any) -> int:
+        """Work until nothing is due; gives how many attempts ended. For tests and scripts."""
+        worker = self.worker(queues, **(settings | {"burst": True}))
+        await worker.run()
+        return worker.tally.finished
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object = None) -> AsyncGenerator[None, None]:
+        """For ASGI: `FastAPI(lifespan=q.lifespan)` connects at start and closes at the end."""
+        async with self:
+            yield
+
+    async def __aenter__(self) -> TaskQ:
+        await self.desk.current().client.connect()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close this loop's connection; using the TaskQ again opens a new one."""
+        await self.desk.aclose()
+
+    def _register(self, function: Callable[..., Any], given: TaskOptionValues) -> Task[..., Any]:
+        options = dict(given)
+        name = cast("str | None", options.pop("name", None))
+        check_function(function)
+        is_async = inspect.iscoroutinefunction(function)
+        checked = task_options(is_async=is_async, given=options)
+        kind: type[Task[..., Any]] = AsyncTask[..., Any] if is_async else SyncTask[..., Any]
+        task = kind(function, task_name(function, name), checked, self.desk)
+        self.registry.add(task)
+        return task
+
+
+def _locator(url: str | None) -> Locate:
+    """Where the server is: the URL given, the environment's, or an embedded server of our own."""
+    url = url or os.environ.get("TASKQ_URL")
+    if url:
+        address = Address.parse(url)
+
+        async def fixed() -> Address:
+            return address
+
+        return fixed
+    server = EmbeddedServer(Path(os.environ.get("TASKQ_DIR", ".taskq")).absolute())
+
+    async def embedded() -> Address:
+        return Address(path=str(await asyncio.to_thread(server.ensure)))
+
+    return embedded
