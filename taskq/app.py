@@ -225,18 +225,19 @@ class TaskQ:
 
 
 def _locator(url: str | None) -> Locate:
-    """Where the server is: the URL given, the environment's, or an embedded server of our own."""
-    url = url or os.environ.get("TASKQ_URL")
-    if url:
-        address = Address.parse(url)
+    """Where the server is: the URL given, the environment's, or an embedded server of our own.
 
-        async def fixed() -> Address:
-            return address
+    The environment is read at each connection, so that it may be set after the import.
+    """
+    given = Address.parse(url) if url else None
+    home = Path.cwd()
 
-        return fixed
-    server = EmbeddedServer(Path(os.environ.get("TASKQ_DIR", ".taskq")).absolute())
-
-    async def embedded() -> Address:
+    async def locate() -> Address:
+        if given is not None:
+            return given
+        if from_environment := os.environ.get("TASKQ_URL"):
+            return Address.parse(from_environment)
+        server = EmbeddedServer(home / os.environ.get("TASKQ_DIR", ".taskq"))
         return Address(path=str(await asyncio.to_thread(server.ensure)))
 
-    return embedded
+    return locate

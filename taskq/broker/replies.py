@@ -27,4 +27,9 @@ def translate(error: hiredis.ReplyError, where: str) -> ServerError:
         return ServerUnavailable(f"{where} is not ready: {text}")
     if text.startswith(_REFUSALS):
         return ServerRefused(f"{where} refuses this client: {text}; check user, password and ACL")
+    if "ACL failure" in text or "NOPERM" in text:
+        return ServerRefused(
+            f"{where} does not let this user do what taskq needs: {text}; `taskq doctor --acl` "
+            "prints the rule to give it"
+        )
     return ServerRefused(f"{where} answered an error: {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -122,6 +123,13 @@ class Room:
         client.ping()
         return client
 
+    def program(self, script: str) -> Path:
+        """A shell script to be run in place of the server."""
+        path = self.base / "server"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o700)
+        return path
+
     def until_written(self) -> None:
         """Wait until the server has handed everything that it acknowledged to the kernel."""
         client = self.client()
@@ -155,7 +163,7 @@ class Room:
         """The one keeper's pid; waits for the process that starts it to be gone."""
 
         def alone() -> list[int]:
-            pids = [pid for pid in self.processes() if pid not in self.servers()]
+            pids = [pid for pid, name in self.processes().items() if name.startswith("python")]
             return pids if len(pids) == 1 else []
 
         return until(alone, "one keeper")[0]
@@ -179,5 +187,5 @@ class Room:
         self.disconnect()
         while left := self.processes():
             for pid in left:
-                os.kill(pid, signal.SIGCONT)
-            self.kill(*left)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)

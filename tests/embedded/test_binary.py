@@ -66,9 +66,7 @@ def test_a_machine_the_wheel_does_not_know_is_named(monkeypatch):
 
 def test_the_variable_comes_first(room: Room, monkeypatch):
     # Given a wrapper that leaves a mark
-    wrapper = room.base / "server"
-    wrapper.write_text(f'#!/bin/sh\ntouch "{room.base}/mark"\nexec "{find_binary()}" "$@"\n')
-    wrapper.chmod(0o700)
+    wrapper = room.program(f'touch "{room.base}/mark"; exec "{find_binary()}" "$@"')
     monkeypatch.setenv(VARIABLE, str(wrapper))
 
     room.server().ensure()
@@ -88,9 +86,7 @@ def test_a_variable_that_names_no_program_is_an_error(room: Room, monkeypatch):
 
 
 def test_a_binary_that_does_not_serve_is_an_error_with_its_own_words(room: Room, monkeypatch):
-    wrapper = room.base / "server"
-    wrapper.write_text("#!/bin/sh\necho this is no server >&2\nexit 3\n")
-    wrapper.chmod(0o700)
+    wrapper = room.program("echo this is no server >&2; exit 3")
     monkeypatch.setenv(VARIABLE, str(wrapper))
 
     with pytest.raises(EmbeddedServerError) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 
 import pytest
@@ -159,19 +160,27 @@ def test_data_damaged_in_the_middle_is_an_error_that_says_why_and_changes_nothin
 
 
 def test_a_rewrite_that_outlives_its_killed_server_holds_the_next_one_back(room: Room):
-    # Given a child of the server, busy writing the data anew, very slowly
+    # Given a child of the server that was writing the data anew
     room.server().ensure()
     client = room.client()
-    client.mset({f"key:{number}": number for number in range(500)})
-    client.config_set("rdb-key-save-delay", 10_000)
+    client.mset({f"key:{number}": number for number in range(300)})
+    client.config_set("rdb-key-save-delay", 2_000)
     client.bgrewriteaof()
-    until(lambda: len(room.servers()) == 2, "the rewrite runs")
+    until(lambda: len(room.servers()) == 2, "it writes")
+    pid = room.server_pid()
+    (rewriting,) = set(room.servers()) - {pid}
+    os.kill(rewriting, signal.SIGSTOP)
     room.until_written()
+    room.kill(pid)
 
-    room.kill(room.server_pid())
-    room.server().ensure()
+    opening = threading.Thread(target=room.server().ensure)
+    opening.start()
+    holds(lambda: room.servers() == [rewriting], "no other server", 0.3)
+    os.kill(rewriting, signal.SIGCONT)
+    opening.join(5)
 
-    assert room.client().dbsize() == 500
+    assert not opening.is_alive()
+    assert room.client().dbsize() == 300
     assert room.servers() == [room.server_pid()]
 
 
@@ -182,10 +191,8 @@ def test_a_server_that_still_reads_its_data_is_waited_for(room: Room, monkeypatc
     room.client().bgrewriteaof()
     until(lambda: not room.client().info("persistence")["aof_rewrite_in_progress"], "rewritten")
     room.server().stop()
-    slow = room.base / "server"
     options = "--key-load-delay 2000 --loading-process-events-interval-bytes 1024"
-    slow.write_text(f'#!/bin/sh\nexec "{find_binary()}" "$@" {options}\n')
-    slow.chmod(0o700)
+    slow = room.program(f'exec "{find_binary()}" "$@" {options}')
     monkeypatch.setenv(BINARY_VARIABLE, str(slow))
     monkeypatch.setattr(server_module, "_START_TIMEOUT", 0.5)
 
@@ -195,6 +202,26 @@ def test_a_server_that_still_reads_its_data_is_waited_for(room: Room, monkeypatc
     assert time.monotonic() - began > 0.8
     assert room.client().dbsize() == 500
     assert (room.path / layout.LOG).read_text().count("Ready to accept connections") == 2
+
+
+def test_a_directory_emptied_before_the_keeper_could_connect_is_not_served_on(
+    room: Room, monkeypatch
+):
+    # Given a keeper that is held up while its server starts
+    mark = room.base / "mark"
+    slow = room.program(f'touch "{mark}"; sleep 0.2; exec "{find_binary()}" "$@"')
+    monkeypatch.setenv(BINARY_VARIABLE, str(slow))
+    opener = room.opener()
+    until(mark.exists, "the server starts")
+    keeper = room.keeper()
+    os.kill(keeper, signal.SIGSTOP)
+    pid = opener.server_pid()
+
+    for name in (layout.SOCKET, layout.KEEPER_LOCK):
+        (room.path / name).unlink()
+    os.kill(keeper, signal.SIGCONT)
+
+    until(lambda: not {keeper, pid} & room.processes().keys(), "both gone", timeout=4)
 
 
 def test_a_server_that_hangs_is_never_doubled(room: Room, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -11,7 +12,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,6 +173,55 @@ def test_whoever_is_told_that_it_is_up_gets_in(room: Room):
 
     assert not failures
     assert len(pids) > 3, "it never stopped: the test shows nothing"
+
+
+def test_it_does_not_close_while_somebody_asks_whether_it_is_up(room: Room):
+    server = room.server(idle_grace=0.1)
+    server.ensure()
+    door = layout.try_lock(str(room.path / layout.DOOR_LOCK), shared=True)
+    assert door is not None
+
+    holds(room.socket.exists, "the door is open", 0.5)
+
+    layout.release(door)
+    until(lambda: not room.processes(), "server and keeper gone")
+
+
+def test_nobody_is_told_that_it_is_up_while_it_closes(room: Room):
+    server = room.server()
+    server.ensure()
+    door = layout.try_lock(str(room.path / layout.DOOR_LOCK))
+    assert door is not None
+    asking = threading.Thread(target=server.ensure)
+    asking.start()
+
+    holds(asking.is_alive, "nobody answers", 0.1)
+
+    layout.release(door)
+    asking.join(5)
+    assert not asking.is_alive()
+
+
+def test_who_came_in_at_the_last_moment_is_not_cut_off(room: Room):
+    # Given a client that found the socket just before it was renamed; several tries, as the
+    # moment is short
+    closing = str(room.path / layout.CLOSING)
+
+    def came_in() -> bool:
+        room.server(idle_grace=0.05).ensure()
+        pid = room.server_pid()
+        with until(lambda: quiet(lambda: wire.dial(closing, 5.0)), "closing") as connection:
+            until(lambda: room.socket.exists() or pid not in room.processes(), "decided")
+            return quiet(lambda: wire.ask(connection, "PING")) == b"PONG"
+
+    assert any(came_in() for _ in range(8))
+
+
+def quiet(action: Callable[[], Any]) -> Any:
+    """What `action` returns, or None when there is nobody."""
+    with contextlib.suppress(OSError):
+        return action()
+    return None
 
 
 def test_a_forked_child_shares_the_server(room: Room):

@@ -113,14 +113,23 @@ for n = 1, #accepted, 2 do
   else
     again(i, job)
   end
-  local counter = queue_of(ARGV[i + 2]) .. ':' .. NAME[kind]
-  counts[counter] = (counts[counter] or 0) + 1
+  -- By kind and lane, so that no text is put together for each job.
+  local lanes_of = counts[kind]
+  if not lanes_of then
+    lanes_of = {}
+    counts[kind] = lanes_of
+  end
+  lanes_of[ARGV[i + 2]] = (lanes_of[ARGV[i + 2]] or 0) + 1
 end
 
 if #accepted > 0 then
   call('HINCRBY', held, worker, -#accepted / 2)
   local minute = stats .. math.floor(now / 60000)
-  for counter, count in pairs(counts) do call('HINCRBY', minute, counter, count) end
+  for kind, lanes_of in pairs(counts) do
+    for lane, count in pairs(lanes_of) do
+      call('HINCRBY', minute, queue_of(lane) .. ':' .. NAME[kind], count)
+    end
+  end
   call('PEXPIRE', minute, 86400000)
 end
 for queue, count in pairs(woken) do wake_idle(idle, wake, queue, count) end
