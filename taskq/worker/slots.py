@@ -67,6 +67,11 @@ class Slots:
             if run.attempt is not None:
                 run.attempt.interrupt(why)
 
+    def abandon_all(self) -> None:
+        """What still runs does so for nobody: its outcomes are not wanted any more."""
+        self._tally.leaked += len(self._running)
+        self._running.clear()
+
     async def _run(self, run: _Run) -> None:
         made = self._intake.attempt(run.delivery)
         if not isinstance(made, tuple):

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.core.ids import new_id
 from taskq.worker.child import WorkerProcess, how_it_ended
-from taskq.worker.supervised import RECYCLED
+from taskq.worker.supervised import DRAIN, END_NOW, RECYCLED
 
 __all__ = ["Supervisor", "SupervisorSettings"]
 
@@ -34,6 +34,8 @@ PATIENCE_SECONDS = 5.0
 """What a process gets beyond its grace, or to end now, before it is killed."""
 
 RELOAD_GRACE_SECONDS = 5.0
+_AS_ASKED = (0, RECYCLED, -DRAIN, -END_NOW)
+"""How a process ends that was stopped: killed by our signal means that it was just leaving."""
 REAP_SECONDS = 5.0
 
 
@@ -95,6 +97,11 @@ class Supervisor:
                 await asyncio.wait(self._reaping)
         finally:
             stopping.cancel()
+            # Only when this call was cancelled is there anything left.
+            ended.cancel()
+            for slot in self._slots:
+                if slot.process is not None:
+                    slot.process.kill()
             if self._broker is not None:
                 await self._broker.aclose()
         return self._all_well
@@ -153,7 +160,7 @@ class Supervisor:
         if code not in (0, RECYCLED):
             self._report(slot, process, code)
         if self._stopping.is_set():
-            self._all_well = self._all_well and (code in (0, RECYCLED) or not process.served)
+            self._all_well = self._all_well and (code in _AS_ASKED or not process.served)
             return False
         if slot.reloading:
             return True

@@ -100,7 +100,10 @@ class Worker:
             if self.settings.burst:
                 empty = asyncio.create_task(until_empty(self.promoter, self.fetcher, self.holdings))
                 await asyncio.wait({done, empty}, return_when=asyncio.FIRST_COMPLETED)
-                empty.cancel()
+                if not empty.done():
+                    empty.cancel()
+                elif (error := empty.exception()) is not None:
+                    raise error
             else:
                 await done
             done.cancel()
@@ -217,6 +220,7 @@ class Worker:
             _log.warning("%d jobs did not end in time and are handed back", self.holdings.running)
             self.holdings.slots.interrupt_all(Interruption.RELEASE)
             await asyncio.wait({idle}, timeout=1.0)
+            self.holdings.slots.abandon_all()
         idle.cancel()
         force.cancel()
 

@@ -1,0 +1,117 @@
+"""Which TaskQ a command looks at: one that code defines, or a server and a namespace by name."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taskq.app import TaskQ
+from taskq.cli.exits import ERROR, USAGE
+from taskq.cli.loading import load_app
+from taskq.core.errors import (
+    CallError,
+    ConfigError,
+    PayloadError,
+    TaskqError,
+    UnknownTask,
+)
+
+__all__ = ["Choice", "Namespace", "OptionalTarget", "Url", "choose", "explained"]
+
+OptionalTarget = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TARGET",
+        show_default=False,
+        help="The TaskQ whose server and namespace are meant: module:attr or app.py. Without it "
+        "and without --url: the one found here, else TASKQ_URL or ./.taskq. "
+        "\\[env var: TASKQ_APP]",
+    ),
+]
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        show_default=False,
+        metavar="URL",
+        help="A server, instead of a TARGET: redis://host:6379/0, rediss://…, unix:///path. "
+        "\\[env var: TASKQ_URL]",
+    ),
+]
+
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        show_default=False,
+        metavar="NAME",
+        help="The namespace on it, `taskq` when not given. \\[env var: TASKQ_NAMESPACE]",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A TaskQ, and the target it was loaded from; None when no code of users was loaded."""
+
+    app: TaskQ
+    target: str | None = None
+
+
+def choose(target: str | None, url: str | None, namespace: str | None) -> Choice:
+    """The TaskQ that is meant by what was typed.
+
+    Raises `ConfigError` for both a target and a server, and for a target that cannot be loaded.
+    """
+    if target and (url or namespace):
+        raise ConfigError(
+            f"{target} says itself which server and namespace it uses; type either a target, or "
+            "--url and --namespace"
+        )
+    if url or namespace:
+        return _by_name(url, namespace)
+    target = target or os.environ.get("TASKQ_APP")
+    if target:
+        loaded = load_app(target)
+        return Choice(loaded.app, loaded.target)
+    return _whatever_is_here()
+
+
+def _by_name(url: str | None, namespace: str | None) -> Choice:
+    return Choice(TaskQ(url, namespace=namespace or os.environ.get("TASKQ_NAMESPACE") or "taskq"))
+
+
+def _whatever_is_here() -> Choice:
+    try:
+        loaded = load_app()
+    except ConfigError as error:
+        # Looking must not start a server: without a URL there must be one that was started before.
+        directory = Path(os.environ.get("TASKQ_DIR", ".taskq"))
+        if not os.environ.get("TASKQ_URL") and not directory.is_dir():
+            raise ConfigError(f"{error}. Or name a server: --url redis://host:6379/0") from None
+        return _by_name(None, None)
+    return Choice(loaded.app, loaded.target)
+
+
+@contextmanager
+def explained() -> Generator[None, None, None]:
+    """End the command with the text of an error of taskq, and the exit code that belongs to it."""
+    try:
+        yield
+    except (ConfigError, CallError, PayloadError, UnknownTask) as error:
+        _end(error, USAGE)
+    except (TaskqError, ConnectionError) as error:
+        _end(error, ERROR)
+
+
+def _end(error: Exception, code: int) -> None:
+    print(f"taskq: {error}", file=sys.stderr)
+    raise typer.Exit(code) from None

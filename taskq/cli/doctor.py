@@ -1,0 +1,87 @@
+"""`taskq doctor`: is the server fit, is the namespace well, and what to type where not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from taskq.broker.broker import BrokerSettings
+from taskq.broker.checkup import Verdict
+from taskq.broker.client import Client
+from taskq.broker.diagnosis import examine
+from taskq.broker.permissions import acl_rule
+from taskq.cli.choice import Namespace, OptionalTarget, Url, choose, explained
+from taskq.cli.exits import OK, UNHEALTHY
+from taskq.cli.page import Note, Page
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    target: OptionalTarget = None,
+    url: Url = None,
+    namespace: Namespace = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, for scripts.", envvar="TASKQ_JSON")
+    ] = False,
+    acl: Annotated[
+        bool,
+        typer.Option(
+            "--acl", help="Print the rule of a user who may do what taskq does, and nothing else."
+        ),
+    ] = False,
+) -> None:
+    """Judge server, queues and workers, with the fix for what is not well; exit with 3 when bad.
+
+    Examples: taskq doctor, taskq doctor --url redis://host:6379/0, taskq doctor app:q --acl
+    """
+    with explained():
+        settings = choose(target, url, namespace).app.settings
+        if acl:
+            print(acl_rule(settings.keys.namespace))
+            raise typer.Exit(OK)
+        where, verdicts = asyncio.run(_examine(settings))
+    bad = any(verdict.level == "bad" for verdict in verdicts)
+    if as_json:
+        told = {
+            "server": where,
+            "namespace": settings.keys.namespace,
+            "healthy": not bad,
+            "verdicts": [asdict(verdict) for verdict in verdicts],
+        }
+        print(json.dumps(told, indent=2))
+    else:
+        _page(where, settings, verdicts).show()
+    raise typer.Exit(UNHEALTHY if bad else OK)
+
+
+async def _examine(settings: BrokerSettings) -> tuple[str, list[Verdict]]:
+    # Not through the entrance: the doctor looks at exactly what taskq refuses to use.
+    client = Client(settings.locate, name="taskq-doctor")
+    try:
+        verdicts = await examine(
+            client, settings.keys, settings.offset, failure_ttl=settings.failure_ttl
+        )
+        return client.where, verdicts
+    finally:
+        await client.aclose()
+
+
+def _page(where: str, settings: BrokerSettings, verdicts: list[Verdict]) -> Page:
+    width = max(len(verdict.name) for verdict in verdicts) + 2
+    return Page(
+        f"{where}, namespace {settings.keys.namespace}",
+        notes=tuple(
+            Note(
+                verdict.level,
+                verdict.level,
+                f"{verdict.name:<{width}}{verdict.what}",
+                f"{'':<{width}}fix: {verdict.fix}" if verdict.fix else "",
+            )
+            for verdict in verdicts
+        ),
+    )

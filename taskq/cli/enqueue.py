@@ -1,0 +1,175 @@
+"""`taskq enqueue`: ask for a run of a task from a shell, and wait for its result if wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from datetime import date, time
+from typing import Annotated, Any, cast
+
+import typer
+
+from taskq.cli.choice import Choice, Namespace, Url, choose, explained
+from taskq.cli.exits import ERROR, OK
+from taskq.cli.options import duration
+from taskq.core.errors import ConfigError, JobError, JobFailed, UnknownTask
+from taskq.core.options import nearest
+from taskq.execution.handle import Job
+
+__all__ = ["enqueue"]
+
+
+def enqueue(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            show_default=False,
+            help="The TaskQ: module:attr or app.py. It may be left out: then the one found here; "
+            "with --url or --namespace the task is known by its name alone.",
+        ),
+    ],
+    task: Annotated[
+        str | None,
+        typer.Argument(metavar="TASK", show_default=False, help="The name of the task."),
+    ] = None,
+    args: Annotated[
+        str, typer.Option(metavar="JSON", help="Positional arguments: a JSON array.")
+    ] = "[]",
+    kwargs: Annotated[
+        str, typer.Option(metavar="JSON", help="Keyword arguments: a JSON object.")
+    ] = "{}",
+    delay: Annotated[
+        float | None,
+        typer.Option(parser=duration, metavar="TIME", help="Not before then: 30s, 5m, 1h30m."),
+    ] = None,
+    queue: Annotated[str | None, typer.Option("--queue", "-q", help="Another queue.")] = None,
+    priority: Annotated[int | None, typer.Option(help="From 0 to 9; 9 runs first.")] = None,
+    job_id: Annotated[str | None, typer.Option("--id", help="The job's id.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait, and print the result.")] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(parser=duration, metavar="TIME", help="With --wait: at most so long."),
+    ] = None,
+    url: Url = None,
+    namespace: Namespace = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, for scripts.", envvar="TASKQ_JSON")
+    ] = False,
+) -> None:
+    """Enqueue a job and print its id, or with --wait its result; exit with 1 when the job failed.
+
+    Examples: taskq enqueue app:q app.resize --args '["a.png"]' --kwargs '{"width": 400}' --wait,
+    taskq enqueue --url redis://host app.resize --args '["a.png"]' --delay 5m
+    """
+    with explained():
+        # One word alone is the task.
+        name = task or target
+        choice = choose(target if task else None, url, namespace)
+        call = _json("--args", args, list), _json("--kwargs", kwargs, dict)
+        changes = {"delay": delay, "queue": queue, "priority": priority, "id": job_id}
+        code = asyncio.run(_enqueue(choice, name, call, changes, _Then(wait, timeout, as_json)))
+    raise typer.Exit(code)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Then:
+    """What is wanted once the job is enqueued."""
+
+    wait: bool
+    timeout: float | None
+    as_json: bool
+
+
+def _json(option: str, text: str, kind: type[Any]) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text!r} is no JSON: {error}") from None
+    if not isinstance(value, kind):
+        form = "'[\"a.png\", 2]'" if kind is list else "'{\"width\": 400}'"
+        raise ConfigError(f"{option} {text!r} is no JSON {_FORMS[kind]}; type {option} {form}")
+    return value
+
+
+_FORMS: dict[type[Any], str] = {list: "array", dict: "object"}
+
+
+async def _enqueue(
+    choice: Choice,
+    name: str,
+    call: tuple[list[Any], dict[str, Any]],
+    changes: dict[str, Any],
+    then: _Then,
+) -> int:
+    app = choice.app
+    if choice.target is not None and app.registry.find(name) is None:
+        raise _unknown(choice, name)
+    args, kwargs = call
+    given = {option: value for option, value in changes.items() if value is not None}
+    # Connects first: whoever types a wrong URL shall not wait for the deadline of enqueues.
+    async with app:
+        job = await app.remote(name).options(**given).enqueue(*args, **kwargs)
+        if job.created is False:
+            print(f"job {job.id} existed already; nothing was enqueued", file=sys.stderr)
+        return await _wait(job, then) if then.wait else _say_id(job, then)
+
+
+def _unknown(choice: Choice, name: str) -> UnknownTask:
+    names = choice.app.registry.names()
+    hint = nearest(name, names) if names else "; it has no tasks at all"
+    return UnknownTask(f"{choice.target} has no task {name!r}{hint}")
+
+
+def _say_id(job: Job[Any], then: _Then) -> int:
+    print(json.dumps({"id": job.id, "created": job.created}) if then.as_json else job.id)
+    return OK
+
+
+async def _wait(job: Job[Any], then: _Then) -> int:
+    try:
+        result = as_json(await job.result(then.timeout))
+    except JobError as error:
+        if then.as_json:
+            print(json.dumps({"id": job.id, "created": job.created, **_failure(error)}))
+        else:
+            print(f"taskq: {error}", file=sys.stderr)
+        return ERROR
+    told = {"id": job.id, "created": job.created, "state": "succeeded", "result": result}
+    print(json.dumps(told if then.as_json else result, ensure_ascii=False))
+    return OK
+
+
+def _failure(error: JobError) -> dict[str, Any]:
+    if isinstance(error, JobFailed):
+        return {
+            "state": "failed",
+            "error_type": error.error_type,
+            "error": error.error_text,
+            "traceback": error.traceback,
+        }
+    return {"state": None, "error_type": type(error).__name__, "error": str(error)}
+
+
+def as_json(value: Any) -> Any:
+    """A result as JSON can show it: what JSON does not know becomes text, an array or an object."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return as_json(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {key if isinstance(key, str) else str(key): as_json(item) for key, item in items}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [as_json(item) for item in cast("list[Any]", value)]
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    # A pydantic model knows how it looks as JSON; anything else, such as a Decimal, is text.
+    dump = getattr(value, "model_dump", None)
+    return str(value) if dump is None else dump(mode="json")

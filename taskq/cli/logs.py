@@ -1,0 +1,110 @@
+"""Log lines on stderr: text for people, JSON for machines. Nothing here shows arguments of jobs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from enum import StrEnum
+from typing import Any, TextIO
+
+__all__ = ["LogFormat", "LogLevel", "configure_logs", "wants_colour"]
+
+_COLOURS = {
+    logging.DEBUG: "2",
+    logging.WARNING: "33",
+    logging.ERROR: "31",
+    logging.CRITICAL: "1;31",
+}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least severe lines to show."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def configure_logs(level: LogLevel, form: LogFormat, *, with_pid: bool = False) -> None:
+    """Send the lines of every logger to stderr; `with_pid` tells processes apart in text.
+
+    Called before the application is imported, so that its `logging.basicConfig()` changes nothing,
+    and a configuration of its own replaces this one.
+    """
+    handler = logging.StreamHandler()
+    if form is LogFormat.JSON:
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(TextFormatter(colour=wants_colour(sys.stderr), with_pid=with_pid))
+    logging.basicConfig(level=level.value.upper(), handlers=[handler], force=True)
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal whose user does not object (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-11-23 07:02:14.123 WARNING taskq.worker: message`, in local time."""
+
+    def __init__(self, *, colour: bool, with_pid: bool) -> None:
+        process = " [%(process)d]" if with_pid else ""
+        super().__init__(
+            f"%(asctime)s.%(msecs)03d{process} %(levelname)-7s %(name)s: %(message)s",
+            "%Y-%m-%d %H:%M:%S",
+        )
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        code = _COLOURS.get(record.levelno)
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour and code else text
+
+
+class JsonFormatter(logging.Formatter):
+    """One object per line: ts, level, logger, message, pid, what `extra=` gave, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "ts": self._utc(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "pid": record.process,
+        }
+        for name, value in vars(record).items():
+            if name not in _STANDARD:
+                line.setdefault(name, value)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        try:
+            return json.dumps(line, default=_text, ensure_ascii=False)
+        except (TypeError, ValueError):  # keys that are no text, or a value that holds itself
+            return json.dumps({name: _text(value) for name, value in line.items()})
+
+    @staticmethod
+    def _utc(record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        return f"{moment}.{int(record.msecs):03d}Z"
+
+
+def _text(value: object) -> str:
+    """A log line is written whatever it was given."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__} without a text>"

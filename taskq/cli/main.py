@@ -1,0 +1,78 @@
+"""The `taskq` command: its subcommands, and how errors end it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+import taskq
+from taskq.cli.demo import demo
+from taskq.cli.doctor import doctor
+from taskq.cli.enqueue import enqueue
+from taskq.cli.exits import ERROR, USAGE
+from taskq.cli.status import status
+from taskq.cli.worker import worker
+from taskq.core.errors import ConfigError, TaskqError
+
+__all__ = ["build", "main"]
+
+COMMANDS: tuple[Callable[..., None], ...] = (
+    worker,
+    enqueue,
+    status,
+    doctor,
+    demo,
+)
+"""Plain functions with typer's annotations, in the order of the help."""
+
+
+def main() -> None:
+    """Run the command line; ends with exit code 0, 1 (error), 2 (usage) or 3 (unhealthy)."""
+    try:
+        build()(prog_name="taskq")
+    except ConfigError as error:
+        _end(error, USAGE)
+    except TaskqError as error:
+        _end(error, ERROR)
+
+
+def build() -> typer.Typer:
+    """The command line with all its subcommands."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_taskq)
+    for command in COMMANDS:
+        app.command()(command)
+    return app
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"taskq {taskq.__version__}")
+        raise typer.Exit
+
+
+def _taskq(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and end."
+        ),
+    ] = False,
+) -> None:
+    """Run functions later: here, elsewhere, or on a schedule.
+
+    Example: taskq worker app.py
+    """
+
+
+def _end(error: TaskqError, code: int) -> None:
+    print(f"taskq: {error}", file=sys.stderr)
+    sys.exit(code)

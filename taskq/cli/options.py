@@ -1,0 +1,54 @@
+"""What several commands let users type: the target, durations and sizes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from taskq.core.durations import parse_duration
+from taskq.core.errors import ConfigError
+
+__all__ = ["Target", "duration", "size"]
+
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TARGET",
+        envvar="TASKQ_APP",
+        show_default=False,
+        help="Where the TaskQ is: module:attr, app.py or app.py:attr. Default: \\[tool.taskq] app "
+        "in pyproject.toml, else the one in app.py, main.py, tasks.py or PACKAGE/tasks.py.",
+    ),
+]
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def duration(text: str | float) -> float:
+    """Seconds of what was typed for a duration: `30`, `30s`, `5m`, `1h30m`.
+
+    Raises `typer.BadParameter`.
+    """
+    try:
+        seconds = parse_duration(str(text))
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+    if not 0 <= seconds < 3e9:
+        raise typer.BadParameter(f"{text!r} is out of range; type 0s or more, such as 30s")
+    return seconds
+
+
+def size(text: str | float) -> int:
+    """Bytes of what was typed for a size: `500MB`, `1.5GB`, `512MiB`, `1000000`.
+
+    Raises `typer.BadParameter`.
+    """
+    found = _SIZE.fullmatch(str(text).strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no size; type 500MB, 1.5GB or 512MiB")
+    number, unit, binary = found.groups()
+    base = 1024 if binary else 1000
+    return int(float(number) * base ** _POWERS.get((unit or "").lower(), 0))

@@ -1,0 +1,105 @@
+"""What a command shows: tables and notes, in colour on a terminal, in plain columns elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from taskq.broker.checkup import Level
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+__all__ = ["Grid", "Note", "Page"]
+
+_STYLES: dict[Level, str] = {"ok": "green", "warn": "yellow", "bad": "bold red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table. The columns named in `left` hold text, the others numbers."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    left: frozenset[str] = frozenset()
+
+    def lines(self) -> list[str]:
+        """As plain text, a line per row."""
+        table = (self.columns, *self.rows)
+        widths = [max(len(row[at]) for row in table) for at in range(len(self.columns))]
+        return ["  ".join(self._aligned(row, widths)).rstrip() for row in table]
+
+    def _aligned(self, row: tuple[str, ...], widths: list[int]) -> list[str]:
+        return [
+            cell.ljust(width) if column in self.left else cell.rjust(width)
+            for column, cell, width in zip(self.columns, row, widths, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line that begins with a word in the colour of its level; `more` goes below it."""
+
+    level: Level
+    word: str
+    text: str
+    more: str = ""
+
+    def line(self, width: int) -> str:
+        """As plain text, the word filled up to `width`."""
+        more = f"\n{'':<{width}}{self.more}" if self.more else ""
+        return f"{self.word:<{width}}{self.text}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A head line, tables, and notes below them."""
+
+    head: str
+    grids: tuple[Grid, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    def show(self) -> None:
+        """Print it on standard output."""
+        if sys.stdout.isatty():
+            from rich.console import Console
+
+            Console(highlight=False, soft_wrap=True).print(self.rich())
+        else:
+            print(self.plain(), flush=True)
+
+    def plain(self) -> str:
+        """As text without colours, for pipes and logs."""
+        parts = [self.head, *("\n".join(grid.lines()) for grid in self.grids if grid.rows)]
+        if self.notes:
+            parts.append("\n".join(note.line(self._width()) for note in self.notes))
+        return "\n\n".join(parts)
+
+    def rich(self) -> Group:
+        """As something rich can print and refresh."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        parts: list[Text | Table] = [Text(self.head, style="bold"), Text()]
+        for grid in self.grids:
+            if not grid.rows:
+                continue
+            table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+            for column in grid.columns:
+                justify = "left" if column in grid.left else "right"
+                last = column == grid.columns[-1]
+                table.add_column(column, justify=justify, no_wrap=not last, overflow="fold")
+            for row in grid.rows:
+                table.add_row(*map(Text, row))
+            parts += [table, Text()]
+        width = self._width()
+        for note in self.notes:
+            line = Text(note.line(width))
+            line.stylize(_STYLES[note.level], 0, len(note.word))
+            parts.append(line)
+        return Group(*parts)
+
+    def _width(self) -> int:
+        return max(len(note.word) for note in self.notes) + 2 if self.notes else 0

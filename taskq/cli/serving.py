@@ -1,0 +1,195 @@
+"""Running one worker in this process: from the first try to reach the server to the exit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn
+
+import taskq
+from taskq.cli.exits import OK
+from taskq.core.errors import EmbeddedServerError, ServerRefused
+from taskq.worker.stopping import Stopping
+from taskq.worker.supervised import RECYCLED, Supervised
+from taskq.worker.worker import Worker
+
+__all__ = ["again_command", "loop_factory", "serve"]
+
+_log = logging.getLogger("taskq.cli")
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
+LAST_SECONDS = 1.0
+"""What coroutines and threads that a job left behind get to end by themselves."""
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop] | None
+
+
+def loop_factory(wanted: bool) -> LoopFactory:
+    """uvloop's loops, where it is wanted and installed."""
+    if not wanted:
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def serve(
+    worker: Worker,
+    factory: LoopFactory,
+    supervised: Supervised | None,
+    announce: Callable[[], Awaitable[None]],
+) -> int:
+    """Run `worker` until it ends, and give the exit code.
+
+    One that is to make way for a fresh one gives `RECYCLED` to its supervisor; without a supervisor
+    this process starts again. `announce` is awaited first. A server that does not answer is waited
+    for. Raises `ServerRefused` and `EmbeddedServerError`, which waiting does not help.
+    """
+    runner = asyncio.Runner(loop_factory=factory)
+    service = _Service(worker, supervised)
+    try:
+        all_ended = runner.run(service.run(announce))
+    except BaseException:
+        runner.close()
+        raise
+    threads = _threads_that_stay()
+    stuck = bool(threads) or not all_ended
+    if stuck:
+        what = ", ".join(f"thread {name}" for name in threads) or "a coroutine"
+        _log.warning("leaving behind what a job started and does not end: %s", what)
+    else:
+        runner.close()
+    code = RECYCLED if service.recycled else OK
+    if code == RECYCLED and supervised is None:
+        _start_again()
+    if stuck:
+        # Closing the loop, or the interpreter's own end, would wait for what is left.
+        _flush()
+        os._exit(code)
+    return code
+
+
+class _Service:
+    """One worker's life in this process."""
+
+    def __init__(self, worker: Worker, supervised: Supervised | None) -> None:
+        self._worker = worker
+        self._supervised = supervised
+        self._stopping = Stopping(worker.settings.grace, supervised)
+        self._asked = asyncio.Event()
+        self._ready = False
+
+    @property
+    def recycled(self) -> bool:
+        """Whether the worker ended to make way for a fresh one, and nobody has asked it to end."""
+        reason = self._worker.recycling.reason if self._ready else None
+        return reason is not None and not self._stopping.asked
+
+    async def run(self, announce: Callable[[], Awaitable[None]]) -> bool:
+        """Until the worker ends; whether every coroutine has ended as well."""
+        executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
+        asyncio.get_running_loop().set_default_executor(executor)
+        self._stopping.install(self._stop)
+        await announce()
+        await self._work()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=LAST_SECONDS)
+        executor.shutdown(wait=False, cancel_futures=True)
+        return all(task.done() for task in left)
+
+    async def _work(self) -> None:
+        """Run the worker; try again while the server does not answer at the start."""
+        pause = FIRST_PAUSE
+        while not self._asked.is_set():
+            try:
+                await self._attempt()
+                return
+            except (ServerRefused, EmbeddedServerError):
+                raise
+            except ConnectionError as error:
+                _log.warning("%s; trying again in %.1f s", error, pause)
+            await self._asked_within(random.uniform(pause / 2, pause))
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    async def _attempt(self) -> None:
+        running = asyncio.ensure_future(self._worker.run(self._on_ready))
+        asked = asyncio.ensure_future(self._asked.wait())
+        await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        if not running.done() and not self._ready:
+            # It waits for a server; there is nothing to drain.
+            running.cancel()
+            await asyncio.wait({running})
+        else:
+            await running
+
+    async def _asked_within(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._asked.wait()
+        except TimeoutError:
+            return
+
+    def _on_ready(self) -> None:
+        self._ready = True
+        _log.info("worker %s is ready", self._worker.name)
+        if self._supervised is not None:
+            self._supervised.tell_ready()
+
+    def _stop(self) -> None:
+        if self._ready and self._asked.is_set():
+            _log.warning("stopping now; running jobs are handed back")
+        elif self._ready:
+            running, grace = self._worker.holdings.running, self._worker.settings.grace
+            _log.info("stopping; %d running jobs have %g s to finish", running, grace)
+        self._asked.set()
+        self._worker.stop()
+
+
+def _threads_that_stay() -> list[str]:
+    """Names of the threads for which the interpreter would wait, and that do not end soon."""
+    deadline = time.monotonic() + LAST_SECONDS
+    while True:
+        main = threading.main_thread()
+        alive = [thread for thread in threading.enumerate() if thread is not main]
+        names = [thread.name for thread in alive if not thread.daemon]
+        if not names or time.monotonic() > deadline:
+            return names
+        time.sleep(0.01)
+
+
+def again_command() -> list[str]:
+    """The command line that starts this program again."""
+    flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
+    # A taskq.py or logging.py in the current folder must not come first while we start. Only
+    # where taskq itself is in the current folder is it found no other way.
+    beside = Path(taskq.__file__).parent.parent == Path.cwd()
+    isolation = [] if beside or "-P" in flags else ["-P"]
+    return [sys.executable, *flags, *isolation, "-m", "taskq", *sys.argv[1:]]
+
+
+def _start_again() -> NoReturn:
+    """Become a fresh process with the same command line and the same pid."""
+    _flush()
+    command = again_command()
+    os.execv(command[0], command)  # noqa: S606 - the interpreter itself
+
+
+def _flush() -> None:
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()

@@ -1,0 +1,242 @@
+"""`taskq status`: queues, workers and rates at a glance."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any, cast
+
+import typer
+
+from taskq.broker.broker import BrokerSettings
+from taskq.broker.client import Client
+from taskq.broker.overview import (
+    Overview,
+    QueueState,
+    Rate,
+    WorkerState,
+    in_words,
+    read_overview,
+)
+from taskq.cli.choice import Namespace, OptionalTarget, Url, choose, explained
+from taskq.cli.exits import OK, UNHEALTHY
+from taskq.cli.options import duration
+from taskq.cli.page import Grid, Note, Page
+from taskq.core.errors import ServerUnavailable
+
+__all__ = ["status"]
+
+
+def status(
+    target: OptionalTarget = None,
+    url: Url = None,
+    namespace: Namespace = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, for scripts.", envvar="TASKQ_JSON")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again.")] = False,
+    every: Annotated[
+        float,
+        typer.Option(
+            parser=duration, metavar="TIME", help="With --watch: how often.", envvar="TASKQ_EVERY"
+        ),
+    ] = 2.0,
+) -> None:
+    """Show queues, workers and rates; exit with 3 when jobs wait that no worker will run.
+
+    Examples: taskq status, taskq status app:q --watch, taskq status --url redis://host --json
+    """
+    with explained():
+        settings = choose(target, url, namespace).app.settings
+        if watch:
+            try:
+                asyncio.run(_watch(settings, every, as_json))
+            except KeyboardInterrupt:
+                raise typer.Exit(OK) from None
+        overview, where = asyncio.run(_look(settings))
+        if as_json:
+            print(json.dumps(_as_json(overview, where, settings), indent=2))
+        else:
+            _page(overview, where, settings).show()
+    raise typer.Exit(OK if overview.healthy else UNHEALTHY)
+
+
+@asynccontextmanager
+async def _client(settings: BrokerSettings) -> AsyncGenerator[Client, None]:
+    # Not through the entrance: a server that taskq refuses to use may still be looked at.
+    client = Client(settings.locate, name="taskq-status")
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def _look(settings: BrokerSettings) -> tuple[Overview, str]:
+    async with _client(settings) as client:
+        return await _read(client, settings), client.where
+
+
+async def _read(client: Client, settings: BrokerSettings) -> Overview:
+    return await read_overview(
+        client, settings.keys, settings.offset, failure_ttl=settings.failure_ttl
+    )
+
+
+# ----------------------------------------------------------------------------------- watching
+
+
+async def _watch(settings: BrokerSettings, every: float, as_json: bool) -> None:
+    """Look until interrupted. Only the first look fails; later the server is waited for."""
+    async with _client(settings) as client:
+        overview = await _read(client, settings)
+        if as_json or not sys.stdout.isatty():
+            while True:
+                if as_json:
+                    print(json.dumps(_as_json(overview, client.where, settings)), flush=True)
+                else:
+                    print(_page(overview, client.where, settings).plain(), end="\n\n", flush=True)
+                await asyncio.sleep(every)
+                overview = await _read(client, settings)
+        await _live(client, settings, every, _page(overview, client.where, settings))
+
+
+async def _live(client: Client, settings: BrokerSettings, every: float, page: Page) -> None:
+    from rich.live import Live
+
+    with Live(page.rich(), auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            await asyncio.sleep(every)
+            try:
+                page = _page(await _read(client, settings), client.where, settings)
+                live.update(page.rich(), refresh=True)
+            except (ServerUnavailable, ConnectionError) as error:
+                gone = Page(page.head, page.grids, (Note("bad", "bad", f"as it was: {error}"),))
+                live.update(gone.rich(), refresh=True)
+
+
+# -------------------------------------------------------------------------------------- JSON
+
+
+def _as_json(overview: Overview, where: str, settings: BrokerSettings) -> dict[str, Any]:
+    return {
+        "server": where,
+        "namespace": settings.keys.namespace,
+        "healthy": overview.healthy,
+        **{name: _plain(value) for name, value in asdict(overview).items()},
+        "workers": [
+            {**_plain(asdict(worker)), "alive": worker.alive} for worker in overview.workers
+        ],
+        "troubles": [asdict(trouble) for trouble in overview.troubles()],
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {str(name): _plain(item) for name, item in items}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in cast("list[Any]", value)]
+    return value
+
+
+# ------------------------------------------------------------------------------------ tables
+
+
+def _page(overview: Overview, where: str, settings: BrokerSettings) -> Page:
+    return Page(
+        f"{where}, namespace {settings.keys.namespace}\n{_sum(overview)}",
+        (_queues(overview), _workers(overview)),
+        tuple(
+            Note("bad", "bad", str(trouble))
+            if trouble.serious
+            else Note("warn", "warn", str(trouble))
+            for trouble in overview.troubles()
+        ),
+    )
+
+
+def _sum(overview: Overview) -> str:
+    queues = overview.queues
+    scheduled = f"{overview.scheduled:,} scheduled"
+    if overview.next_due is not None and overview.next_due > 0:
+        scheduled += f" (the next in {in_words(overview.next_due)})"
+    counts = [
+        f"{sum(queue.waiting for queue in queues):,} waiting",
+        f"{sum(queue.running for queue in queues):,} running",
+        scheduled,
+        f"{sum(queue.failed for queue in queues):,} failed",
+    ]
+    if overview.left_out:
+        counts.append(f"{overview.left_out:,} lanes and workers more than can be shown")
+    rates = [(word, overview.rates[outcome]) for outcome, word in _RATES]
+    now = ", ".join(f"{_per_minute(rate.last_minute)} {word}" for word, rate in rates)
+    before = ", ".join(_per_minute(rate.last_five) for _, rate in rates)
+    return f"{', '.join(counts)}\nper minute: {now} (over five minutes: {before})"
+
+
+_RATES = (("succeeded", "done"), ("failed", "failed"), ("retried", "retried"))
+
+
+def _queues(overview: Overview) -> Grid:
+    columns = (
+        *("queue", "waiting", "oldest", "running", "failed", "workers"),
+        *("done/min", "fail/min", "by priority"),
+    )
+    return Grid(
+        columns,
+        tuple(_queue(queue) for queue in overview.queues),
+        frozenset({"queue", "by priority"}),
+    )
+
+
+def _queue(queue: QueueState) -> tuple[str, ...]:
+    done, failed = (queue.rates.get(outcome, Rate()) for outcome in ("succeeded", "failed"))
+    return (
+        queue.name,
+        f"{queue.waiting:,}",
+        "" if queue.oldest is None else in_words(queue.oldest),
+        f"{queue.running:,}",
+        f"{queue.failed:,}",
+        str(queue.workers),
+        _per_minute(done.last_minute),
+        _per_minute(failed.last_minute),
+        "  ".join(f"{priority}: {depth:,}" for priority, depth in queue.by_priority.items()),
+    )
+
+
+def _workers(overview: Overview) -> Grid:
+    columns = (
+        *("worker", "pid", "running", "of", "finished", "memory"),
+        *("up", "last beat", "queues"),
+    )
+    rows = tuple(_worker(worker, overview.taken_at) for worker in overview.workers)
+    return Grid(columns, rows, frozenset({"worker", "queues"}))
+
+
+def _worker(worker: WorkerState, now: datetime) -> tuple[str, ...]:
+    started = worker.started_at
+    return (
+        worker.name,
+        str(worker.pid),
+        f"{worker.held:,}",
+        f"{worker.concurrency:,}",
+        f"{worker.finished:,}",
+        f"{worker.rss >> 20:,} MiB",
+        "" if started is None else in_words(max(0.0, (now - started).total_seconds())),
+        "> 1 min ago" if worker.silent is None else f"{in_words(worker.silent)} ago",
+        ", ".join(worker.queues),
+    )
+
+
+def _per_minute(per_second: float) -> str:
+    count = per_second * 60
+    return "0" if count == 0 else f"{count:,.0f}" if count >= 10 else f"{count:.1f}"

@@ -1,0 +1,66 @@
+"""Running several workers, or one that is replaced now and then, under a supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from taskq.broker.broker import BrokerSettings
+from taskq.cli.exits import ERROR, OK
+from taskq.core.errors import ConfigError
+from taskq.worker.supervisor import Supervisor, SupervisorSettings
+
+__all__ = ["check_reload", "supervise"]
+
+_log = logging.getLogger("taskq.cli")
+
+
+def supervise(
+    broker: BrokerSettings,
+    settings: SupervisorSettings,
+    announce: Callable[[], Awaitable[None]],
+) -> int:
+    """Keep the workers of `settings` running, and give the exit code; `announce` is awaited first.
+
+    With `settings.reloads`, they are replaced when a Python file below the current folder changes.
+    """
+    return asyncio.run(_supervise(Supervisor(broker, settings), settings.reloads, announce))
+
+
+async def _supervise(
+    supervisor: Supervisor, reloads: bool, announce: Callable[[], Awaitable[None]]
+) -> int:
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, supervisor.stop)
+    await announce()
+    ended = asyncio.Event()
+    watching = asyncio.create_task(_watch(supervisor, ended)) if reloads else None
+    try:
+        return OK if await supervisor.run() else ERROR
+    finally:
+        ended.set()
+        if watching is not None:
+            await watching
+
+
+def check_reload() -> None:
+    """Raise `ConfigError` when what `--reload` needs is not installed."""
+    try:
+        import watchfiles  # noqa: F401 # pyright: ignore[reportUnusedImport]
+    except ImportError:
+        raise ConfigError('--reload needs watchfiles; type: pip install "taskq[reload]"') from None
+
+
+async def _watch(supervisor: Supervisor, ended: asyncio.Event) -> None:
+    from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType]
+
+    here = Path.cwd()
+    _log.info("watching the Python files in %s", here)
+    async for changes in awatch(here, watch_filter=PythonFilter(), stop_event=ended):
+        files = sorted({Path(path).name for _, path in changes})
+        _log.info("%s changed; the workers are replaced", ", ".join(files[:5]))
+        supervisor.reload()

@@ -1,0 +1,302 @@
+"""`taskq worker`: run jobs.
+
+One worker runs in the command's own process; when too many of its threads outlived their timeouts,
+it drains and starts itself again under the same pid. A supervisor, which runs no job, is there when
+workers have to be watched or replaced: `-w` above 1, `--reload`, `--max-jobs`, `--max-memory`.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+import taskq
+from taskq.cli.banner import Banner
+from taskq.cli.exits import OK
+from taskq.cli.loading import Loaded, load_app
+from taskq.cli.logs import LogFormat, LogLevel, configure_logs
+from taskq.cli.options import Target, duration, size
+from taskq.cli.serving import LoopFactory, again_command, loop_factory, serve
+from taskq.cli.supervising import check_reload, supervise
+from taskq.core.ids import check_name, new_id, process_name
+from taskq.worker.settings import WorkerSettings
+from taskq.worker.supervised import Supervised
+from taskq.worker.supervisor import SupervisorSettings
+from taskq.worker.worker import Worker
+
+__all__ = ["worker"]
+
+_WORK, _LIMITS, _PROCESS = "What it works on", "When a worker is replaced", "Process"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Command:
+    """What was typed, besides the settings of each worker."""
+
+    workers: int
+    reload: bool
+    limited: bool
+    uvloop: bool
+    log_format: LogFormat
+    name: str | None
+
+    @property
+    def needs_supervisor(self) -> bool:
+        return self.workers > 1 or self.reload or self.limited
+
+
+def worker(
+    target: Target = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-q",
+            "--queue",
+            envvar="TASKQ_QUEUES",
+            metavar="NAME",
+            rich_help_panel=_WORK,
+            help="A queue to serve; again for more, or a,b. Default: those of all tasks.",
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int,
+        typer.Option(
+            "-c",
+            "--concurrency",
+            envvar="TASKQ_CONCURRENCY",
+            metavar="N",
+            min=1,
+            rich_help_panel=_WORK,
+            help="Jobs at once, in each worker.",
+        ),
+    ] = 100,
+    threads: Annotated[
+        int,
+        typer.Option(
+            envvar="TASKQ_THREADS",
+            metavar="N",
+            min=1,
+            rich_help_panel=_WORK,
+            help="Of these, how many in threads (tasks that are a plain def).",
+        ),
+    ] = 40,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TASKQ_PROCESSES",
+            metavar="N",
+            min=1,
+            rich_help_panel=_WORK,
+            help="And in processes of their own (executor='process'). Default: one per core.",
+        ),
+    ] = None,
+    low_share: Annotated[
+        float,
+        typer.Option(
+            envvar="TASKQ_LOW_SHARE",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            rich_help_panel=_WORK,
+            help="How many of the fetches serve the lowest priorities first, such as 0.1.",
+        ),
+    ] = 0.0,
+    burst: Annotated[
+        bool,
+        typer.Option(
+            "--burst",
+            envvar="TASKQ_BURST",
+            rich_help_panel=_WORK,
+            help="End when nothing is due.",
+        ),
+    ] = False,
+    max_jobs: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TASKQ_MAX_JOBS",
+            metavar="N",
+            min=1,
+            rich_help_panel=_LIMITS,
+            help="After so many jobs.",
+        ),
+    ] = None,
+    max_memory: Annotated[
+        int | None,
+        typer.Option(
+            envvar="TASKQ_MAX_MEMORY",
+            metavar="SIZE",
+            parser=size,
+            rich_help_panel=_LIMITS,
+            help="When it holds more memory, such as 500MB.",
+        ),
+    ] = None,
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload",
+            envvar="TASKQ_RELOAD",
+            rich_help_panel=_LIMITS,
+            help="When a Python file in this folder changes; its jobs get 5 s. For development.",
+        ),
+    ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "-w",
+            "--workers",
+            envvar="TASKQ_WORKERS",
+            metavar="N",
+            min=1,
+            rich_help_panel=_PROCESS,
+            help="Worker processes; with more than one, a supervisor restarts those that die.",
+        ),
+    ] = 1,
+    grace: Annotated[
+        float,
+        typer.Option(
+            envvar="TASKQ_GRACE",
+            metavar="DURATION",
+            parser=duration,
+            show_default=False,
+            rich_help_panel=_PROCESS,
+            help="What running jobs get when the worker stops, then they are handed back. "
+            "Default: 30s.",
+        ),
+    ] = 30.0,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TASKQ_WORKER_NAME",
+            metavar="NAME",
+            rich_help_panel=_PROCESS,
+            help="What workers' names begin with. Default: host and pid.",
+        ),
+    ] = None,
+    uvloop: Annotated[
+        bool,
+        typer.Option(
+            envvar="TASKQ_UVLOOP",
+            rich_help_panel=_PROCESS,
+            help="Use uvloop where it is installed.",
+        ),
+    ] = True,
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(
+            envvar="TASKQ_LOG_LEVEL",
+            metavar="LEVEL",
+            case_sensitive=False,
+            rich_help_panel=_PROCESS,
+            help="debug (a line for each job), info, warning or error.",
+        ),
+    ] = LogLevel.INFO,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            envvar="TASKQ_LOG_FORMAT",
+            metavar="FORMAT",
+            case_sensitive=False,
+            rich_help_panel=_PROCESS,
+            help="text, or json with one object per line.",
+        ),
+    ] = LogFormat.TEXT,
+) -> None:
+    """Run jobs until stopped.
+
+    SIGTERM or Ctrl-C: finish the running jobs within the grace; a second time: hand them back now.
+
+    Example: taskq worker shop.tasks:q -q email -q default -c 50 -w 4
+    """
+    settings = {
+        "concurrency": concurrency,
+        "threads": threads,
+        "processes": processes,
+        "grace": grace,
+        "burst": burst,
+        "low_share": low_share,
+        "max_jobs": max_jobs,
+        "max_memory": max_memory,
+    }
+    command = _Command(
+        workers=workers,
+        reload=reload,
+        limited=max_jobs is not None or max_memory is not None,
+        uvloop=uvloop,
+        log_format=log_format,
+        name=name,
+    )
+    supervised = Supervised.from_environment()
+    configure_logs(log_level, log_format, with_pid=command.needs_supervisor)
+    loaded = load_app(target)
+    given = {key: value for key, value in settings.items() if value is not None}
+    made = loaded.app.worker(_queues(queue), name=_name(command, supervised), **given)
+    if supervised is None and command.needs_supervisor:
+        code = _supervise(command, loaded, made.settings)
+    else:
+        code = _serve(command, loaded, made, supervised)
+    if code != OK:
+        raise typer.Exit(code)
+
+
+def _queues(typed: list[str] | None) -> list[str] | None:
+    names = [name.strip() for text in typed or [] for name in text.split(",")]
+    return list(dict.fromkeys(name for name in names if name)) or None
+
+
+def _name(command: _Command, supervised: Supervised | None) -> str | None:
+    """A name never used twice: what a dead worker held must not look like its successor's."""
+    if supervised is not None:
+        return supervised.name
+    return f"{check_name('worker', command.name)}-{new_id()[-8:]}" if command.name else None
+
+
+def _serve(command: _Command, loaded: Loaded, made: Worker, supervised: Supervised | None) -> int:
+    factory = loop_factory(command.uvloop)
+
+    async def announce() -> None:
+        if supervised is None:
+            await _announce(command, loaded, made.settings, factory)
+
+    return serve(made, factory, supervised, announce)
+
+
+def _supervise(command: _Command, loaded: Loaded, settings: WorkerSettings) -> int:
+    if command.reload:
+        check_reload()
+    plan = SupervisorSettings(
+        command=again_command(),
+        workers=command.workers,
+        name=settings.name or process_name(),
+        grace=settings.grace,
+        burst=settings.burst,
+        reloads=command.reload,
+    )
+
+    async def announce() -> None:
+        await _announce(command, loaded, settings, loop_factory(command.uvloop))
+
+    return supervise(loaded.app.settings, plan, announce)
+
+
+async def _announce(
+    command: _Command, loaded: Loaded, settings: WorkerSettings, factory: LoopFactory
+) -> None:
+    app = loaded.app
+    Banner(
+        version=taskq.__version__,
+        target=loaded.target,
+        server=str(await app.settings.locate()),
+        namespace=app.settings.keys.namespace,
+        queues=tuple(settings.queues),
+        tasks=tuple(app.registry.names()),
+        concurrency=settings.concurrency,
+        threads=settings.threads,
+        executor_processes=settings.processes,
+        workers=command.workers,
+        loop="asyncio" if factory is None else "uvloop",
+        pid=os.getpid(),
+        grace=settings.grace,
+    ).show(command.log_format)
