@@ -131,7 +131,10 @@ def _attempts(
 
 
 def _past_attempt(number: int, value: bytes) -> AttemptRecord:
-    began, ended, worker, text = msgpack.unpackb(value, raw=True)
+    try:
+        began, ended, worker, text = msgpack.unpackb(value, raw=True)
+    except (TypeError, ValueError):
+        return AttemptRecord(number, None, None, "", "unreadable")
     outcome, _, error = text.decode("utf-8", "replace").partition("\n")
     return AttemptRecord(number, _instant(began), _instant(ended), worker.decode(), outcome, error)
 
@@ -143,7 +146,10 @@ def _instant(milliseconds: bytes | float | None) -> datetime | None:
 
 
 def _progress(value: bytes | None) -> Progress | None:
-    return None if value is None else Progress(*msgpack.unpackb(value))
+    try:
+        return None if value is None else Progress(*msgpack.unpackb(value))
+    except (TypeError, ValueError):
+        return None
 
 
 def _lenient(decode: Callable[[bytes], T], data: bytes, otherwise: T) -> T:

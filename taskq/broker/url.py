@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from taskq.core.errors import ConfigError
 
@@ -36,7 +36,7 @@ class Address:
         >>> Address.parse("redis://:secret@cache:6380/2")
         Address(redis://cache:6380/2)
         """
-        parts = urlsplit(url)
+        parts = _split(url)
         if parts.scheme not in _SCHEMES:
             raise ConfigError(
                 f"{_shown(url)!r} has the scheme {parts.scheme!r}, which taskq does not know; "
@@ -47,7 +47,7 @@ class Address:
         password = unquote(parts.password) if parts.password else query.get("password")
         if parts.scheme == "unix":
             return cls(
-                path=unquote(parts.path),
+                path=_socket(url, parts),
                 database=_number(url, "db", query.get("db", "0")),
                 username=user,
                 password=password,
@@ -77,9 +77,26 @@ class Address:
         return f"Address({self})"
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        raise ConfigError(f"{_shown(url)!r} is no URL; type redis://host:6379/0") from None
+
+
+def _socket(url: str, parts: SplitResult) -> str:
+    if parts.hostname or not parts.path.startswith("/"):
+        raise ConfigError(f"{_shown(url)!r} names no socket; type unix:///path/to.sock")
+    return unquote(parts.path)
+
+
 def _number(url: str, what: str, text: str) -> int:
-    if not text.isdigit():
-        raise ConfigError(f"{_shown(url)!r}: the {what} is {text!r}; type a number, such as /0")
+    # The text is not shown: where a password was not quoted, it is a part of it.
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(
+            f"{_shown(url)!r}: the {what} is no number; type one, such as /0. In a password type "
+            "%2F for /, %3F for ?, %23 for # and %40 for @"
+        )
     return int(text)
 
 
@@ -91,6 +108,12 @@ def _port(url: str) -> int:
 
 
 def _shown(url: str) -> str:
-    """The URL without what stands before the last `@` of its host part."""
+    """The URL without its user and its query, where passwords stand."""
     scheme, separator, rest = url.partition("://")
-    return scheme + separator + rest.rpartition("@")[2]
+    if not separator:
+        scheme, rest = "", url
+    place, _, query = rest.partition("?")
+    if "@" in query:
+        # A password that was not quoted: nobody can tell where it ends.
+        return f"{scheme}{separator}..."
+    return scheme + separator + place.rpartition("@")[2]

@@ -91,7 +91,9 @@ async def test_a_job_nobody_knows_is_answered_so(scene: Scene) -> None:
     assert scene.state() == {}
 
 
-async def test_who_cancelled_a_job_is_told_so_even_if_the_answer_was_lost(scene: Scene) -> None:
+async def test_who_cancelled_a_job_is_told_so_even_if_the_answer_was_lost(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scene.put_queued("a")
     script, calls = scene.client.script, []
 
@@ -102,7 +104,7 @@ async def test_who_cancelled_a_job_is_told_so_even_if_the_answer_was_lost(scene:
             raise ConnectionLost("lost on the way back")
         return answer
 
-    scene.client.script = loses_the_first_reply
+    monkeypatch.setattr(scene.client, "script", loses_the_first_reply)
 
     assert await scene.jobs.cancel("a") == 1
     assert len(calls) == 2

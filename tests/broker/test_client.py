@@ -265,7 +265,7 @@ async def test_a_server_that_takes_no_more_clients_is_waited_for(
 ) -> None:
     server = own_server("--maxclients", "1")
     first, second = (Client(at(Address.parse(server.url))) for _ in range(2))
-    await first.command("PING")
+    await Producer(first, Keys("t"), ClockOffset()).add(job("first"))
 
     with pytest.raises(ServerUnavailable):
         await second.command("PING")

@@ -59,7 +59,8 @@ async def test_a_cut_at_any_byte_makes_exactly_one_job(
 ) -> None:
     """From the first byte of the greeting to the last of the reply."""
     await scene.producer.add(job("first"))
-    for count in range(0, 900 if direction == "up" else 250, 37):
+    most, step = (900, 27) if direction == "up" else (250, 17)
+    for count in range(0, most, step):
         proxy.cut_after(count, direction)
         client = Client(proxy.locate)
         producer = Producer(client, scene.keys, scene.offset)
@@ -71,7 +72,7 @@ async def test_a_cut_at_any_byte_makes_exactly_one_job(
 
     waiting = scene.lane().waiting
     assert len(waiting) == len(set(waiting))
-    assert proxy.cuts >= 6
+    assert proxy.cuts > 6
 
 
 @pytest.mark.faults

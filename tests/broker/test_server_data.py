@@ -47,6 +47,8 @@ async def test_a_queued_job_costs_little_memory(own_server: Callable[..., TestSe
     await scene.producer.add_many([job(new_id(), envelope=envelope) for _ in range(5000)])
 
     each = (look.info("memory")["used_memory"] - before) / 5000
-    assert 60 < each < 250
+    # Redis 8 spends some 50 bytes more on every key than its predecessors and Valkey.
+    limit = 300 if look.info("server")["redis_version"].startswith("8") else 250
+    assert 60 < each < limit
     await scene.aclose()
     look.close()

@@ -1,7 +1,7 @@
 """One namespace on a real server: seeded and read by an independent client, changed by scripts.
 
-`Scene.state()` is everything there is in the namespace, as plain values that compare, so that a test
-says what a script changed and thereby what it left alone.
+`Scene.state()` is everything there is in the namespace, as plain values that compare, so that a
+test says what a script changed and thereby what it left alone.
 """
 
 from __future__ import annotations
@@ -86,12 +86,18 @@ class Lane:
 
 
 class Ear:
-    """Hears every message in a namespace."""
+    """Hears what is said on some channels, or on every channel of a namespace.
 
-    def __init__(self, look: redis.Redis, prefix: str) -> None:
+    Only an ear for a channel by its name counts as a subscriber there, as a worker's does.
+    """
+
+    def __init__(self, look: Any, prefix: str, *channels: str) -> None:
         self._prefix = prefix
-        self._subscription = look.pubsub()
-        self._subscription.psubscribe(prefix + "*")
+        self._subscription: Any = look.pubsub()
+        if channels:
+            self._subscription.subscribe(*(prefix + channel for channel in channels))
+        else:
+            self._subscription.psubscribe(prefix + "*")
         self.heard()
 
     def heard(self) -> list[tuple[str, bytes]]:
@@ -104,7 +110,7 @@ class Ear:
             assert message is not None, "no answer to a ping within 5 s"
             if message["type"] == "pong":
                 return messages
-            if message["type"] == "pmessage":
+            if message["type"] in ("message", "pmessage"):
                 channel = message["channel"].decode().removeprefix(self._prefix)
                 messages.append((channel, message["data"]))
 
@@ -116,7 +122,8 @@ class Scene:
     """A namespace with everything that can act in it."""
 
     def __init__(self, look: redis.Redis, socket: str, namespace: str) -> None:
-        self.look = look
+        # Untyped: what its methods return depends on options that are not ours to repeat.
+        self.look: Any = look
         self.keys = Keys(namespace)
         self.offset = ClockOffset()
         self.client = Client(at(Address(path=socket)))
@@ -143,9 +150,9 @@ class Scene:
         """Now, or so many seconds from now."""
         return About(self.now() + seconds * 1000)
 
-    def ear(self) -> Ear:
-        """Listen from now on."""
-        ear = Ear(self.look, self._prefix)
+    def ear(self, *channels: str) -> Ear:
+        """Listen from now on: to these channels, or to all."""
+        ear = Ear(self.look, self._prefix, *channels)
         self._ears.append(ear)
         return ear
 

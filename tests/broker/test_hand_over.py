@@ -1,0 +1,188 @@
+"""`enqueue.lua`: a single job goes straight to a worker that waits for one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+
+from taskq.broker.consumer import handed_over
+from tests.support.scripts import LANE, About, Ear, Kept, Lane, Scene, entry_name, job
+
+
+@pytest.fixture
+def w1(scene: Scene) -> Ear:
+    """What a worker hears that is registered and waits for a job of the default queue."""
+    register(scene, "w1")
+    return scene.ear("wake:w1")
+
+
+def register(scene: Scene, *workers: str, queue: str = "default") -> None:
+    for worker in workers:
+        scene.look.hset(scene.keys.workers, worker, 7)
+        scene.look.sadd(scene.keys.idle + queue, worker)
+
+
+def running(scene: Scene, **fields: Any) -> dict[str, Any]:
+    given = {"e": b"envelope", "s": "r", "q": LANE, "t": scene.about_now(), "a": 1, "w": "w1"}
+    return given | {"b": scene.about_now()} | fields
+
+
+async def test_an_idle_worker_is_handed_the_job(scene: Scene, w1: Ear) -> None:
+    assert await scene.producer.add(job("a"))
+
+    assert scene.state() == {
+        "j:a": running(scene),
+        "q:default/5": Lane(held={"w1": ["a"]}),
+        "lanes": {LANE},
+        "workers": {"w1": 7},
+        "held": {"w1": 1},
+        "sent": Kept(1, About(60_000)),
+    }
+    [(channel, message)] = w1.heard()
+    assert channel == "wake:w1"
+    assert message.startswith(b"job ")
+
+
+async def test_what_is_handed_over_is_what_a_fetch_would_give(scene: Scene, w1: Ear) -> None:
+    await scene.producer.add(job("a", envelope=bytes(range(256))))
+    [(_, message)] = w1.heard()
+
+    delivery = handed_over(message.removeprefix(b"job "))
+
+    assert delivery.envelope == bytes(range(256))
+    [same] = await scene.leases.hand_again("w1", [delivery.entry])
+    assert delivery == same
+
+
+async def test_sent_again_it_is_not_handed_over_again(scene: Scene, w1: Ear) -> None:
+    await scene.producer.add(job("a"))
+    w1.heard()
+    register(scene, "w1")
+    before = scene.state()
+
+    scene.producer._number = 0
+    assert await scene.producer.add(job("a"))
+
+    assert scene.state() == before
+    assert w1.heard() == []
+
+
+async def test_a_message_that_is_lost_leaves_a_stray_that_is_found(scene: Scene, w1: Ear) -> None:
+    await scene.producer.add(job("a"))
+
+    beat = await scene.leases.beat("w1", b"who")
+    assert beat is not None
+    assert beat.held == 1
+
+    strays = await scene.leases.hand_again("w1", await scene.leases.held("w1"))
+    assert [delivery.id for delivery in strays] == ["a"]
+
+
+async def test_a_job_that_waited_longer_goes_first(scene: Scene, w1: Ear) -> None:
+    entry = scene.put_queued("old")
+
+    await scene.producer.add(job("new"))
+
+    [(_, message)] = w1.heard()
+    delivery = handed_over(message.removeprefix(b"job "))
+    assert (delivery.id, delivery.entry) == ("old", entry_name(LANE, entry))
+    assert scene.lane() == Lane(waiting=["new"], held={"w1": ["old"]})
+
+
+async def test_workers_that_do_not_listen_or_are_dead_are_passed_over(
+    scene: Scene, w1: Ear
+) -> None:
+    register(scene, *(f"gone{n}" for n in range(8)))
+
+    await scene.producer.add(job("a"))
+
+    assert scene.lane() == Lane(held={"w1": ["a"]})
+    assert len(w1.heard()) == 1
+
+
+async def test_with_nobody_there_the_job_waits(scene: Scene) -> None:
+    register(scene, "gone")
+
+    assert await scene.producer.add(job("a"))
+
+    assert scene.lane() == Lane(waiting=["a"])
+    assert scene.job("a")["s"] == "q"
+    assert "held" not in scene.state()
+
+
+async def test_a_worker_that_is_not_registered_gets_no_job(scene: Scene, w1: Ear) -> None:
+    """It listens still, but the server has declared it dead."""
+    scene.look.hdel(scene.keys.workers, "w1")
+
+    await scene.producer.add(job("a"))
+
+    assert scene.lane() == Lane(waiting=["a"])
+    assert [message for _, message in w1.heard()] == [b"work"]
+
+
+async def test_a_worker_of_another_queue_gets_no_job(scene: Scene) -> None:
+    register(scene, "w1", queue="images")
+    ear = scene.ear("wake:w1")
+
+    await scene.producer.add(job("a"))
+
+    assert scene.lane() == Lane(waiting=["a"])
+    assert ear.heard() == []
+
+
+@pytest.mark.parametrize(
+    "fields", [{"envelope": b"x" * 65_537}, {"when": "+60000"}], ids=["large", "later"]
+)
+async def test_jobs_that_are_not_handed_over(scene: Scene, w1: Ear, fields: dict[str, Any]) -> None:
+    await scene.producer.add(job("a", **fields))
+
+    assert "held" not in scene.state()
+    assert all(message == b"work" for _, message in w1.heard())
+
+
+async def test_several_jobs_are_fetched_together(scene: Scene, w1: Ear) -> None:
+    """One fetch takes them all; pushes would take them one by one."""
+    await scene.producer.add_many([job("a"), job("b")])
+
+    assert w1.heard() == [("wake:w1", b"work")]
+    assert scene.lane() == Lane(waiting=["a", "b"])
+
+
+async def test_a_job_that_is_stale_already_is_not_handed_over(scene: Scene, w1: Ear) -> None:
+    await scene.producer.add(job("a", expires="@1000"))
+
+    assert scene.job("a")["s"] == "x"
+    assert scene.lane() == Lane()
+    assert "held" not in scene.state()
+    assert all(message == b"work" for _, message in w1.heard())
+
+
+async def test_a_cancelled_job_in_front_is_dropped(scene: Scene, w1: Ear) -> None:
+    scene.put_job("gone", "c")
+    scene.put_entry("gone")
+
+    await scene.producer.add(job("a"))
+
+    assert [message for _, message in w1.heard()] == [b"work"]
+    assert scene.lane() == Lane(waiting=["a"])
+
+
+@pytest.mark.faults
+async def test_a_full_server_hands_nothing_over(own_server: Any, look: redis.Redis) -> None:
+    server = own_server()
+    client = redis.Redis(unix_socket_path=str(server.socket))
+    full = Scene(client, str(server.socket), "full")
+    register(full, "w1")
+    ear = full.ear("wake:w1")
+    client.config_set("maxmemory", 1)
+    before = full.state()
+
+    with pytest.raises(Exception, match="maxmemory"):
+        await full.producer.add(job("a"))
+
+    assert full.state() == before
+    assert ear.heard() == []
+    await full.aclose()
+    client.close()

@@ -1,0 +1,193 @@
+"""Where the server is: every form of URL, and passwords that never show."""
+
+from __future__ import annotations
+
+import string
+import traceback
+from urllib.parse import quote
+
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from taskq.broker.url import Address
+from taskq.core.errors import ConfigError
+
+ANY_TIME = settings(deadline=None, max_examples=300)
+SECRET = "hunter2correcthorse"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://localhost", Address()),
+        ("redis://", Address()),
+        ("redis://cache:6380/2", Address(host="cache", port=6380, database=2)),
+        ("redis://cache/", Address(host="cache")),
+        ("redis://cache?db=3", Address(host="cache", database=3)),
+        ("redis://10.0.0.1:7000", Address(host="10.0.0.1", port=7000)),
+        ("redis://[::1]:7000/1", Address(host="::1", port=7000, database=1)),
+        ("redis://:pw@cache", Address(host="cache", password="pw")),
+        ("redis://me@cache", Address(host="cache", username="me")),
+        ("redis://me:pw@cache:1/9", Address("cache", 1, None, 9, "me", "pw")),
+        (
+            "redis://me:p%40%2F%3A%23w@cache",
+            Address(host="cache", username="me", password="p@/:#w"),
+        ),
+        ("redis://cache?username=me&password=pw", Address("cache", username="me", password="pw")),
+        ("rediss://cache", Address(host="cache", tls=True)),
+        (
+            "rediss://cache:6380?ssl_ca_certs=/etc/ca.pem",
+            Address(host="cache", port=6380, tls=True, ca_file="/etc/ca.pem"),
+        ),
+        ("unix:///run/valkey.sock", Address(path="/run/valkey.sock")),
+        ("unix:///run/my%20dir/s?db=4", Address(path="/run/my dir/s", database=4)),
+        ("unix://me:pw@/run/s", Address(path="/run/s", username="me", password="pw")),
+        ("unix:///run/s?password=pw", Address(path="/run/s", password="pw")),
+        ("REDIS://Cache", Address(host="cache")),
+    ],
+)
+def test_every_form_of_url(url: str, expected: Address) -> None:
+    assert Address.parse(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:pw@cache:6380/2", "redis://cache:6380/2"),
+        ("rediss://cache", "rediss://cache:6379/0"),
+        ("redis://[::1]:7000/1", "redis://[::1]:7000/1"),
+        ("unix:///run/s", "unix:///run/s"),
+        ("unix:///run/s?db=4&password=pw", "unix:///run/s?db=4"),
+    ],
+)
+def test_an_address_is_shown_as_a_url_without_its_password(url: str, shown: str) -> None:
+    address = Address.parse(url)
+
+    assert str(address) == shown
+    assert repr(address) == f"Address({shown})"
+    without = Address.parse(shown)
+    assert (without.host, without.port, without.path, without.database, without.tls) == (
+        address.host,
+        address.port,
+        address.path,
+        address.database,
+        address.tls,
+    )
+
+
+# -------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    "url", ["http://cache", "cache:6379", "localhost", "", "redis", "valkey+x://h", "/run/s"]
+)
+def test_another_scheme_is_refused_with_what_to_type(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"type redis://host:6379/0, rediss://.* or unix:///path"):
+        Address.parse(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("redis://cache:port", "the port is no number from 1 to 65535"),
+        ("redis://cache:70000", "the port is no number from 1 to 65535"),
+        ("redis://cache/tasks", "database"),
+        ("redis://cache/-1", "database"),
+        ("redis://cache/²", "database"),
+        ("redis://cache/1/2", "database"),
+        ("unix:///run/s?db=x", "db"),
+        ("redis://[::1", r"'redis://\[::1' is no URL; type redis://host:6379/0"),
+        ("unix://run/s", "unix:///"),
+        ("unix://", "unix:///"),
+    ],
+)
+def test_a_url_that_makes_no_sense_is_refused(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Address.parse(url)
+
+
+@given(st.text(max_size=60) | st.text(":/@?#[]redis.x1%&=", max_size=40).map("redis://".__add__))
+@example("redis://[")
+@example("unix://[x]y/s")
+@ANY_TIME
+def test_any_text_is_an_address_or_an_error_of_the_configuration(url: str) -> None:
+    try:
+        str(Address.parse(url))
+    except ConfigError:
+        return
+
+
+# -------------------------------------------------------------------------------------- passwords
+
+
+@given(st.text(string.printable + "äß€", min_size=1, max_size=30))
+@ANY_TIME
+def test_any_password_can_be_written(password: str) -> None:
+    address = Address.parse(f"redis://me:{quote(password, safe='')}@cache/1")
+
+    assert address.password == password
+    assert (address.username, address.host, address.database) == ("me", "cache", 1)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://me:{SECRET}@cache/1",
+        f"redis://:{SECRET}@cache",
+        f"redis://cache?password={SECRET}",
+        f"unix:///run/s?password={SECRET}",
+        f"unix://me:{SECRET}@/run/s?db=x",
+        f"http://me:{SECRET}@cache",
+        f"http://cache?password={SECRET}",
+        f"redis://me:{SECRET}@cache:port",
+        f"redis://me:{SECRET}@cache:99999/0",
+        f"redis://me:{SECRET}@cache/x",
+        f"redis://cache/x?password={SECRET}",
+        f"redis://cache:x?password={SECRET}",
+        f"redis://me:{SECRET}@[::1",
+        f"redis://me:12/{SECRET}@cache/1",
+        f"redis://me:12?{SECRET}@cache/1",
+        f"redis://me:12#{SECRET}@cache/1",
+        f"redis://me:@{SECRET}@cache/1",
+        f"redis://me:://{SECRET}@cache/x",
+        f"http://cache?password=@{SECRET}",
+        f"me:{SECRET}@cache:6379",
+        f"{SECRET}@cache",
+    ],
+)
+def test_a_password_never_shows(url: str) -> None:
+    assert SECRET not in shown(url)
+
+
+def shown(url: str) -> str:
+    """All that is ever printed of a URL."""
+    try:
+        address = Address.parse(url)
+    except ConfigError as error:
+        return "".join(traceback.format_exception(error)[-1:])
+    return f"{address} {address!r}"
+
+
+@given(st.text(string.ascii_letters + string.digits + ":/?#@[]%&=", max_size=12))
+@ANY_TIME
+def test_not_even_one_that_should_have_been_quoted(junk: str) -> None:
+    assume("%" not in junk)
+
+    assert SECRET not in shown(f"redis://me:{junk}{SECRET}@cache/1")
+
+
+# -------------------------------------------------------------------------------------------- TLS
+
+
+def test_certificates_and_names_are_verified() -> None:
+    context = Address.parse("rediss://cache").ssl_context()
+
+    assert context is not None
+    assert context.check_hostname
+    assert context.verify_mode.name == "CERT_REQUIRED"
+
+
+def test_without_tls_there_are_no_settings_for_it() -> None:
+    assert Address.parse("redis://cache").ssl_context() is None
+    assert Address.parse("unix:///run/s").ssl_context() is None
