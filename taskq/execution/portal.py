@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
+import weakref
 from collections.abc import Awaitable
 from typing import TypeVar
 
@@ -15,7 +17,10 @@ T = TypeVar("T")
 
 
 class Portal:
-    """Runs awaitables on a loop in a daemon thread of its own, started when first used."""
+    """Runs awaitables on a loop in a daemon thread of its own, started when first used.
+
+    The thread ends with the portal.
+    """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -24,7 +29,7 @@ class Portal:
     def run(self, awaitable: Awaitable[T], timeout: float | None = None) -> T:
         """Run `awaitable` to its end; `timeout` is in seconds.
 
-        Raises `TaskqError` in a running event loop, which this call would block.
+        Raises `TaskqError` in a coroutine, whose event loop this call would block.
         """
         if _in_a_coroutine():
             close = getattr(awaitable, "close", None)
@@ -43,20 +48,43 @@ class Portal:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
+                loop = self._loop = asyncio.new_event_loop()
                 threading.Thread(
-                    target=self._loop.run_forever, name="taskq-portal", daemon=True
+                    target=_serve, args=(loop,), name="taskq-portal", daemon=True
                 ).start()
+                weakref.finalize(self, loop.call_soon_threadsafe, loop.stop)
             return self._loop
 
 
-def _in_a_coroutine() -> bool:
-    """Whether this thread is inside a task. A notebook's cell runs in one, and may block it."""
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
-        task = asyncio.current_task()
+        loop.run_forever()
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+        loop.close()
+
+
+def _in_a_coroutine() -> bool:
+    """Whether the caller is a coroutine, or was called by one.
+
+    A notebook's cell runs in a task as well, and may block it: there the cell itself, which is no
+    coroutine, comes first.
+    """
+    try:
+        if asyncio.current_task() is None:
+            return False
     except RuntimeError:
         return False
-    return task is not None
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_name != "<module>":
+        if frame.f_code.co_flags & inspect.CO_COROUTINE:
+            return True
+        frame = frame.f_back
+    return False
 
 
 async def _await(awaitable: Awaitable[T]) -> T:

@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from datetime import tzinfo
 from typing import Any, NamedTuple
 
 class ExtType(NamedTuple):

@@ -1,0 +1,1 @@
+"""The benchmarks of taskq: `python -m benchmarks --help`; the method is in README.md."""

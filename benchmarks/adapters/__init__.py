@@ -1,0 +1,1 @@
+"""What is measured: taskq itself, and two ways of doing the same by hand."""

@@ -1,0 +1,34 @@
+"""A worker process by hand: `python -m benchmarks.redis_worker URL LOOP`, orders on stdin."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from benchmarks.adapters.limit import LimitWorker
+from benchmarks.adapters.pipeline import PipelineWorker
+from benchmarks.gate import Gate
+from benchmarks.worker_child import Measured, Order, follow_orders, timed
+
+__all__ = ["RedisHands"]
+
+
+class RedisHands:
+    """Does jobs with the adapter that the order names."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._gate = Gate()
+
+    async def drain(self, order: Order) -> Measured:
+        """Run so many jobs, until the server has all results."""
+        self._gate.open(order["jobs"])
+        kind = LimitWorker if order["adapter"] == "limit" else PipelineWorker
+        return await timed(kind(self._url, self._gate).drain())
+
+    async def serve(self, order: Order, until: Awaitable[object]) -> None:
+        """These adapters only drain: there is no server-side push they could wait for."""
+        raise NotImplementedError
+
+
+if __name__ == "__main__":
+    follow_orders(RedisHands)
