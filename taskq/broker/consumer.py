@@ -9,8 +9,10 @@ import msgpack
 
 from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
+from taskq.broker.connection import ConnectionLost
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
+from taskq.core.errors import ServerError
 from taskq.core.job import Delivery
 
 __all__ = ["Consumer", "DeclaredDead", "Frame", "delivery_of", "handed_over"]
@@ -83,6 +85,22 @@ class Consumer:
         Never cancel it and never send it twice blindly: a lost reply strands what it took, which
         the reconciler finds. Raises `DeclaredDead`, `ServerError` and `ConnectionLost`.
         """
+        taken, more = await self._fetch_some(want, queues, lowest_first)
+        while more and len(taken) < want:
+            try:
+                found, more = await self._fetch_some(want - len(taken), queues, lowest_first)
+            except (ServerError, ConnectionLost):
+                # What a lost reply took is found by the reconciler; what came before it is here.
+                if not taken:
+                    raise
+                return taken
+            taken += found
+        return taken
+
+    async def _fetch_some(
+        self, want: int, queues: Sequence[str], lowest_first: bool
+    ) -> tuple[list[Delivery], bool]:
+        """What one call finds, and whether it stopped before it had seen everything."""
         reply = await self._client.script(
             self._scripts["fetch"],
             self._fetch_keys,
@@ -95,14 +113,19 @@ class Consumer:
         )
         if reply is None:
             raise DeclaredDead(self.worker)
-        return [delivery_of(row) for row in reply[1:]]
+        return [delivery_of(row) for row in reply[1:]], reply[0] == 1
 
     async def finish(self, frames: Sequence[Frame]) -> list[int]:
         """End attempts; per frame 1 done, 2 done before, 0 refused, 3 the job is unknown.
 
         Sent until answered: repeating it changes nothing.
         """
-        parts: list[Any] = [part for frame in frames for part in frame]
+        parts: list[Any] = []
+        for frame in frames:
+            kind, job_id, lane, entry, *rest = frame
+            parts += (kind, job_id, lane, entry[len(lane) + 1 :])
+            # The script asks for delay and count only of the kinds that have them.
+            parts += rest[:3] if kind in ("S", "C") else rest
 
         async def once(_: bool) -> list[int]:
             return await self._client.script(
@@ -138,15 +161,18 @@ def handed_over(message: bytes) -> Delivery:
 
 
 def delivery_of(row: list[Any]) -> Delivery:
-    """A job as `fetch.lua` and `strays.lua` hand it out."""
+    """A job as `fetch.lua` and `strays.lua` give it; the last three only where there were any."""
+    job_id, lane, stream_id, attempt, envelope, enqueued = row[:6]
+    failures, crashes, unknown = row[6:] or (0, 0, 0)
     return Delivery(
-        row[0].decode(),
-        row[1].decode(),
-        row[2],
-        row[3],
-        row[4] or b"",
-        int(row[5] or 0),
-        int(row[6] or 0),
-        int(row[7] or 0),
-        int(row[8] or 0),
+        job_id.decode(),
+        lane.decode(),
+        # Streams number their entries each for itself; with its lane an entry has a name.
+        lane + b" " + stream_id,
+        int(attempt),
+        envelope or b"",
+        int(failures or 0),
+        int(crashes or 0),
+        int(unknown or 0),
+        int(enqueued or 0),
     )

@@ -11,7 +11,7 @@ key                   type   holds                                   lives
 ``{ns}:lanes``        set    lanes in use: ``<queue>/<priority>``     with the queues
 ``{ns}:due``          zset   ids of scheduled jobs by due time (ms)   while any waits
 ``{ns}:expiry``       zset   ids of jobs with ``expires`` (ms)        while any waits
-``{ns}:idle:<queue>`` set    workers that wait for a job              while any waits
+``{ns}:idle:<queue>`` set    workers that wait for a job              1 minute after the last look
 ``{ns}:workers``      hash   worker id -> beat counter                live workers
 ``{ns}:held``         hash   worker id -> number of jobs it holds     live workers
 ``{ns}:dead``         set    workers whose jobs are being taken back  until done

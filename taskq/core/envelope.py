@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgpack
 
+from taskq.core.durations import seconds
 from taskq.core.errors import ConfigError, DecodeError
 from taskq.core.outcome import Failed, FailureKind
 from taskq.core.retry import Retry
@@ -86,10 +87,10 @@ def unpack_envelope(data: bytes) -> Envelope:
         return Envelope(
             task,
             payload,
-            timeout=extras.get("t"),
-            result_ttl=extras.get("l"),
+            timeout=_number("timeout", extras.get("t"), least=0.001),
+            result_ttl=_number("result_ttl", extras.get("l")),
             retry=_unpack_retry(extras.get("r")),
-            headers=extras.get("h") or {},
+            headers=_texts(extras.get("h") or {}),
             version=version,
         )
     except Exception as error:
@@ -103,6 +104,16 @@ def _pack_retry(retry: Retry) -> list[Any]:
             "@q.task(retry=Retry(on=..., never=...))"
         )
     return [retry.max_attempts, _seconds(retry.backoff), _seconds(retry.max_delay), retry.jitter]
+
+
+def _number(what: str, value: Any, *, least: float = 0.0) -> float | None:
+    return None if value is None else seconds(what, value, least=least)
+
+
+def _texts(headers: dict[Any, Any]) -> dict[str, str]:
+    if not all(type(key) is str and type(text) is str for key, text in headers.items()):
+        raise TypeError("headers that are no text")
+    return headers
 
 
 def _unpack_retry(parts: list[Any] | None) -> Retry | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
+from functools import lru_cache
+from random import getrandbits
 from typing import Final
 
 from taskq.core.errors import ConfigError
@@ -20,37 +22,31 @@ def new_id() -> str:
     """A UUID version 7 (RFC 9562) in 26 characters of Crockford's base 32, lower case.
 
     Ids sort by the time they were made (ms), can be selected by a double click, and are a third
-    shorter than hexadecimal: the server holds each of them twice.
+    shorter than hexadecimal: the server holds each of them twice. They are no secrets.
 
-    >>> len(new_id()), new_id() < new_id() or True
-    (26, True)
+    >>> len(new_id())
+    26
     """
-    random = int.from_bytes(os.urandom(10), "big")
-    number = (
-        (time.time_ns() // 1_000_000) << 80
-        | 0x7 << 76
-        | (random >> 68 & 0xFFF) << 64
-        | 0b10 << 62
-        | (random & 0x3FFF_FFFF_FFFF_FFFF)
-    )
+    chance = getrandbits(74)
+    rest = 0x7 << 76 | (chance >> 62) << 64 | 0b10 << 62 | chance & 0x3FFF_FFFF_FFFF_FFFF
     pairs = _PAIRS
-    return "".join(
-        [
-            pairs[number >> 120],
-            pairs[number >> 110 & 1023],
-            pairs[number >> 100 & 1023],
-            pairs[number >> 90 & 1023],
-            pairs[number >> 80 & 1023],
-            pairs[number >> 70 & 1023],
-            pairs[number >> 60 & 1023],
-            pairs[number >> 50 & 1023],
-            pairs[number >> 40 & 1023],
-            pairs[number >> 30 & 1023],
-            pairs[number >> 20 & 1023],
-            pairs[number >> 10 & 1023],
-            pairs[number & 1023],
-        ]
+    return (
+        _ten_digits(time.time_ns() // 1_000_000)
+        + pairs[rest >> 70]
+        + pairs[rest >> 60 & 1023]
+        + pairs[rest >> 50 & 1023]
+        + pairs[rest >> 40 & 1023]
+        + pairs[rest >> 30 & 1023]
+        + pairs[rest >> 20 & 1023]
+        + pairs[rest >> 10 & 1023]
+        + pairs[rest & 1023]
     )
+
+
+@lru_cache(maxsize=4)
+def _ten_digits(number: int) -> str:
+    """The leading digits: many ids are made within one millisecond."""
+    return "".join(_PAIRS[number >> shift & 1023] for shift in (40, 30, 20, 10, 0))
 
 
 def process_name() -> str:

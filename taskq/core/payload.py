@@ -87,9 +87,11 @@ def encode_value(value: Any, *, limits: PayloadLimits = _DEFAULT) -> bytes:
 
         encode_value({"width": 400})
     """
-    # Integers and text may be out of range: the walk finds and names them.
-    if value is None or type(value) in (bool, float, bytes):
-        data = pack(value)
+    if type(value) in AS_IS:
+        try:
+            data = pack(value)
+        except Exception:  # an integer or a text out of range: the walk finds and names it
+            data = _encode(lambda walk: walk.result(value), limits)
     else:
         data = _encode(lambda walk: walk.result(value), limits)
     if len(data) > limits.max_bytes:

@@ -16,15 +16,19 @@ def classify(attempt: Attempt, error: BaseException) -> Outcome:
     """The outcome of an attempt that raised `error`.
 
     A cancellation counts as an interruption only when taskq asked for it; a task that cancels
-    itself has failed.
+    itself has failed. What a cancelled or released task makes of its interruption is no failure
+    either: clients of databases turn it into errors of their own.
     """
-    if attempt.interruption is not None and isinstance(error, asyncio.CancelledError):
-        return interrupted(attempt, attempt.interruption, failure_of(error)["traceback"])
+    why = attempt.interruption
+    if why is not None and (
+        why is not Interruption.TIMEOUT or isinstance(error, asyncio.CancelledError)
+    ):
+        return interrupted(attempt, why, failure_of(error)["traceback"])
     if isinstance(error, RemoteError):
         return _remote(attempt, error)
     told = failure_of(error)
     if isinstance(error, RetryLater):
-        return RetryAsked(error.delay, told["text"])
+        return RetryAsked(told["delay"], told["text"])
     kind: FailureKind = "error"
     if isinstance(error, Reject):
         kind = "rejected"

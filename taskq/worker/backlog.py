@@ -21,6 +21,8 @@ class Backlog:
         self._waiting: deque[Delivery] = deque()
         self._suspects: deque[Delivery] = deque()
         self._alone = False
+        self.wary = False
+        """Whether the job that came last is a suspect: more may follow, so take one by one."""
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._suspects)
@@ -32,20 +34,32 @@ class Backlog:
 
     def add(self, delivery: Delivery) -> None:
         """Put a job at the end."""
-        suspect = delivery.crashes >= self._suspect_from
-        (self._suspects if suspect else self._waiting).append(delivery)
+        self.wary = delivery.crashes >= self._suspect_from
+        (self._suspects if self.wary else self._waiting).append(delivery)
 
-    def next(self, running: int) -> Delivery | None:
-        """The next job to start while `running` others run; None when none may start now."""
+    def next(self, running: int, held: int) -> Delivery | None:
+        """The next job to start while `running` others run; None when none may start now.
+
+        `held` is how many jobs the server counts as this worker's. A suspect starts only when it is
+        the only one: all of them would be counted as crashed with it.
+        """
         if self._alone and running:
             return None
         self._alone = False
         if self._waiting:
             return self._waiting.popleft()
-        if self._suspects and not running:
+        if self._suspects and not running and held == 1:
             self._alone = True
             return self._suspects.popleft()
         return None
+
+    def surplus(self, running: int) -> list[Delivery]:
+        """Take out the suspects that are in the way of the first one, which is to start next."""
+        if running or self._waiting:
+            return []
+        suspects = [*self._suspects]
+        self._suspects = deque(suspects[:1])
+        return suspects[1:]
 
     def remove(self, job_id: str) -> Delivery | None:
         """Take out the job of this id, if it is here."""

@@ -27,6 +27,9 @@ STUCK_SECONDS = 0.5
 POLL_SECONDS = 1.0
 """Wake-ups are messages and may be lost: an idle worker looks by itself this often."""
 
+HANDED_SECONDS = 0.001
+"""How long a job that was handed over may take before the next fetch does not wait for its end."""
+
 BATCH = 1000
 
 
@@ -46,7 +49,9 @@ class Fetcher:
         self._low_debt = 0.0
         self._pace = (self._loop.time(), 0)
         self._ahead = 0
+        self._handed = False
         self.wake = asyncio.Event()
+        holdings.on_settled = self.settled
         self.paused = False
         self.fetching = False
         self.found_nothing = asyncio.Event()
@@ -66,6 +71,19 @@ class Fetcher:
                 await asyncio.sleep(random.uniform(pause / 2, pause))
                 pause = min(2.0, pause * 2)
 
+    def look_soon(self) -> None:
+        """A job was handed over with a push, and the server no longer counts this worker as idle.
+
+        A quick job is to be settled first: the fetch would make its outcome wait at the server.
+        """
+        self._handed = True
+        self._loop.call_later(HANDED_SECONDS, self.wake.set)
+
+    def settled(self) -> None:
+        """The server has an outcome; the fetch that was held back for it may go."""
+        if self._handed:
+            self.wake.set()
+
     def stop(self) -> None:
         """Start no further fetch; the one on its way is waited for, never cancelled."""
         self.paused = True
@@ -79,6 +97,7 @@ class Fetcher:
             return
         self.wake.clear()
         self.fetching = True
+        self._handed = False
         try:
             jobs = await self._session.consumer.fetch(
                 want, self._queues(), lowest_first=self._lowest_first()

@@ -8,10 +8,10 @@ in a few milliseconds, and is handed back when they take longer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from taskq.core.job import Delivery
-from taskq.core.outcome import Cancelled, Outcome, Released
+from taskq.core.outcome import Cancelled, Outcome
 from taskq.execution.attempt import Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.worker.backlog import Backlog
@@ -49,6 +49,7 @@ class Holdings:
         self.slots = Slots(intake, executors, tally, self._ended)
         self.settler = Settler(session, tally, self._confirmed)
         self.changed = asyncio.Event()
+        self.on_settled: Callable[[], None] | None = None
 
     @property
     def running(self) -> int:
@@ -73,7 +74,8 @@ class Holdings:
         """How many jobs may be fetched, `ahead` of them for the backlog."""
         if self._backlog.blocked:
             return 0
-        return self._concurrency - len(self.slots) + ahead - len(self._backlog)
+        room = self._concurrency - len(self.slots) + ahead - len(self._backlog)
+        return min(room, 1) if self._backlog.wary else room
 
     def take(self, deliveries: Iterable[Delivery]) -> None:
         """Hold deliveries, and start what there are slots for."""
@@ -88,8 +90,7 @@ class Holdings:
 
     def give_back_backlog(self) -> None:
         """Hand back what waits for a slot; its attempts are not counted."""
-        for delivery in self._backlog.clear():
-            self.settler.settle(delivery, Released(started=False), 0)
+        self.settler.hand_back(self._backlog.clear())
 
     def cancel(self, job_id: str) -> None:
         """Interrupt a job that runs here; one in the backlog never starts."""
@@ -115,16 +116,25 @@ class Holdings:
     def _fill(self) -> None:
         slots, backlog = self.slots, self._backlog
         while not self._closed and len(slots) < self._concurrency:
-            delivery = backlog.next(len(slots))
+            delivery = backlog.next(len(slots), len(self._known))
             if delivery is None:
                 break
             slots.start(delivery)
+        if backlog.blocked:
+            self.settler.hand_back(backlog.surplus(len(slots)))
         self.changed.set()
 
     def _ended(self, delivery: Delivery, outcome: Outcome | None, result_ttl: float) -> None:
         if outcome is not None:
             self.settler.settle(delivery, outcome, int(result_ttl * 1000))
-        self._fill()
+        if self._backlog or self._backlog.blocked:
+            self._fill()
+        else:
+            self.changed.set()
 
     def _confirmed(self, delivery: Delivery) -> None:
         self._known.discard(delivery.entry)
+        if self.on_settled is not None:
+            self.on_settled()
+        if self._backlog.blocked:
+            self._fill()

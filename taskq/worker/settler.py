@@ -49,11 +49,30 @@ class Settler:
             self._loop.call_soon(self._flush)
         self._waiting.append((delivery, frame))
 
+    def hand_back(self, deliveries: list[Delivery]) -> None:
+        """Give back what never started; its attempts are not counted."""
+        for delivery in deliveries:
+            self.settle(delivery, Released(started=False), 0)
+
     async def drain(self) -> None:
         """Wait until the server has answered for everything."""
         self._flush()
         while self._sending:
             await asyncio.wait(self._sending)
+
+    async def close(self, within: float) -> None:
+        """As `drain`, for at most `within` seconds; what was not told by then is lost."""
+        try:
+            async with asyncio.timeout(within):
+                await self.drain()
+        except TimeoutError:
+            _log.error(
+                "the server did not take every outcome within %.0f s; those jobs will run again",
+                within,
+            )
+            for sending in self._sending:
+                sending.cancel()
+            await asyncio.gather(*self._sending, return_exceptions=True)
 
     def _flush(self) -> None:
         if self._waiting:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any
@@ -39,6 +40,9 @@ from taskq.worker.tally import Tally
 __all__ = ["Worker"]
 
 _log = logging.getLogger("taskq.worker")
+
+HAND_IN_SECONDS = 5.0
+"""How long a worker that leaves tries to hand in its outcomes at least."""
 
 
 class Worker:
@@ -154,7 +158,7 @@ class Worker:
             self.fetcher.wake.set()
         elif message.startswith(b"job "):
             self.holdings.take([handed_over(message[4:])])
-            self.fetcher.wake.set()
+            self.fetcher.look_soon()
         elif message.startswith(b"cancel "):
             self.holdings.cancel(message[7:].decode())
 
@@ -199,8 +203,8 @@ class Worker:
         with contextlib.suppress(ConnectionError):
             await self._session.consumer.leave_idle(self.settings.queues)
         self.holdings.give_back_backlog()
-        await self._wait_for_jobs()
-        await self.holdings.settler.drain()
+        left = await self._wait_for_jobs()
+        await self.holdings.settler.close(within=max(HAND_IN_SECONDS, left))
         for service in list(others):
             service.cancel()
         await self._heart.stop()
@@ -209,8 +213,12 @@ class Worker:
         await self._executors.aclose()
         await self._broker.aclose()
 
-    async def _wait_for_jobs(self) -> None:
-        """Let jobs finish within the grace, then interrupt them and hand them back."""
+    async def _wait_for_jobs(self) -> float:
+        """Let jobs finish within the grace, then interrupt them and hand them back.
+
+        Gives the seconds of the grace that are left.
+        """
+        began = time.monotonic()
         idle = asyncio.create_task(self.holdings.until_idle())
         force = asyncio.create_task(self._force.wait())
         await asyncio.wait(
@@ -222,7 +230,9 @@ class Worker:
             await asyncio.wait({idle}, timeout=1.0)
             self.holdings.slots.abandon_all()
         idle.cancel()
+        forced = force.done()
         force.cancel()
+        return 0.0 if forced else self.settings.grace - (time.monotonic() - began)
 
     def _describe(self) -> bytes:
         return describe(

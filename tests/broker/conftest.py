@@ -30,6 +30,18 @@ async def scene(server: TestServer, namespace: str, look: redis.Redis) -> AsyncI
 
 
 @pytest.fixture
+async def alone(own_server: Callable[..., TestServer]) -> AsyncIterator[Scene]:
+    """A scene on a server of its own, which may be filled and emptied."""
+    server = own_server("--maxmemory-policy", "noeviction")
+    look = redis.Redis(unix_socket_path=str(server.socket))
+    scene = Scene(look, str(server.socket), "alone")
+    yield scene
+    look.config_set("maxmemory", 0)
+    await scene.aclose()
+    look.close()
+
+
+@pytest.fixture
 async def proxy(server: TestServer) -> AsyncIterator[Proxy]:
     """The shared server behind a line that fails on demand."""
     async with Proxy(server.socket) as proxy:

@@ -7,6 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from taskq.broker.connection import ConnectionLost
 from taskq.broker.consumer import DeclaredDead
 from taskq.broker.leases import ReapPolicy
 from tests.support.scripts import (
@@ -275,10 +276,44 @@ async def test_any_number_of_dropped_entries_can_stand_in_the_way(scene: Scene) 
         pipeline.execute()
     scene.put_queued("a")
 
+    scene.look.config_resetstat()
+
     delivered = await consumer.fetch(100, ["default"])
 
     assert [delivery.id for delivery in delivered] == ["a"]
     assert scene.lane() == Lane(held={"w1": ["a"]})
+    stats = scene.look.info("commandstats")
+    slowest = max(stats[f"cmdstat_{name}"]["usec_per_call"] for name in stats_of_scripts(stats))
+    assert slowest < 200_000, "no call keeps others waiting until all of them are gone"
+
+
+def stats_of_scripts(stats: dict[str, Any]) -> list[str]:
+    return [name for name in ("eval", "evalsha") if f"cmdstat_{name}" in stats]
+
+
+async def test_what_was_taken_before_a_lost_reply_is_not_lost_with_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a", "default/9")
+    scene.put_entry("gone")
+    with scene.look.pipeline(transaction=False) as pipeline:
+        for _ in range(3_000):
+            pipeline.xadd(scene.keys.lane("default", 5), {"i": "gone"})
+        pipeline.execute()
+    scene.put_queued("b")
+    script, calls = scene.client.script, []
+
+    async def loses_the_second_reply(*args: Any) -> Any:
+        calls.append(await script(*args))
+        if len(calls) == 2:
+            raise ConnectionLost("lost on the way back")
+        return calls[-1]
+
+    monkeypatch.setattr(scene.client, "script", loses_the_second_reply)
+
+    assert [delivery.id for delivery in await consumer.fetch(5, ["default"])] == ["a"]
+    assert scene.lane() == Lane(held={"w1": ["b"]})
 
 
 @pytest.mark.parametrize(

@@ -206,42 +206,10 @@ async def test_after_a_reconnection_messages_are_heard_again(
     waiting = Waiting(client, scene.keys, scene.offset)
     waiter = await listening(scene, waiting, "a")
     proxy.cut()
-    await eventually(lambda: proxy.accepted == 2)
+    await eventually(lambda: proxy.accepted >= 2)
     await client.command("PING")
 
     await consumer.finish([frame("S", held, b"result")])
 
     assert await asyncio.wait_for(waiter, 3) == Ending(JobState.SUCCEEDED, b"result")
     waiting.close()
-
-
-async def test_a_subscription_made_while_the_connection_is_made_is_heard(
-    client: Client, scene: Scene
-) -> None:
-    """The greeting of a new connection names the channels known when it was sent."""
-    heard: list[bytes] = []
-    channel = scene.keys.done_channel + "x"
-    connecting = asyncio.ensure_future(client.command("PING"))
-    while client.address is None:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
-
-    await asyncio.gather(connecting, client.subscribe(channel, heard.append))
-
-    assert scene.look.publish(channel, b"hello") == 1
-    await eventually(lambda: heard == [b"hello"])
-
-
-async def test_what_is_unsubscribed_is_not_heard_any_more(
-    proxy: Proxy, client: Client, scene: Scene
-) -> None:
-    heard: list[bytes] = []
-    channel = scene.keys.done_channel + "x"
-    await client.subscribe(channel, heard.append)
-    await client.unsubscribe(channel)
-
-    assert scene.look.publish(channel, b"hello") == 0
-    proxy.cut()
-    await eventually(lambda: client._connection is None or client._connection.lost)
-    await client.command("PING")
-    assert scene.look.publish(channel, b"hello") == 0

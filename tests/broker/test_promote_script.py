@@ -86,8 +86,9 @@ async def test_the_wait_is_until_the_next_of_those_left(scene: Scene) -> None:
 
 
 async def test_jobs_are_queued_in_the_order_they_were_due(scene: Scene) -> None:
+    first = scene.now() - 10_000
     for n in (3, 1, 2, 0):
-        scene.put_due(f"j{n}", scene.now() - 10_000 + n)
+        scene.put_due(f"j{n}", first + n)
 
     await promote(scene)
 

@@ -4,9 +4,12 @@
 --       8 done channel prefix  9 malformed
 -- ARGV  1 clock offset  2 worker  3 want  4 '1' lowest priority first  5 failure ttl (ms)
 --       then the queues, in the order of their turn
--- Returns nil when the worker is not registered (declared dead), else the server's time in ms and
---       then per job {id, lane, entry, attempt, envelope, failures, crashes, unknown, enqueued}.
+-- Returns nil when the worker is not registered (declared dead), else 1 when there may be more behind
+--       entries that were passed over, 0 otherwise, and then per job what `taker` gives.
 -- Called by broker/consumer.py.
+--
+-- A hundred thousand cancelled or expired jobs may stand in the way. They are passed over in pieces,
+-- so that the server answers others in between.
 local call = redis.call
 --@include clock
 --@include lane
@@ -17,7 +20,8 @@ local jobs, prefix, lanes, idle, workers, held, expiry, done, malformed = unpack
 local worker, want = ARGV[2], tonumber(ARGV[3])
 if call('HEXISTS', workers, worker) == 0 then return false end
 local now = clock(ARGV[1])
-local answer, dropped, taken = { now }, {}, 0
+local MOST = 2000
+local answer, dropped, taken, passed = { 0 }, {}, 0, 0
 
 local known = {}
 for _, lane in ipairs(call('SMEMBERS', lanes)) do known[lane] = true end
@@ -25,7 +29,7 @@ for _, lane in ipairs(call('SMEMBERS', lanes)) do known[lane] = true end
 local take = taker(jobs, expiry, done, malformed, worker, now, tonumber(ARGV[5]), dropped)
 
 local function drain(lane)
-  while taken < want do
+  while taken < want and passed < MOST do
     local asked = want - taken
     local entries = read_lane(prefix, lane, worker, asked)
     for i = 1, #entries do
@@ -33,6 +37,8 @@ local function drain(lane)
       if row then
         taken = taken + 1
         answer[taken + 1] = row
+      else
+        passed = passed + 1
       end
     end
     if #entries < asked then return end
@@ -48,6 +54,7 @@ for priority = from, to, step do
   end
 end
 
+if passed >= MOST then answer[1] = 1 end
 pass_when_full(held)
 drop_entries(prefix, dropped)
 if taken > 0 then call('HINCRBY', held, worker, taken) end

@@ -3,7 +3,8 @@
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 due  5 expiry  6 held  7 failed prefix  8 stats prefix
 --       9 done channel prefix  10 next channel  11 idle prefix  12 wake channel prefix  13 cancels
 -- ARGV  1 clock offset  2 worker  3 failed records kept per queue
---       then per attempt: kind, id, lane, entry, attempt, payload, ttl (ms), delay (ms), count
+--       then per attempt: kind, id, lane, stream id, attempt, payload, ttl (ms), and for kinds
+--       F, R, B also: delay (ms), count
 --       kind  S succeeded   payload result
 --             F failed      payload error; count = failures with this one
 --             C cancelled   payload error
@@ -23,7 +24,7 @@ local jobs, prefix, lanes, due, expiry, held, failed, stats, done, next_channel,
   unpack(KEYS)
 local now = clock(ARGV[1])
 local worker, keep = ARGV[2], tonumber(ARGV[3])
-local STRIDE, FIRST = 9, 4
+local STRIDE = { S = 7, C = 7, F = 9, R = 9, B = 9 }
 local answer, entries, accepted, counts, woken = {}, {}, {}, {}, {}
 local head
 
@@ -40,25 +41,26 @@ local function verdict(job, i)
 end
 
 -- The job is gone: nobody else would ever take its entry away.
-local function forget(lane, entry)
-  local id = entry_id(lane, entry)
+local function forget(lane, id)
   if call('XACK', prefix .. lane, 'g', id) == 1 then
     call('XDEL', prefix .. lane, id)
     call('HINCRBY', held, worker, -1)
   end
 end
 
-for i = FIRST, #ARGV, STRIDE do
+local i = 4
+while i <= #ARGV do
   local job = call('HMGET', jobs .. ARGV[i + 1], 's', 'a', 'w', 'n', 'x', 'z')
   local result = verdict(job, i)
   answer[#answer + 1] = result
   if result == 1 then
     accepted[#accepted + 1] = i
     accepted[#accepted + 1] = job
-    collect(entries, ARGV[i + 2], entry_id(ARGV[i + 2], ARGV[i + 3]))
+    collect(entries, ARGV[i + 2], ARGV[i + 3])
   elseif result == 3 then
     forget(ARGV[i + 2], ARGV[i + 3])
   end
+  i = i + STRIDE[ARGV[i]]
 end
 drop_entries(prefix, entries)
 

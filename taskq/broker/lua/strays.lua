@@ -3,7 +3,7 @@
 -- KEYS  1 jobs  2 lanes prefix  3 lanes
 -- ARGV  1 worker  2 '' lists everything it holds; else the entries to hand again
 -- Returns without entries: each entry held. With entries: as fetch, per job still running under
---       this worker {id, lane, entry, attempt, envelope, failures, crashes, unknown, enqueued}.
+--       this worker {id, lane, stream id, attempt, envelope, enqueued, failures, crashes, unknown}.
 -- Called by broker/leases.py when the reply to a fetch was lost.
 local call = redis.call
 --@include lane
@@ -23,7 +23,7 @@ for _, lane in ipairs(call('SMEMBERS', lanes)) do
       local id = entry and entry[2][1] == 'i' and entry[2][2]
       local job = id and call('HMGET', jobs .. id, 's', 'w', 'a', 'e', 'c', 'k', 'u', 't') or {}
       if job[1] == 'r' and job[2] == worker then
-        answer[#answer + 1] = { id, lane, name, tonumber(job[3]), job[4], job[5], job[6], job[7], job[8] }
+        answer[#answer + 1] = { id, lane, stream_id, job[3], job[4], job[8], job[5], job[6], job[7] }
       end
     end
   end

@@ -23,6 +23,9 @@ _KINDS: tuple[tuple[type[BaseException], RemoteKind], ...] = (
 
 _TEXT_LIMIT = 64 * 1024
 
+# A century. Where the text of a failure is needed, a delay nobody can mean must not get in its way.
+_MOST_DELAY = 3e9
+
 # The package that runs attempts: its frames say nothing about the failure.
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
@@ -142,9 +145,11 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
 
 def _delay_of(error: BaseException) -> float:
     try:
-        return float(getattr(error, "delay", 0.0))
+        delay = float(getattr(error, "delay", 0.0))
     except (TypeError, ValueError):
         return 0.0
+    # Not a number is neither.
+    return min(delay, _MOST_DELAY) if delay > 0 else 0.0
 
 
 def _plain(text: str) -> str:

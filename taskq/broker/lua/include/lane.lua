@@ -8,11 +8,6 @@ local function entry_name(lane, id)
   return lane .. ' ' .. id
 end
 
--- entry_id(lane, name) -> the stream id in such a name.
-local function entry_id(lane, name)
-  return string.sub(name, #lane + 2)
-end
-
 -- open_lane(lanes, prefix, lane): the lane is listed and its stream has its group.
 -- MKSTREAM makes it, and '0' leaves out nothing that was added before.
 local function open_lane(lanes, prefix, lane)

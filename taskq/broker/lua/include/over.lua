@@ -29,12 +29,19 @@ local function keep_failed(list, jobs, id, now, keep, ttl)
   call('PEXPIRE', list, ttl + grace(ttl))
 end
 
--- close_job(key, state, ttl, now): the job is over and its record goes after `ttl`; 0 leaves nothing.
+-- close_job(key, state, ttl, now, field, payload): the job is over and its record goes after `ttl`;
+-- 0 leaves nothing. Numbers become text once a batch: the server is slow at it.
+local texts = {}
 local function close_job(key, state, ttl, now, field, payload)
   if ttl == 0 then
     call('DEL', key)
-  else
-    call('HSET', key, 's', state, 'f', now, 'l', ttl, field, payload)
-    call('PEXPIRE', key, ttl + grace(ttl))
+    return
   end
+  local text = texts[ttl]
+  if not text then
+    text = { string.format('%.0f', ttl), string.format('%.0f', ttl + grace(ttl)), string.format('%.0f', now) }
+    texts[ttl] = text
+  end
+  call('HSET', key, 's', state, 'f', text[3], 'l', text[1], field, payload)
+  call('PEXPIRE', key, text[2])
 end

@@ -11,12 +11,13 @@ local function read_lane(prefix, lane, worker, count)
 end
 
 -- taker(...) -> take(lane, entry): mark the job behind an entry running under `worker`, and give
--- {id, lane, entry, attempt, envelope, failures, crashes, unknown, enqueued}; nil when there is
--- nothing to run behind it, and then the entry is in `dropped`.
+-- {id, lane, stream id, attempt, envelope, enqueued, and where there were any: failures, crashes,
+-- unknown}; nil when there is nothing to run behind it, and then the entry is in `dropped`.
 --
 -- A stream entry is a hint to look at a job. The job's state decides: one that is not `queued` any
 -- more (cancelled, expired, fetched through another entry) is dropped from the stream.
 local function taker(jobs, expiry, done, malformed, worker, now, ttl, dropped)
+  local began = string.format('%.0f', now)
   return function(lane, entry)
     local entry_id, id = entry[1], entry[2] and entry[2][1] == 'i' and entry[2][2]
     if not id then
@@ -27,20 +28,23 @@ local function taker(jobs, expiry, done, malformed, worker, now, ttl, dropped)
       return nil
     end
     local key = jobs .. id
-    local job = call('HMGET', key, 's', 'e', 'a', 'c', 'k', 'u', 't', 'x', 'n')
+    local job = call('HMGET', key, 's', 'e', 'a', 't', 'x', 'n', 'c', 'k', 'u')
     if job[1] ~= 'q' then
       collect(dropped, lane, entry_id)
       return nil
     end
-    if job[8] and tonumber(job[8]) <= now then
+    if job[5] and tonumber(job[5]) <= now then
       call('ZREM', expiry, id)
-      tell(job[9], done, id, 'x', '')
+      tell(job[6], done, id, 'x', '')
       close_job(key, 'x', ttl, now, 'E', '')
       collect(dropped, lane, entry_id)
       return nil
     end
-    local attempt = (job[3] or 0) + 1
-    call('HSET', key, 's', 'r', 'a', attempt, 'w', worker, 'b', now)
-    return { id, lane, entry_name(lane, entry_id), attempt, job[2], job[4], job[5], job[6], job[7] }
+    local attempt = job[3] and string.format('%.0f', job[3] + 1) or '1'
+    call('HSET', key, 's', 'r', 'a', attempt, 'w', worker, 'b', began)
+    if job[7] or job[8] or job[9] then
+      return { id, lane, entry_id, attempt, job[2], job[4], job[7], job[8], job[9] }
+    end
+    return { id, lane, entry_id, attempt, job[2], job[4] }
   end
 end

@@ -1,0 +1,123 @@
+"""What a running job may know and say about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextvars import copy_context
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from taskq import Progress, TaskqError, current_job
+from taskq.execution.context import DistantJob, enter, facts_of
+
+
+def running_job() -> DistantJob:
+    return DistantJob(
+        id="01h",
+        task_name="app.resize",
+        number=3,
+        max_attempts=4,
+        failures=1,
+        queue="images",
+        worker="host-1",
+        headers=None,
+        enqueued_ms=1_000,
+        timeout=60.0,
+    )
+
+
+def test_there_is_none_outside_of_a_job() -> None:
+    with pytest.raises(TaskqError, match="outside of a job"):
+        copy_context().run(current_job)
+
+
+def test_it_knows_its_own_facts() -> None:
+    def inside() -> None:
+        enter(running_job())
+        job = current_job()
+        assert (job.id, job.task, job.queue, job.worker) == (
+            "01h",
+            "app.resize",
+            "images",
+            "host-1",
+        )
+        assert (job.attempt, job.fence, job.max_attempts, job.failures) == (3, 3, 4, 1)
+        assert job.enqueued_at == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
+        assert job.headers == {}
+
+    copy_context().run(inside)
+
+
+def test_its_headers_are_a_copy() -> None:
+    def inside() -> None:
+        job = running_job()
+        job.headers = {"a": "b"}
+        enter(job)
+        current_job().headers["a"] = "changed"
+        assert current_job().headers == {"a": "b"}
+
+    copy_context().run(inside)
+
+
+def test_its_deadline_counts_from_its_start() -> None:
+    def inside() -> None:
+        job = running_job()
+        job.started = time.monotonic() - 20
+        enter(job)
+        deadline = current_job().deadline
+        assert deadline is not None
+        left = deadline - datetime.now(UTC)
+        assert timedelta(seconds=39) < left < timedelta(seconds=41)
+        job.timeout = None
+        assert current_job().deadline is None
+
+    copy_context().run(inside)
+
+
+def test_its_facts_travel_to_another_process_as_plain_data() -> None:
+    job = running_job()
+
+    facts = facts_of(job)
+    assert all(isinstance(value, (str, int, float, dict, type(None))) for value in facts.values())
+    again = DistantJob(**facts)
+    again.started = job.started
+    assert again == job
+
+
+async def test_progress_is_sent_once_whether_it_is_awaited_or_not() -> None:
+    sent: list[Progress] = []
+
+    def report(progress: Progress) -> asyncio.Future[None]:
+        sent.append(progress)
+        arrived = asyncio.get_running_loop().create_future()
+        arrived.set_result(None)
+        return arrived
+
+    job = running_job()
+    job.report = report
+    enter(job)
+    current_job().progress(1, 2, "half")
+    assert await current_job().progress(2) is None
+
+    assert sent == [Progress(1, 2, "half"), Progress(2, None, "")]
+
+
+async def test_progress_that_nobody_takes_is_no_error() -> None:
+    enter(running_job())
+
+    await current_job().progress(1, 2)
+
+
+async def test_progress_that_was_refused_is_told_to_who_awaits_it() -> None:
+    def report(_: Progress) -> asyncio.Future[None]:
+        refused = asyncio.get_running_loop().create_future()
+        refused.set_exception(TaskqError("lost"))
+        return refused
+
+    job = running_job()
+    job.report = report
+    enter(job)
+    with pytest.raises(TaskqError, match="lost"):
+        await current_job().progress(1, 2)
