@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import hiredis
 from taskq.broker.connection import Connection, ConnectionLost
 from taskq.broker.replies import translate
 from taskq.broker.url import Address
-from taskq.core.errors import ServerError, ServerUnavailable
+from taskq.core.errors import ServerError, ServerRefused, ServerUnavailable
 
 __all__ = ["Admit", "dial"]
 
@@ -50,6 +51,11 @@ async def dial(
         raise ServerUnavailable(f"{address}: {error}") from None
     except ServerError:
         raise
+    except ssl.SSLError as error:
+        raise ServerRefused(
+            f"{address}: TLS failed: {error.reason or error}; is it a rediss:// server, and is its "
+            "certificate signed by an authority this machine trusts (?ssl_ca_certs=/path/ca.pem)?"
+        ) from None
     except OSError as error:
         raise ServerUnavailable(
             f"cannot reach {address}: {error.strerror or error}; is the server running, and is "

@@ -14,7 +14,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
 from taskq.broker.waiting import STATES
 from taskq.core.envelope import Envelope, FailureRecord, unpack_envelope, unpack_failure
-from taskq.core.errors import DecodeError
+from taskq.core.errors import PayloadError
 from taskq.core.job import AttemptRecord, JobInfo, Progress
 from taskq.core.payload import decode_call, decode_value
 from taskq.core.state import JobState
@@ -156,5 +156,5 @@ def _lenient(decode: Callable[[bytes], T], data: bytes, otherwise: T) -> T:
     """Bytes that cannot be read must not hide the rest of a job."""
     try:
         return decode(data) if data else otherwise
-    except DecodeError:
+    except PayloadError:
         return otherwise

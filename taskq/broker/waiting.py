@@ -16,7 +16,7 @@ from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
-from taskq.core.errors import ServerRefused
+from taskq.core.errors import ServerError, ServerRefused, ServerUnavailable
 from taskq.core.ids import new_id
 from taskq.core.job import Ending
 from taskq.core.state import JobState
@@ -80,7 +80,8 @@ class Waiting:
                 del self._waits[job_id]
 
     def close(self) -> None:
-        """End the background work; waits that are left stay unanswered."""
+        """End the background work; waits that are left fail with `ServerUnavailable`."""
+        self._fail_all(ServerUnavailable("the TaskQ was closed while a result was waited for"))
         for timer in (self._recheck, self._asker):
             if timer is not None:
                 timer.cancel()
@@ -120,7 +121,7 @@ class Waiting:
         finally:
             self._asker = None
 
-    def _fail_all(self, error: ServerRefused) -> None:
+    def _fail_all(self, error: ServerError) -> None:
         self._asked.clear()
         for waits in self._waits.values():
             for future in waits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from taskq.core.errors import ConfigError
 
@@ -13,6 +13,7 @@ Duration = float | timedelta
 """A timedelta or a number of seconds."""
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -26,7 +27,9 @@ def seconds(what: str, value: Duration, *, least: float = 0.0) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"{what}={value!r} is no duration; type seconds (30) or a timedelta")
     if not least <= value < 3e9:
-        raise ConfigError(f"{what}={value!r} is out of range; type at least {least:g} seconds")
+        raise ConfigError(
+            f"{what}={value!r} is out of range; type {least:g} seconds or more, below 3e9"
+        )
     return float(value)
 
 
@@ -42,7 +45,8 @@ def instant_ms(what: str, value: datetime) -> int:
             f"{what}={value!r} has no time zone; type datetime(..., tzinfo=UTC) or "
             "datetime.now(UTC)"
         )
-    return int(value.timestamp() * 1000)
+    # Not by way of a float, which would make some of them a millisecond early.
+    return (value - _EPOCH) // timedelta(milliseconds=1)
 
 
 def parse_duration(text: str) -> float:
@@ -52,10 +56,9 @@ def parse_duration(text: str) -> float:
     5400.0
     """
     text = text.strip().lower()
-    try:
-        return float(text)
-    except ValueError:
-        parts = _PART.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    parts = _PART.findall(text if text[-1:].isalpha() else text + "s")
+    read = "".join(number + unit for number, unit in parts)
+    total = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not parts or read not in (text, text + "s") or total >= 3e9:
         raise ConfigError(f"{text!r} is no duration; type 30s, 5m, 1h30m or 250ms")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    return total

@@ -77,7 +77,7 @@ def unpack_envelope(data: bytes) -> Envelope:
     if len(data) > _LIMIT:
         raise DecodeError(f"the envelope has {len(data):,} bytes; at most {_LIMIT:,} are read")
     try:
-        parts = msgpack.unpackb(data)
+        parts = msgpack.unpackb(data, max_array_len=64, max_map_len=1024)
         version, task, payload, *rest = parts
         if type(version) is not int or type(task) is not str or type(payload) is not bytes:
             raise TypeError("fields of another type")

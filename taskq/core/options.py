@@ -25,8 +25,8 @@ class TaskOptions:
     `queue` and `priority` (0 to 9, 9 first) say where jobs wait. `retry` is a `Retry` policy or a
     number of retries. `timeout` and `soft_timeout` are durations (None: no limit). `executor` is
     `loop`, `thread` or `process` (None: `loop` for `async def`, `thread` for `def`). `result_ttl`
-    is how long a result is kept; 0 keeps none. `expires` is how long after its enqueueing a job
-    may still start (None: for ever).
+    is how long a result is kept; 0 keeps none. `expires` is how long after the enqueueing an attempt
+    may still start, be it the first or a retry (None: for ever).
     """
 
     queue: str = "default"
@@ -80,6 +80,11 @@ def task_options(*, is_async: bool, given: dict[str, Any]) -> TaskOptions:
     for name in given:
         if name not in known:
             raise UnknownOption(f"tasks have no option {name!r}{nearest(name, ['name', *known])}")
+    if isinstance(given.get("expires"), datetime):
+        raise ConfigError(
+            "expires= of a task is a duration, from the enqueueing of each job; an instant belongs "
+            "to single jobs: .options(expires=...)"
+        )
     values = {
         name: _CHECKS[name](name, value) for name, value in given.items() if value is not None
     }

@@ -30,8 +30,8 @@ class Attempt:
     """An attempt's inputs, and the one way to interrupt it.
 
     `number` is the fence: it grows with each run of the job. `failures` counts the attempts that
-    failed before. The first interruption decides how the attempt is judged; later ones only knock
-    again.
+    failed before. The first interruption decides how the attempt is judged; later ones change
+    nothing.
     """
 
     __slots__ = (
@@ -97,10 +97,11 @@ class Attempt:
         self._runner = asyncio.current_task()
 
     def interrupt(self, why: Interruption) -> None:
-        """Interrupt the run at its next await."""
-        if self.interruption is None:
-            self.interruption = why
-            if self.on_interrupt is not None:
-                self.on_interrupt()
+        """Interrupt the run at its next await, once: what cleans up after it is left alone."""
+        if self.interruption is not None:
+            return
+        self.interruption = why
+        if self.on_interrupt is not None:
+            self.on_interrupt()
         if self._runner is not None:
             self._runner.cancel()

@@ -123,7 +123,7 @@ class Job(Generic[R]):
             raise JobCancelled(f"job {self.id} was cancelled", job_id=self.id)
         if ending.state is JobState.EXPIRED:
             raise JobExpired(
-                f"job {self.id} expired before a worker started it; give it a longer expires=, or "
+                f"job {self.id} expired before an attempt could start; give it a longer expires=, or "
                 "run more workers",
                 job_id=self.id,
             )

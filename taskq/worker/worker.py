@@ -159,6 +159,9 @@ class Worker:
         elif message.startswith(b"job "):
             self.holdings.take([handed_over(message[4:])])
             self.fetcher.look_soon()
+            if self.holdings.room(0) <= 0:
+                # Idle for other queues still, as the server sees it, and full.
+                self._spawn(self._session.consumer.leave_idle(self.settings.queues))
         elif message.startswith(b"cancel "):
             self.holdings.cancel(message[7:].decode())
 

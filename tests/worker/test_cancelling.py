@@ -13,7 +13,7 @@ import redis
 from taskq import JobCancelled, JobNotFound, JobState, Retry, TaskQ, current_job
 from taskq.broker.broker import Broker
 from taskq.broker.keys import Keys
-from taskq.worker import slots
+from taskq.worker import heart, slots
 from tests.support.waiting import eventually
 from tests.worker import sample_tasks
 
@@ -105,6 +105,32 @@ async def test_a_running_coroutine_is_interrupted_where_it_waits(q: TaskQ) -> No
     assert info.cancel_requested
 
 
+async def test_cleaning_up_is_not_interrupted_again(
+    q: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given beats that repeat the wish all the while
+    monkeypatch.setattr(heart, "BEAT_SECONDS", 0.02)
+    started, cleaned = asyncio.Event(), asyncio.Event()
+
+    @q.task(name="careful")
+    async def careful() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.2)
+            cleaned.set()
+
+    job = await careful.enqueue()
+    async with q.worker():
+        await started.wait()
+        await asyncio.gather(*(job.cancel() for _ in range(3)))
+        with pytest.raises(JobCancelled):
+            await job.result(timeout=5)
+
+    assert cleaned.is_set()
+
+
 async def test_a_cancel_comes_from_any_program(q: TaskQ, other: TaskQ) -> None:
     started = asyncio.Event()
 
@@ -143,6 +169,26 @@ async def test_a_cancelled_job_is_not_retried(q: TaskQ) -> None:
             await job.result(timeout=5)
 
     assert runs == [1]
+
+
+async def test_what_a_task_makes_of_its_cancellation_is_no_failure(q: TaskQ) -> None:
+    started = asyncio.Event()
+
+    @q.task(name="query")
+    async def query() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            # As the client of a database does
+            raise OSError("query cancelled by the user") from None
+
+    job = await query.enqueue()
+    async with q.worker():
+        await started.wait()
+        await job.cancel()
+        with pytest.raises(JobCancelled):
+            await job.result(timeout=5)
 
 
 async def test_the_slot_of_a_cancelled_job_is_free_for_the_next(q: TaskQ) -> None:

@@ -95,9 +95,9 @@ def test_one_function_can_be_two_tasks_of_two_names() -> None:
 def test_a_decorated_function_is_a_task_like_any_other() -> None:
     q = TaskQ("redis://localhost")
 
-    def logged(function):  # type: ignore[no-untyped-def]
+    def logged(function):
         @functools.wraps(function)
-        async def wrapper(*args, **kwargs):  # type: ignore[no-untyped-def]
+        async def wrapper(*args, **kwargs):
             return await function(*args, **kwargs)
 
         return wrapper

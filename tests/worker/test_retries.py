@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import redis
@@ -306,7 +307,7 @@ async def test_failures_and_successes_are_counted(
     await q.enqueue_many([flaky.s(True), flaky.s(True), flaky.s(False)])
     await q.run_until_empty()
 
-    counts: dict[bytes, int] = {}
+    counts: dict[Any, int] = {}
     for key in look.scan_iter(match=f"{Keys(namespace).stats}*"):
         for name, count in look.hgetall(key).items():
             counts[name] = counts.get(name, 0) + int(count)
@@ -336,3 +337,47 @@ async def test_of_failed_jobs_only_so_many_are_kept(
     kept = [bool(look.exists(Keys(namespace).job(job.id))) for job in jobs]
     assert kept == [False, False, True, True, True]
     await few.aclose()
+
+
+@pytest.mark.parametrize(
+    ("delay", "pause"),
+    [(0, None), (-5, None), (float("nan"), None), (float("inf"), 3_000_000_000)],
+    ids=["zero", "negative", "not a number", "infinite"],
+)
+async def test_a_delay_nobody_can_mean_does_not_hurt_the_worker(
+    q: TaskQ, delay: float, pause: float | None
+) -> None:
+    @q.task(name="poll")
+    async def poll() -> str:
+        if current_job().attempt == 1:
+            raise RetryLater(delay)
+        return "ready"
+
+    job = await poll.enqueue()
+    await q.run_until_empty()
+
+    if pause is None:
+        assert await job.result(timeout=5) == "ready"
+        return
+    info = await job.info()
+    assert info.due_at is not None
+    assert info.enqueued_at is not None
+    assert (info.due_at - info.enqueued_at).total_seconds() >= pause
+    await job.cancel()
+
+
+async def test_a_request_for_another_attempt_may_be_of_ones_own_kind(q: TaskQ) -> None:
+    class NotReady(RetryLater):
+        def __init__(self) -> None:
+            Exception.__init__(self, "not ready")
+
+    @q.task(name="poll")
+    async def poll() -> str:
+        if current_job().attempt == 1:
+            raise NotReady
+        return "ready"
+
+    job = await poll.enqueue()
+    await q.run_until_empty()
+
+    assert await job.result(timeout=5) == "ready"

@@ -187,7 +187,7 @@ async def test_context_variables_of_a_job_reach_no_other(q: TaskQ, executor: str
         return change()
 
     function = change if executor == "thread" else change_in_loop
-    task = q.task(name="change")(function)  # type: ignore[arg-type]
+    task = q.task(name="change")(function)
 
     flavour.set("of the caller")
     jobs = await q.enqueue_many([task.s() for _ in range(3)])

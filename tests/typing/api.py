@@ -1,0 +1,181 @@
+"""What a type checker knows of taskq. Read by pyright and never run.
+
+`assert_type` says what a call gives. A call that must not pass is marked to be ignored: when it
+does pass one day, the mark itself is reported as unnecessary.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from taskq import (
+    Job,
+    JobContext,
+    JobInfo,
+    JobState,
+    Retry,
+    Signature,
+    TaskQ,
+    current_job,
+)
+from taskq.core.job import Progress
+from taskq.execution.task import AsyncTask, ConfiguredTask, SyncTask
+
+q = TaskQ()
+
+
+@q.task
+async def resize(path: str, width: int = 800) -> str:
+    return f"{path}-{width}"
+
+
+@q.task
+def count(*words: str, unique: bool = False) -> int:
+    return len(set(words) if unique else words)
+
+
+@q.task(queue="images", priority=9, retry=Retry(max_attempts=4), timeout=timedelta(minutes=1))
+async def configured(numbers: list[int]) -> dict[str, int]:
+    return {"sum": sum(numbers)}
+
+
+@q.task(executor="process", soft_timeout=30, timeout=60, result_ttl=0, retry=3, name="app.compute")
+def compute(seed: int) -> bytes:
+    return bytes(seed)
+
+
+@q.task()
+async def nothing() -> None: ...
+
+
+async def tasks_keep_the_signature_of_their_function() -> None:
+    assert_type(await resize("a.png"), str)
+    assert_type(await resize("a.png", width=400), str)
+    assert_type(count("a", "b", unique=True), int)
+    assert_type(await configured([1]), dict[str, int])
+    assert_type(compute(7), bytes)
+    assert_type(await nothing(), None)
+
+    await resize()  # pyright: ignore[reportCallIssue]
+    await resize(7)  # pyright: ignore[reportArgumentType]
+    count(7)  # pyright: ignore[reportArgumentType]
+    compute(seed="7")  # pyright: ignore[reportArgumentType]
+
+
+async def tasks_know_how_they_were_written() -> None:
+    as_async: AsyncTask[[], None] = nothing
+    as_sync: SyncTask[[int], bytes] = compute
+    other: AsyncTask[[int], bytes] = compute  # pyright: ignore[reportAssignmentType]
+    print(as_async, as_sync, other, resize.name, resize.function)
+
+
+async def enqueue_takes_the_same_arguments_and_gives_a_job_of_the_result() -> None:
+    assert_type(await resize.enqueue("a.png"), Job[str])
+    assert_type(await resize.enqueue("a.png", width=400), Job[str])
+    assert_type(await count.enqueue("a", "b", unique=True), Job[int])
+    assert_type(await configured.enqueue([1, 2]), Job[dict[str, int]])
+    assert_type(await compute.enqueue(7), Job[bytes])
+    assert_type(await nothing.enqueue(), Job[None])
+
+    await resize.enqueue()  # pyright: ignore[reportCallIssue]
+    await resize.enqueue("a.png", 400, 1)  # pyright: ignore[reportCallIssue]
+    await resize.enqueue(path="a.png", wdth=400)  # pyright: ignore[reportCallIssue]
+    await resize.enqueue("a.png", width="wide")  # pyright: ignore[reportArgumentType]
+    await count.enqueue("a", 7)  # pyright: ignore[reportArgumentType]
+    await configured.enqueue(["a"])  # pyright: ignore[reportArgumentType]
+    await nothing.enqueue(1)  # pyright: ignore[reportCallIssue]
+
+
+async def options_keep_the_signature() -> None:
+    later = resize.options(delay=30, priority=9, queue="images", id="img:a", expires=3600)
+    assert_type(await later.enqueue("a.png"), Job[str])
+    assert_type(await later.options(timeout=timedelta(minutes=1)).enqueue("a.png"), Job[str])
+    dated = count.options(eta=datetime.now(UTC), expires=datetime.now(UTC), headers={"a": "b"})
+    assert_type(await dated.enqueue("a"), Job[int])
+    assert_type(await compute.options(retry=Retry(), result_ttl=0.5).enqueue(7), Job[bytes])
+
+    await later.enqueue(7)  # pyright: ignore[reportArgumentType]
+    await later.enqueue()  # pyright: ignore[reportCallIssue]
+    resize.options(prioritty=9)  # pyright: ignore[reportCallIssue]
+    resize.options(priority="high")  # pyright: ignore[reportArgumentType]
+    resize.options(eta="tomorrow")  # pyright: ignore[reportArgumentType]
+    resize.options(headers={"n": 1})  # pyright: ignore[reportArgumentType]
+    resize.options(executor="thread")  # pyright: ignore[reportCallIssue]
+
+
+def options_of_tasks_are_known() -> None:
+    q.task(retries=3)  # pyright: ignore[reportCallIssue]
+    q.task(executor="gpu")  # pyright: ignore[reportArgumentType]
+    q.task(timeout="1 minute")  # pyright: ignore[reportArgumentType]
+    q.task(delay=5)  # pyright: ignore[reportCallIssue]
+
+
+async def signatures_remember_the_result() -> None:
+    assert_type(resize.s("a.png"), Signature[str])
+    assert_type(resize.options(priority=1).s("a.png", width=400), Signature[str])
+    assert_type(resize.s("a.png").options(delay=5), Signature[str])
+    assert_type(await count.s("a").enqueue(), Job[int])
+
+    jobs = await q.enqueue_many([resize.s(path) for path in ("a.png", "b.png")])
+    assert_type(jobs, list[Job[str]])
+    assert_type(await q.enqueue_many(count.s(word) for word in "ab"), list[Job[int]])
+
+    await q.enqueue_many([resize])  # pyright: ignore[reportArgumentType]
+
+
+async def handles_give_what_the_function_returns() -> None:
+    job = await resize.enqueue("a.png")
+    assert_type(await job.result(), str)
+    assert_type(await job.result(timeout=timedelta(seconds=5)), str)
+    assert_type(await job.status(), JobState)
+    assert_type(await job.info(), JobInfo)
+    assert_type(await job.cancel(), bool)
+    assert_type(job.id, str)
+    assert_type(job.created, bool | None)
+    assert_type((await job.info()).progress, Progress | None)
+
+    number: int = await job.result()  # pyright: ignore[reportAssignmentType]
+    await job.result(timeout="5 s")  # pyright: ignore[reportArgumentType]
+    print(number)
+
+
+async def what_is_known_by_name_only_is_anything() -> None:
+    assert_type(q.job("01h"), Job[Any])
+    assert_type(await q.send("app.tasks.resize", "a.png", width=400), Job[Any])
+    assert_type(q.remote("app.tasks.resize"), ConfiguredTask[..., Any])
+    assert_type(await q.remote("app.resize").options(queue="images").enqueue("a", 1), Job[Any])
+
+    q.job(7)  # pyright: ignore[reportArgumentType]
+
+
+def the_door_from_synchronous_code_gives_the_value() -> None:
+    assert_type(q.run(resize.enqueue("a.png")), Job[str])
+    assert_type(q.run(q.run(resize.enqueue("a.png")).result(timeout=5)), str)
+    assert_type(q.run(q.run_until_empty()), int)
+
+    q.run(resize)  # pyright: ignore[reportArgumentType]
+
+
+async def a_taskq_is_opened_and_closed() -> None:
+    async with q as opened:
+        assert_type(opened, TaskQ)
+    async with q.worker(queues=["default"], concurrency=100) as worker:
+        assert_type(worker.name, str)
+    async with q.lifespan(None):
+        assert_type(await q.run_until_empty(["default"]), int)
+
+    TaskQ(7)  # pyright: ignore[reportArgumentType]
+    TaskQ("redis://localhost", namspace="shop")  # pyright: ignore[reportCallIssue]
+
+
+async def the_running_job_is_known() -> None:
+    job = current_job()
+    assert_type(job, JobContext)
+    assert_type(job.attempt, int)
+    assert_type(job.headers, dict[str, str])
+    assert_type(job.deadline, datetime | None)
+    await job.progress(3, 10, "cutting")
+    job.progress(0.5)
+
+    job.progress("half")  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,510 @@
+"""Who holds a job: workers that die, that only seem dead, and that come back too late."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+
+import pytest
+import redis
+
+from taskq import AttemptLost, Job, JobFailed, JobState, Retry, RetryLater, TaskQ, current_job
+from taskq.broker.broker import Broker
+from taskq.broker.keys import Keys
+from taskq.worker import heart, reaper
+from taskq.worker.observer import Observer
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def quick_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beats every 50 ms; a worker is dead after half a second instead of six."""
+    monkeypatch.setattr(heart, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(reaper, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(reaper, "Observer", functools.partial(Observer, dead_after=0.5))
+
+
+async def fetch_and_die(q: TaskQ, name: str, want: int = 100) -> int:
+    """What is left of a worker that took jobs and was killed; how many it took."""
+    broker = Broker(q.settings)
+    await broker.leases.beat(name, b"", register=True)
+    taken = len(await broker.consumer(name).fetch(want, ["default"]))
+    await broker.aclose()
+    return taken
+
+
+async def reap(q: TaskQ, name: str) -> None:
+    """What a living worker does once it has seen that `name` is dead."""
+    broker = Broker(q.settings)
+    await broker.leases.reap(name, broker.reap_policy)
+    await broker.aclose()
+
+
+async def beats_of(q: TaskQ, name: str) -> int:
+    """How often the worker has beaten, its registration included; 0 for one that is not alive."""
+    broker = Broker(q.settings)
+    counters = await broker.leases.counters()
+    await broker.aclose()
+    return int(counters.get(name, 0))
+
+
+async def is_dead(q: TaskQ, name: str) -> bool:
+    return await beats_of(q, name) == 0
+
+
+async def has_beaten(q: TaskQ, name: str) -> bool:
+    return await beats_of(q, name) >= 2
+
+
+@pytest.fixture
+def slow_to_hear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its first beat a worker is not told for a minute that it was declared dead."""
+    monkeypatch.setattr(heart, "BEAT_SECONDS", 60.0)
+
+
+# ------------------------------------------------------------------------------ dead workers
+
+
+@pytest.mark.usefixtures("quick_judgement")
+async def test_jobs_of_a_dead_worker_run_elsewhere(
+    q: TaskQ, look: redis.Redis, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    @q.task(name="one")
+    async def one() -> int:
+        return current_job().attempt
+
+    jobs = await q.enqueue_many([one.s() for _ in range(3)])
+    assert await fetch_and_die(q, "dead") == 3
+
+    async with q.worker() as worker:
+        assert [await job.result(timeout=10) for job in jobs] == [2, 2, 2]
+
+    # Then the lost attempts are remembered, and count as crashes but not as failures
+    info = await jobs[0].info()
+    assert [(record.number, record.worker, record.outcome) for record in info.attempts] == [
+        (1, "dead", "lost"),
+        (2, worker.name, "succeeded"),
+    ]
+    assert (info.crashes, info.failures) == (1, 0)
+    assert worker.tally.reaped == 3
+    assert "worker dead is dead: 3 of its jobs go to others" in caplog.text
+    assert not look.hexists(Keys(namespace).held, "dead")
+
+
+@pytest.mark.usefixtures("quick_judgement")
+async def test_many_observers_reap_a_worker_once(q: TaskQ) -> None:
+    runs: list[int] = []
+
+    @q.task(name="one")
+    async def one(number: int) -> None:
+        runs.append(number)
+
+    await q.enqueue_many([one.s(number) for number in range(50)])
+    await fetch_and_die(q, "dead")
+
+    async with q.worker() as first, q.worker() as second, q.worker() as third:
+        await eventually(lambda: len(runs) == 50)
+        reaped = first.tally.reaped + second.tally.reaped + third.tally.reaped
+
+    assert sorted(runs) == list(range(50))
+    assert reaped == 50
+
+
+@pytest.mark.usefixtures("quick_judgement")
+async def test_a_worker_that_dies_in_the_middle_of_a_reaping_leaves_it_to_others(
+    q: TaskQ, look: redis.Redis, namespace: str
+) -> None:
+    @q.task(name="one")
+    async def one() -> int:
+        return 1
+
+    job = await one.enqueue()
+    await fetch_and_die(q, "dead")
+    # Given that somebody took it off the list of the living, and got no further
+    look.hdel(Keys(namespace).workers, "dead")
+    look.sadd(Keys(namespace).dead, "dead")
+
+    async with q.worker():
+        assert await job.result(timeout=10) == 1
+
+    assert not look.exists(Keys(namespace).dead)
+
+
+@pytest.mark.usefixtures("quick_judgement")
+async def test_a_long_job_stays_with_its_worker_as_long_as_that_lives(q: TaskQ) -> None:
+    go = asyncio.Event()
+
+    @q.task(name="long")
+    async def long() -> str:
+        await go.wait()
+        return f"{current_job().worker} {current_job().attempt}"
+
+    job = await long.enqueue()
+    async with q.worker() as holder:
+        await eventually(lambda: holder.holdings.running == 1)
+        async with q.worker() as observer:
+            # Given another worker that has had time to see a dead one reaped
+            await fetch_and_die(q, "dead", want=1)
+            await eventually(lambda: is_dead(q, "dead"))
+            assert observer.tally.reaped == holder.tally.reaped == 0
+            go.set()
+            assert await job.result(timeout=5) == f"{holder.name} 1"
+
+
+@pytest.mark.usefixtures("quick_judgement")
+async def test_a_job_that_blocks_the_loop_keeps_its_lease_and_is_named_in_the_log(
+    q: TaskQ, look: redis.Redis, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    beats: list[int] = []
+
+    def count() -> None:
+        beats.append(sum(int(beat) for beat in look.hvals(Keys(namespace).workers)))
+
+    @q.task(name="blocking")
+    async def blocking() -> int:
+        count()
+        # Three times as long as a silent worker is waited for
+        time.sleep(1.6)  # noqa: ASYNC251
+        count()
+        return current_job().attempt
+
+    job = await blocking.enqueue()
+    async with q.worker():
+        assert await job.result(timeout=20) == 1
+
+    # Then its worker beat all the while, from its own thread
+    assert beats[1] - beats[0] > 10
+    [warning] = [record for record in caplog.records if "blocked the event loop" in record.message]
+    assert warning.levelno == logging.WARNING
+    line = blocking.function.__code__.co_firstlineno + 4
+    assert f"task blocking (job {job.id}) has blocked the event loop for 1." in warning.message
+    assert f"{__file__}:{line};" in warning.message
+    assert "Make it a plain def" in warning.message
+
+
+# ---------------------------------------------------------------------------------- the fence
+
+
+async def test_a_worker_declared_dead_stops_its_jobs_and_goes_on_under_a_new_name(
+    q: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(heart, "BEAT_SECONDS", 0.05)
+    started, interrupted = asyncio.Event(), asyncio.Event()
+
+    @q.task(name="wait")
+    async def wait() -> str:
+        if current_job().attempt > 1:
+            return current_job().worker
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            interrupted.set()
+        return ""
+
+    job = await wait.enqueue()
+    async with q.worker(concurrency=1) as worker:
+        await started.wait()
+        old = worker.name
+        await reap(q, old)
+
+        # Then its job is interrupted, and runs again: here, under the worker's new name
+        await asyncio.wait_for(interrupted.wait(), 5)
+        assert await job.result(timeout=5) == worker.name
+        assert worker.name != old
+        assert worker.tally.lost == 1
+
+    assert "this worker was declared dead" in caplog.text
+    assert f"going on as {worker.name}" in caplog.text
+    info = await job.info()
+    assert [(record.outcome, record.worker) for record in info.attempts] == [
+        ("lost", old),
+        ("succeeded", worker.name),
+    ]
+
+
+async def test_a_late_outcome_is_refused(q: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+    started, go = asyncio.Event(), asyncio.Event()
+
+    @q.task(name="wait", retry=Retry(max_attempts=5, backoff=0))
+    async def wait() -> str:
+        if current_job().attempt > 1:
+            return "second"
+        started.set()
+        await go.wait()
+        return "first"
+
+    job = await wait.enqueue()
+    async with q.worker(concurrency=1) as late:
+        await started.wait()
+        # Given that its job was given away, and that another worker has run it
+        await reap(q, late.name)
+        async with q.worker() as other:
+            assert await job.result(timeout=5) == "second"
+        go.set()
+        await eventually(lambda: late.tally.fenced + late.tally.lost)
+
+    # Then what the first one made of it changes nothing
+    info = await job.info()
+    assert (info.state, info.result) == (JobState.SUCCEEDED, "second")
+    assert [(record.number, record.outcome) for record in info.attempts] == [
+        (1, "lost"),
+        (2, "succeeded"),
+    ]
+    assert info.worker == other.name
+
+
+@pytest.mark.parametrize(
+    ("raised", "attempts"),
+    [(None, 1), (OSError("late"), 1), (OSError("late"), 2), (RetryLater(0), 1)],
+    ids=["success", "failure", "retry", "retry later"],
+)
+@pytest.mark.usefixtures("slow_to_hear")
+async def test_no_kind_of_late_outcome_passes_the_fence(
+    q: TaskQ, raised: Exception | None, attempts: int
+) -> None:
+    started, go = asyncio.Event(), asyncio.Event()
+
+    @q.task(name="wait", retry=Retry(max_attempts=attempts, backoff=0))
+    async def wait() -> str:
+        started.set()
+        await go.wait()
+        if raised is not None:
+            raise raised
+        return "late"
+
+    job = await wait.enqueue()
+    async with q.worker(concurrency=1) as late:
+        await started.wait()
+        await eventually(lambda: has_beaten(q, late.name))
+        await reap(q, late.name)
+        # Given that its job is held by another one now
+        assert await fetch_and_die(q, "new-holder") == 1
+        go.set()
+        await eventually(lambda: late.tally.fenced == 1)
+
+        info = await job.info()
+        assert (info.state, info.worker, info.attempt) == (JobState.RUNNING, "new-holder", 2)
+        assert (info.result, info.failures) == (None, 0)
+
+    await job.cancel()
+    await reap(q, "new-holder")
+    assert await q.run_until_empty() == 0
+
+
+@pytest.mark.usefixtures("slow_to_hear")
+async def test_progress_of_an_attempt_that_lost_its_job_is_refused(q: TaskQ) -> None:
+    started, go = asyncio.Event(), asyncio.Event()
+    refused: list[str] = []
+
+    @q.task(name="wait")
+    async def wait() -> None:
+        if current_job().attempt > 1:
+            return
+        started.set()
+        await go.wait()
+        try:
+            await current_job().progress(1, 2)
+        except AttemptLost as error:
+            refused.append(str(error))
+
+    job = await wait.enqueue()
+    async with q.worker(concurrency=1) as worker:
+        await started.wait()
+        await eventually(lambda: has_beaten(q, worker.name))
+        await reap(q, worker.name)
+        go.set()
+        await eventually(lambda: refused)
+
+    assert f"attempt 1 of job {job.id} no longer holds it" in refused[0]
+    assert (await job.info()).progress is None
+    await q.run_until_empty()
+
+
+async def test_the_fence_a_job_sees_grows_with_each_run(q: TaskQ) -> None:
+    fences: list[int] = []
+
+    @q.task(name="fenced", retry=Retry(max_attempts=3, backoff=0))
+    async def fenced() -> None:
+        fences.append(current_job().fence)
+        raise OSError("again")
+
+    await fenced.enqueue()
+    # Given that the first run was lost with its worker
+    await fetch_and_die(q, "dead")
+    await reap(q, "dead")
+    await q.run_until_empty()
+
+    assert fences == [2, 3, 4]
+
+
+# -------------------------------------------------------------------------- stranded deliveries
+
+
+async def test_jobs_stranded_by_a_lost_reply_are_found_and_run(
+    q: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(heart, "BEAT_SECONDS", 0.05)
+
+    @q.task(name="one")
+    async def one() -> int:
+        return current_job().attempt
+
+    @q.task(name="ready")
+    async def ready() -> None: ...
+
+    async with q.worker(concurrency=2) as worker:
+        await (await ready.enqueue()).result(timeout=5)
+        # Given jobs handed to this worker in a reply that never arrived
+        broker = Broker(q.settings)
+        consumer = broker.consumer(worker.name)
+        jobs: list[Job[int]] = []
+        while len(jobs) < 3:
+            new = await q.enqueue_many([one.s(), one.s(), one.s()])
+            taken = {delivery.id for delivery in await consumer.fetch(10, ["default"])}
+            jobs += [job for job in new if job.id in taken]
+        await broker.aclose()
+
+        assert {await job.result(timeout=5) for job in jobs} == {1}
+        assert worker.tally.adopted == len(jobs)
+
+    assert "were stranded by a lost reply; they run now" in caplog.text
+
+
+async def test_what_is_on_its_way_is_not_taken_for_stranded(
+    q: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heart, "BEAT_SECONDS", 0.01)
+    runs: list[int] = []
+
+    @q.task(name="note")
+    async def note(number: int) -> None:
+        runs.append(number)
+
+    await q.enqueue_many([note.s(number) for number in range(3000)])
+    async with q.worker(concurrency=20) as worker:
+        await eventually(lambda: len(runs) >= 3000)
+        await eventually(lambda: worker.holdings.known == 0)
+
+    assert sorted(runs) == list(range(3000))
+    assert worker.tally.adopted == 0
+
+
+# -------------------------------------------------------------------------------------- poison
+
+
+async def test_a_job_that_kills_its_worker_three_times_is_not_tried_again(q: TaskQ) -> None:
+    runs: list[str] = []
+
+    @q.task(name="poison", retry=Retry(max_attempts=9, backoff=0))
+    async def poison() -> None:
+        runs.append("poison")
+
+    @q.task(name="innocent")
+    async def innocent() -> int:
+        return current_job().attempt
+
+    job = await poison.enqueue()
+    bystander = await innocent.enqueue()
+    for number in range(2):
+        assert await fetch_and_die(q, f"dead{number}") == 2
+        await reap(q, f"dead{number}")
+    # Given that the third worker got the poison alone
+    assert await fetch_and_die(q, "dead2", want=1) == 1
+    await reap(q, "dead2")
+
+    with pytest.raises(JobFailed, match="3 workers died while they ran this job") as caught:
+        await job.result(timeout=5)
+    assert caught.value.error_type == "Poison"
+    info = await job.info()
+    assert (info.state, info.crashes) == (JobState.FAILED, 3)
+    assert [record.outcome for record in info.attempts] == ["lost", "lost", "lost"]
+
+    # Then the others are none the worse for it
+    await q.run_until_empty()
+    assert await bystander.result(timeout=5) == 3
+    assert runs == []
+
+
+async def test_jobs_under_suspicion_run_alone(q: TaskQ) -> None:
+    at_once = 0
+    seen: list[tuple[str, int]] = []
+
+    async def note(name: str) -> None:
+        nonlocal at_once
+        at_once += 1
+        seen.append((name, at_once))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        at_once -= 1
+
+    suspect = q.task(name="suspect")(note)
+    jobs = await q.enqueue_many([suspect.s("suspect") for _ in range(3)])
+    for number in range(2):
+        await fetch_and_die(q, f"dead{number}")
+        await reap(q, f"dead{number}")
+    await q.enqueue_many([suspect.s("other") for _ in range(10)])
+
+    await q.run_until_empty(concurrency=10)
+
+    assert [count for name, count in seen if name == "suspect"] == [1, 1, 1]
+    assert max(count for name, count in seen if name == "other") > 1
+    assert {await job.status() for job in jobs} == {JobState.SUCCEEDED}
+
+
+async def test_while_a_suspect_runs_its_worker_holds_no_other_job(q: TaskQ) -> None:
+    started, go = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    @q.task(name="suspect")
+    async def suspect() -> None:
+        started.release()
+        await go.acquire()
+
+    jobs = await q.enqueue_many([suspect.s() for _ in range(4)])
+    for number in range(2):
+        await fetch_and_die(q, f"dead{number}")
+        await reap(q, f"dead{number}")
+
+    async with q.worker(concurrency=10):
+        for left in (3, 2, 1, 0):
+            await started.acquire()
+            # Given that it dies now: those behind it would not be counted as crashed with it
+            states = [await job.status() for job in jobs]
+            assert states.count(JobState.RUNNING) == 1
+            assert states.count(JobState.QUEUED) == left
+            go.release()
+
+    assert {(await job.info()).crashes for job in jobs} == {2}
+
+
+async def test_a_suspect_that_was_cancelled_never_runs(q: TaskQ) -> None:
+    started, go = asyncio.Event(), asyncio.Event()
+    ran: list[int] = []
+
+    @q.task(name="suspect")
+    async def suspect() -> None:
+        ran.append(1)
+
+    @q.task(name="wait")
+    async def wait() -> None:
+        started.set()
+        await go.wait()
+
+    job = await suspect.enqueue()
+    for number in range(2):
+        await fetch_and_die(q, f"dead{number}")
+        await reap(q, f"dead{number}")
+    await wait.enqueue()
+    async with q.worker():
+        await started.wait()
+        assert await job.cancel() is True
+        go.set()
+        await eventually(lambda: _is(job, JobState.CANCELLED))
+
+    assert ran == []
+
+
+async def _is(job: Job[None], state: JobState) -> bool:
+    return await job.status() is state
