@@ -1,4 +1,4 @@
-"""Fixtures every test shares: a real server, a namespace of its own, and checks for what it leaves."""
+"""Fixtures every test shares: a real server, a namespace of its own, and checks of what is left."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def seconds(what: str, value: Duration, *, least: float = 0.0) -> float:
         raise ConfigError(f"{what}={value!r} is no duration; type seconds (30) or a timedelta")
     if not least <= value < 3e9:
         raise ConfigError(
-            f"{what}={value!r} is out of range; type {least:g} seconds or more, below 3e9"
+            f"{what}={value!r} is out of range; type at least {least:g} seconds, below 3e9"
         )
     return float(value)
 

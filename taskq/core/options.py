@@ -25,8 +25,8 @@ class TaskOptions:
     `queue` and `priority` (0 to 9, 9 first) say where jobs wait. `retry` is a `Retry` policy or a
     number of retries. `timeout` and `soft_timeout` are durations (None: no limit). `executor` is
     `loop`, `thread` or `process` (None: `loop` for `async def`, `thread` for `def`). `result_ttl`
-    is how long a result is kept; 0 keeps none. `expires` is how long after the enqueueing an attempt
-    may still start, be it the first or a retry (None: for ever).
+    is how long a result is kept; 0 keeps none. `expires` is how long after the enqueueing an
+    attempt may still start, be it the first or a retry (None: for ever).
     """
 
     queue: str = "default"

@@ -123,8 +123,8 @@ class Job(Generic[R]):
             raise JobCancelled(f"job {self.id} was cancelled", job_id=self.id)
         if ending.state is JobState.EXPIRED:
             raise JobExpired(
-                f"job {self.id} expired before an attempt could start; give it a longer expires=, or "
-                "run more workers",
+                f"job {self.id} expired before an attempt could start; give it a longer expires=, "
+                "or run more workers",
                 job_id=self.id,
             )
         raise self._missing(ending)

@@ -29,9 +29,11 @@ local function keep_failed(list, jobs, id, now, keep, ttl)
   call('PEXPIRE', list, ttl + grace(ttl))
 end
 
+-- Numbers as text, by ttl: see close_job.
+local texts = {}
+
 -- close_job(key, state, ttl, now, field, payload): the job is over and its record goes after `ttl`;
 -- 0 leaves nothing. Numbers become text once a batch: the server is slow at it.
-local texts = {}
 local function close_job(key, state, ttl, now, field, payload)
   if ttl == 0 then
     call('DEL', key)
