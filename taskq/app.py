@@ -91,7 +91,7 @@ class TaskQ:
             keep_failed=keep_failed,
         )
         self.desk = BrokerPool(self.settings)
-        self._portal = Portal()
+        self._portal = Portal(self.desk.aclose)
 
     @overload
     def task(  # pyright: ignore[reportOverlappingOverload] - an async def is a function too

@@ -34,6 +34,7 @@ STATES = {
     b"x": JobState.EXPIRED,
 }
 _RECHECK_SECONDS = 5.0
+_AGAIN_SECONDS = 0.5
 _BATCH = 500
 
 
@@ -91,10 +92,15 @@ class Waiting:
         if self._asker is None and self._asked:
             self._asker = self._loop.create_task(self._ask_in_batches())
         if self._recheck is None:
-            self._recheck = self._loop.call_later(_RECHECK_SECONDS, self._check_again)
+            self._check_within(_RECHECK_SECONDS)
 
     def _ask_all(self) -> None:
         self._ask(list(self._waits))
+
+    def _check_within(self, seconds: float) -> None:
+        if self._recheck is not None:
+            self._recheck.cancel()
+        self._recheck = self._loop.call_later(seconds, self._check_again)
 
     def _check_again(self) -> None:
         self._recheck = None
@@ -116,8 +122,9 @@ class Waiting:
         except ServerRefused as error:
             self._fail_all(error)
         except ConnectionError:
-            # Asked again by the next connection or the next check; waits have their own timeouts.
+            # Asked again soon, and by the next connection; waits have their own timeouts.
             self._asked.clear()
+            self._check_within(_AGAIN_SECONDS)
         finally:
             self._asker = None
 

@@ -6,8 +6,8 @@ import asyncio
 import inspect
 import threading
 import weakref
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from taskq.core.errors import TaskqError
 
@@ -15,14 +15,18 @@ __all__ = ["Portal"]
 
 T = TypeVar("T")
 
+_Farewell = Callable[[], Coroutine[Any, Any, None]]
+
 
 class Portal:
     """Runs awaitables on a loop in a daemon thread of its own, started when first used.
 
-    The thread ends with the portal.
+    The thread ends with the portal, or with the interpreter. `farewell` is awaited there at last:
+    it closes what belongs to the loop.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, farewell: _Farewell | None = None) -> None:
+        self._farewell = farewell
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
@@ -49,17 +53,26 @@ class Portal:
         with self._lock:
             if self._loop is None:
                 loop = self._loop = asyncio.new_event_loop()
-                threading.Thread(
-                    target=_serve, args=(loop,), name="taskq-portal", daemon=True
-                ).start()
-                weakref.finalize(self, loop.call_soon_threadsafe, loop.stop)
+                thread = threading.Thread(
+                    target=_serve, args=(loop, self._farewell), name="taskq-portal", daemon=True
+                )
+                thread.start()
+                weakref.finalize(self, _end, loop, thread)
             return self._loop
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    loop.call_soon_threadsafe(loop.stop)
+    if thread is not threading.current_thread():
+        thread.join(1.0)
+
+
+def _serve(loop: asyncio.AbstractEventLoop, farewell: _Farewell | None) -> None:
     try:
         loop.run_forever()
     finally:
+        if farewell is not None:
+            loop.run_until_complete(farewell())
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()

@@ -333,3 +333,20 @@ async def test_a_failure_shows_the_worker_s_traceback(q: TaskQ) -> None:
     assert "OSError: disk" in text
     assert f'File "{__file__}"' in text
     assert "taskq/execution/runner.py" not in text
+
+
+async def test_an_id_is_free_again_once_its_result_has_expired(q: TaskQ) -> None:
+    @q.task(name="answer", result_ttl=10)
+    async def answer() -> int:
+        return 42
+
+    first = await answer.options(id="the-answer").enqueue()
+    await q.run_until_empty()
+    assert (await answer.options(id="the-answer").enqueue()).created is False
+
+    q.settings.offset.ms += 11_000
+
+    again = await answer.options(id="the-answer").enqueue()
+    assert (first.created, again.created) == (True, True)
+    await q.run_until_empty()
+    assert await again.result(timeout=5) == 42

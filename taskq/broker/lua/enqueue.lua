@@ -36,8 +36,11 @@ for i = 4, #ARGV, 6 do
   local mine = '1'
   local taken = repeated
   if origin ~= '' then
-    local stored = call('HMGET', key, 'e', 'o')
-    if stored[1] then
+    local stored = call('HMGET', key, 'e', 'o', 'f', 'l')
+    if stored[3] and now > stored[3] + stored[4] and stored[2] ~= origin then
+      -- Over, and its result has outlived its ttl: only a trace of it is left.
+      call('DEL', key)
+    elseif stored[1] then
       taken = true
       if stored[2] ~= origin then mine = '0' end
     end

@@ -23,6 +23,7 @@ _MAIN = "__main__"
 # The name multiprocessing gives to a main module that is imported by a child: scripts that guard
 # their entry point for it are guarded for taskq as well.
 _CHILD_MAIN = "__mp_main__"
+_LOADED = "__taskq_loaded__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +130,16 @@ def _import(name: str) -> ModuleType:
 def _import_main(address: FunctionAddress) -> ModuleType:
     # As multiprocessing's spawn does: the file runs under a name of its own, so that what stands
     # under `if __name__ == "__main__":` does not run, and answers to `__main__` from then on.
-    if _CHILD_MAIN in sys.modules:
-        return sys.modules[_CHILD_MAIN]
+    known = sys.modules.get(_CHILD_MAIN)
+    # Importing multiprocessing puts this process's own main module there, not the program's.
+    if known is not None and hasattr(known, _LOADED):
+        return known
     module = ModuleType(_CHILD_MAIN)
     if address.main_name is not None:
         content = runpy.run_module(address.main_name, run_name=_CHILD_MAIN, alter_sys=True)
     else:
         content = runpy.run_path(str(address.main_path), run_name=_CHILD_MAIN)
     module.__dict__.update(content)
+    setattr(module, _LOADED, True)
     sys.modules[_MAIN] = sys.modules[_CHILD_MAIN] = module
     return module
