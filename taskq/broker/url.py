@@ -64,7 +64,14 @@ class Address:
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """The TLS settings: certificates and host names are verified; None without TLS."""
-        return ssl.create_default_context(cafile=self.ca_file) if self.tls else None
+        if not self.tls:
+            return None
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            raise ConfigError(
+                f"{self}: ssl_ca_certs={self.ca_file!r} cannot be read: {error}"
+            ) from None
 
     def __str__(self) -> str:
         if self.path is not None:

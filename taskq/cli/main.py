@@ -67,7 +67,7 @@ def _taskq(
         ),
     ] = False,
 ) -> None:
-    """Run functions later: here, elsewhere, or on a schedule.
+    """Run functions later, on any worker.
 
     Example: taskq worker app.py
     """

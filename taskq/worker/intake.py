@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import msgpack
@@ -18,6 +19,8 @@ from taskq.execution.task import Task
 from taskq.worker.session import Session
 
 __all__ = ["Intake"]
+
+_log = logging.getLogger("taskq.worker")
 
 
 class Intake:
@@ -66,6 +69,12 @@ class Intake:
         if times >= self._unknown_limit:
             error = self._registry.unknown(envelope.task)
             return Failed("UnknownTask", f"{error} (asked {times} times)", "", "unknown_task")
+        if times == 1:
+            _log.warning(
+                "job %s: %s It is given back, in case another worker knows it",
+                delivery.id,
+                self._registry.unknown(envelope.task),
+            )
         return Released(delay=min(60.0, 2.0 ** (times - 1)), unknown=times)
 
     def _reporter(self, attempt: Attempt) -> Reporter:

@@ -25,6 +25,8 @@ local call = redis.call
 local jobs, prefix, lanes, due, expiry, idle, wake, next_channel, sent, workers, held, done, malformed =
   unpack(KEYS)
 local now = clock(ARGV[1])
+-- Numbers become text once: the server is slow at it.
+local now_text = string.format('%.0f', now)
 local number = tonumber(ARGV[2])
 local repeated = tonumber(call('GET', sent) or '0') >= number
 local answer, opened, added = {}, {}, {}
@@ -49,7 +51,7 @@ for i = 4, #ARGV, 6 do
     local due_at = instant(now, ARGV[i + 3])
     local expires_at = instant(now, ARGV[i + 4])
     local later = due_at and due_at > now
-    call('HSET', key, 'e', envelope, 's', later and 'd' or 'q', 'q', lane, 't', now)
+    call('HSET', key, 'e', envelope, 's', later and 'd' or 'q', 'q', lane, 't', now_text)
     if origin ~= '' then call('HSET', key, 'o', origin) end
     if expires_at then
       call('HSET', key, 'x', expires_at)
