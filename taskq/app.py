@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskq.broker.broker import BrokerSettings
 from taskq.broker.client import Locate
@@ -21,7 +21,6 @@ from taskq.broker.url import Address
 from taskq.core.errors import UnknownOption
 from taskq.core.ids import check_name
 from taskq.core.options import nearest, task_options
-from taskq.embedded.server import EmbeddedServer
 from taskq.execution.handle import Job
 from taskq.execution.portal import Portal
 from taskq.execution.registry import Registry
@@ -36,8 +35,9 @@ from taskq.execution.task import (
     remote_task,
     task_name,
 )
-from taskq.worker.settings import WorkerSettings
-from taskq.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from taskq.worker.worker import Worker
 
 __all__ = ["TaskQ"]
 
@@ -176,6 +176,10 @@ class TaskQ:
         `queues`: default all queues of the registered tasks. `settings`: those of `WorkerSettings`.
         Leaving the block stops it as SIGTERM stops a worker process.
         """
+        # A third of the import time, and most processes only enqueue.
+        from taskq.worker.settings import WorkerSettings
+        from taskq.worker.worker import Worker
+
         if queues is None:
             queues = sorted({task.task_options.queue for task in self.registry}) or ["default"]
         known = [field.name for field in fields(WorkerSettings)]
@@ -237,6 +241,8 @@ def _locator(url: str | None) -> Locate:
             return given
         if from_environment := os.environ.get("TASKQ_URL"):
             return Address.parse(from_environment)
+        from taskq.embedded.server import EmbeddedServer
+
         server = EmbeddedServer(home / os.environ.get("TASKQ_DIR", ".taskq"))
         return Address(path=str(await asyncio.to_thread(server.ensure)))
 
