@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from taskq.core.durations import Duration
@@ -258,10 +260,26 @@ def task_name(function: Callable[..., Any], name: str | None) -> str:
     """The name of a task: as given, or `module.function`."""
     if name is not None:
         return check_name("task", name)
-    derived = f"{function.__module__}.{function.__qualname__}".replace(".<locals>.", ".")
+    module = _module_name(function.__module__)
+    derived = f"{module}.{function.__qualname__}".replace(".<locals>.", ".")
     try:
         return check_name("task", derived)
     except ConfigError:
         raise TaskDefinitionError(
             f"the function's own name {derived!r} cannot name a task; type @q.task(name='...')"
         ) from None
+
+
+def _module_name(module: str) -> str:
+    """The module's name; of the one that was run, the name by which others import it.
+
+    So `python tasks.py` enqueues what `taskq worker tasks:q` knows.
+    """
+    if module not in ("__main__", "__mp_main__"):
+        return module
+    main = sys.modules.get(module)
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    path: str | None = getattr(main, "__file__", None)
+    return Path(path).stem if path else module

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from taskq.worker.supervised import DRAIN, END_NOW, ENVIRONMENT
 
-__all__ = ["WorkerProcess", "how_it_ended"]
+__all__ = ["WorkerProcess"]
 
 
 class WorkerProcess:
@@ -83,17 +83,8 @@ class WorkerProcess:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def _signal(self, which: signal.Signals) -> None:
+        # Not Process.send_signal: it polls first, and a process that has just ended is then reaped
+        # before asyncio learns its exit code.
         with suppress(ProcessLookupError):
-            self._process.send_signal(which)
-
-
-def how_it_ended(code: int) -> str:
-    """An exit code in words."""
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = " (by somebody, or by the kernel when memory ran out)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"
+            if self._process.returncode is None:
+                os.kill(self.pid, which)

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.core.ids import new_id
-from taskq.worker.child import WorkerProcess, how_it_ended
+from taskq.execution.executors.ending import how_it_ended
+from taskq.worker.child import WorkerProcess
 from taskq.worker.supervised import DRAIN, END_NOW, RECYCLED
 
 __all__ = ["Supervisor", "SupervisorSettings"]

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+import taskq
 from taskq import TaskDefinitionError, TaskQ
 
 
@@ -138,3 +143,20 @@ def test_defining_tasks_and_signatures_needs_no_server() -> None:
 
     assert signature.args == ("a.png",)
     assert q.registry.names() == [resize.name]
+
+
+@pytest.mark.parametrize("command", [["tasks.py"], ["-m", "tasks"]], ids=["file", "module"])
+def test_a_task_of_the_file_that_is_run_has_the_name_others_import_it_by(
+    tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "tasks.py").write_text(
+        "from taskq import TaskQ\nq = TaskQ()\n@q.task\ndef one(): ...\nprint(one.name)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path, capture_output=True, text=True, check=True, timeout=20,
+        env=os.environ | {"PYTHONPATH": str(Path(taskq.__file__).parents[1])},
+    )  # fmt: skip
+
+    assert done.stdout == "tasks.one\n"

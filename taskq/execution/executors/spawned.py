@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from taskq.execution.executors.address import FunctionAddress
+from taskq.execution.executors.ending import how_it_ended
 from taskq.execution.executors.failure import ProcessDied, RemoteError
 from taskq.execution.executors.frames import HEADER_SIZE, frame_size, pack_frame, unpack_frame
 
@@ -173,7 +174,7 @@ class SpawnedChild:
         elif not self._exited.done():
             how = "closed its pipe to the worker"
         else:
-            how = _how_it_ended(self._exited.result())
+            how = how_it_ended(self._exited.result())
         return ProcessDied(f"the process of the job (pid {self.pid}) {how}")
 
     def _give_up_pipe(self, exited: asyncio.Future[int]) -> None:
@@ -223,14 +224,3 @@ def _wait(
     code = process.wait()
     with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
         loop.call_soon_threadsafe(exited.set_result, code)
-
-
-def _how_it_ended(code: int) -> str:
-    if code >= 0:
-        return f"ended by itself, exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    hint = " (by somebody, or by the kernel when memory ran out)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{hint}"
