@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 
@@ -22,7 +23,7 @@ AHEAD_SECONDS = 0.02
 """The backlog holds what the slots end in this time, so a job waits in it about as long."""
 
 STUCK_SECONDS = 0.5
-"""When no slot came free for so long, the backlog is handed back to workers that have one."""
+"""What waited for a slot for so long is handed back, to workers that have one free."""
 
 POLL_SECONDS = 1.0
 """Wake-ups are messages and may be lost: an idle worker looks by itself this often."""
@@ -50,6 +51,7 @@ class Fetcher:
         self._pace = (self._loop.time(), 0)
         self._ahead = 0
         self._handed = False
+        self._took = 0.0
         self.wake = asyncio.Event()
         holdings.on_settled = self.settled
         self.paused = False
@@ -105,6 +107,7 @@ class Fetcher:
         finally:
             self.fetching = False
         self._holdings.take(jobs)
+        self._took = self._loop.time()
         self._measure()
         if len(jobs) < want:
             self.found_nothing.set()
@@ -112,10 +115,10 @@ class Fetcher:
 
     async def _until_room(self) -> None:
         self._holdings.changed.clear()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STUCK_SECONDS):
                 await self._holdings.changed.wait()
-        except TimeoutError:
+        if self._loop.time() - self._took >= STUCK_SECONDS:
             self._ahead = 0
             self._holdings.give_back_backlog()
 
@@ -134,7 +137,7 @@ class Fetcher:
         then, before = self._pace
         if now - then >= AHEAD_SECONDS:
             rate = (ended - before) / (now - then)
-            self._ahead = min(self._settings.concurrency, int(rate * AHEAD_SECONDS))
+            self._ahead = min(2 * self._settings.concurrency, int(rate * AHEAD_SECONDS))
             self._pace = (now, ended)
 
     def _queues(self) -> tuple[str, ...]:

@@ -262,3 +262,34 @@ async def test_two_tasks_of_one_name_in_two_programs_are_the_same_to_the_queue(
     job = await new.enqueue(extra=1)
     await q.run_until_empty()
     assert "version() -> 'str' cannot be called" in ((await job.info()).error or "")
+
+
+async def test_what_waits_for_a_slot_goes_back_even_while_other_jobs_end(q: TaskQ) -> None:
+    started, go = asyncio.Event(), asyncio.Event()
+
+    @q.task(name="hold", queue="own")
+    async def hold() -> None:
+        started.set()
+        await go.wait()
+
+    @q.task(name="next")
+    async def next_one() -> int:
+        return current_job().attempt
+
+    await hold.enqueue()
+    async with q.worker(["own"], concurrency=1) as full:
+        await started.wait()
+        # Given a job that is fetched ahead, and slots that keep changing
+        job = await next_one.enqueue()
+        broker = q.desk.current()
+        full.holdings.take(await broker.consumer(full.name).fetch(1, ["default"]))
+
+        async def handed_back() -> bool:
+            full.holdings.changed.set()
+            return await job.status() is JobState.QUEUED
+
+        # Then another worker may have it, and its attempt was not counted
+        await eventually(handed_back, within=5)
+        async with q.worker(["default"]):
+            assert await job.result(timeout=5) == 1
+        go.set()
