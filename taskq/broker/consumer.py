@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,9 +141,13 @@ class Consumer:
         return await retrying(once, seconds=86_400.0, what="outcomes could not be stored")
 
     async def leave_idle(self, queues: Sequence[str]) -> None:
-        """Be handed no more jobs; what was handed over before has arrived when this returns."""
-        for queue in queues:
-            await self._client.command("SREM", self._idle + queue, self.worker)
+        """Be handed no more jobs; what was handed over before has arrived when this returns.
+
+        A server that cannot be reached hands nothing over.
+        """
+        with contextlib.suppress(ConnectionError):
+            for queue in queues:
+                await self._client.command("SREM", self._idle + queue, self.worker)
 
     async def progress(self, job_id: str, attempt: int, report: bytes) -> bool:
         """Store the progress of a running attempt; false when it no longer holds the job."""

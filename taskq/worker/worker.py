@@ -203,8 +203,7 @@ class Worker:
         fetcher, *others = self._services
         await asyncio.wait({fetcher}, timeout=5.0)
         self.holdings.close()
-        with contextlib.suppress(ConnectionError):
-            await self._session.consumer.leave_idle(self.settings.queues)
+        await self._session.consumer.leave_idle(self.settings.queues)
         self.holdings.give_back_backlog()
         left = await self._wait_for_jobs()
         await self.holdings.settler.close(within=max(HAND_IN_SECONDS, left))
