@@ -79,10 +79,6 @@ class Producer:
         answers = await asyncio.gather(*map(self._submit, groups))
         return [flag == "1" for answer in answers for flag in answer]
 
-    def origin(self) -> str:
-        """What tells a request with a caller's own id from another's."""
-        return new_id()
-
     def _submit(self, jobs: Sequence[NewJob]) -> asyncio.Future[str]:
         future: asyncio.Future[str] = self._loop.create_future()
         self._pending.append((jobs, future))

@@ -61,16 +61,17 @@ class Worker:
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._services: list[asyncio.Task[None]] = []
-        self._entered = False
 
     async def __aenter__(self) -> Worker:
         self._build()
         try:
             await self._register()
+            client, keys = self._broker.client, self._broker.keys
+            await client.subscribe(keys.next_channel, lambda _: self.promoter.look())
+            client.on_reconnect(self.fetcher.wake.set)
         except BaseException:
             await self._broker.aclose()
             raise
-        self._entered = True
         self._services = [
             asyncio.create_task(service, name=f"taskq-{name}")
             for name, service in (
@@ -150,8 +151,6 @@ class Worker:
         client, keys = self._broker.client, self._broker.keys
         await self._broker.leases.beat(self._session.name, self._describe(), register=True)
         await client.subscribe(keys.wake_channel + self._session.name, self._on_wake)
-        await client.subscribe(keys.next_channel, lambda _: self.promoter.look())
-        client.on_reconnect(self.fetcher.wake.set)
 
     def _on_wake(self, message: bytes) -> None:
         if message == b"work":

@@ -18,9 +18,7 @@ local job = call('HMGET', key, 's', 'w', 'n')
 if not job[1] then return -1 end
 if job[1] == 'd' or job[1] == 'q' or job[1] == 'w' then
   call('ZREM', due, id)
-  call('ZREM', expiry, id)
-  tell(job[3], done, id, 'c', '')
-  close_job(key, 'c', tonumber(ARGV[3]), clock(ARGV[1]), 'E', '')
+  end_job(key, id, 'c', job[3], expiry, done, tonumber(ARGV[3]), clock(ARGV[1]), '')
   return 1
 end
 if job[1] == 'r' then

@@ -13,20 +13,16 @@ local jobs, prefix, lanes, due, expiry, idle, wake, done = unpack(KEYS)
 local now, limit = clock(ARGV[1]), tonumber(ARGV[2])
 local added, moved = {}, 0
 
-local function expire(key, id, waiting)
-  call('ZREM', expiry, id)
-  call('ZREM', due, id)
-  tell(waiting, done, id, 'x', '')
-  close_job(key, 'x', tonumber(ARGV[3]), now, 'E', '')
-end
-
 local late = call('ZRANGEBYSCORE', expiry, '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(late) do
   call('ZREM', expiry, id)
   local job = call('HMGET', jobs .. id, 's', 'n')
   -- A running job has started in time. A queued one leaves its stream entry behind; the fetch
   -- that meets it drops it.
-  if job[1] == 'd' or job[1] == 'q' then expire(jobs .. id, id, job[2]) end
+  if job[1] == 'd' or job[1] == 'q' then
+    call('ZREM', due, id)
+    end_job(jobs .. id, id, 'x', job[2], expiry, done, tonumber(ARGV[3]), now, '')
+  end
 end
 
 local ready = call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, limit)

@@ -31,10 +31,8 @@ call('DEL', description)
 local moved, poisoned, more, woken = 0, 0, '0', {}
 
 local function bury(key, id, lane, waiting)
-  call('ZREM', expiry, id)
   if ttl > 0 then keep_failed(failed .. queue_of(lane), jobs, id, now, tonumber(ARGV[8]), ttl) end
-  tell(waiting, done, id, 'f', ARGV[9])
-  close_job(key, 'f', ttl, now, 'E', ARGV[9])
+  end_job(key, id, 'f', waiting, expiry, done, ttl, now, ARGV[9])
   poisoned = poisoned + 1
 end
 
@@ -50,11 +48,7 @@ local function take_back(lane, id)
   local key = jobs .. id
   local job = call('HMGET', key, 's', 'w', 'a', 'b', 'k', 'z', 'n')
   if job[1] ~= 'r' or job[2] ~= worker then return end
-  if job[6] then
-    call('ZREM', expiry, id)
-    tell(job[7], done, id, 'c', '')
-    return close_job(key, 'c', ttl, now, 'E', '')
-  end
+  if job[6] then return end_job(key, id, 'c', job[7], expiry, done, ttl, now, '') end
   local ended = died and 'lost' or 'released'
   call('HSET', key, 'h' .. job[3], cmsgpack.pack({ job[4], now, worker, ended }))
   if not died then return give(key, id, lane) end

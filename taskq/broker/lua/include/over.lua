@@ -47,3 +47,11 @@ local function close_job(key, state, ttl, now, field, payload)
   call('HSET', key, 's', state, 'f', text[3], 'l', text[1], field, payload)
   call('PEXPIRE', key, text[2])
 end
+
+-- end_job(key, id, state, waiting, expiry, done, ttl, now, error): a job ends that no worker finishes:
+-- it waits for nothing any more, those who wait for it are told, and its record is closed.
+local function end_job(key, id, state, waiting, expiry, done, ttl, now, error)
+  call('ZREM', expiry, id)
+  tell(waiting, done, id, state, error)
+  close_job(key, state, ttl, now, 'E', error)
+end

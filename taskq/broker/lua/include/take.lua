@@ -34,9 +34,7 @@ local function taker(jobs, expiry, done, malformed, worker, now, ttl, dropped)
       return nil
     end
     if job[5] and tonumber(job[5]) <= now then
-      call('ZREM', expiry, id)
-      tell(job[6], done, id, 'x', '')
-      close_job(key, 'x', ttl, now, 'E', '')
+      end_job(key, id, 'x', job[6], expiry, done, ttl, now, '')
       collect(dropped, lane, entry_id)
       return nil
     end
