@@ -37,6 +37,7 @@ from taskq.core.errors import (
     UnknownTask,
 )
 from taskq.core.job import AttemptRecord, JobInfo, Progress
+from taskq.core.retention import Retention
 from taskq.core.retry import Retry
 from taskq.core.state import JobState
 from taskq.execution.context import JobContext, current_job
@@ -70,6 +71,7 @@ __all__ = [
     "ResultExpired",
     "ResultNotKept",
     "ResultTimeout",
+    "Retention",
     "Retry",
     "RetryLater",
     "ServerError",

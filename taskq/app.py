@@ -21,6 +21,7 @@ from taskq.broker.url import Address
 from taskq.core.errors import UnknownOption
 from taskq.core.ids import check_name
 from taskq.core.options import nearest, task_options
+from taskq.core.retention import Retention
 from taskq.execution.handle import Job
 from taskq.execution.portal import Portal
 from taskq.execution.registry import Registry
@@ -62,10 +63,8 @@ class TaskQ:
 
     `url`: `redis://`, `rediss://` or `unix://`; without it the environment's TASKQ_URL, and without
     that an embedded server in the directory TASKQ_DIR, or `./.taskq`. `namespace` keeps
-    applications
-    on one server apart. `enqueue_deadline` (seconds) bounds how long an enqueue tries to reach the
-    server. Failed, cancelled and expired jobs are kept `failure_ttl` seconds, of the failed ones at
-    most `keep_failed` per queue.
+    applications on one server apart. `enqueue_deadline` (seconds) bounds how long an enqueue tries
+    to reach the server. `retention`: how long failed, cancelled and expired jobs are kept.
 
     Raises `ConfigError` for a URL or namespace it cannot use. Connects when first used.
 
@@ -78,8 +77,7 @@ class TaskQ:
         *,
         namespace: str = "taskq",
         enqueue_deadline: float = 10.0,
-        failure_ttl: float = 604_800.0,
-        keep_failed: int = 10_000,
+        retention: Retention = Retention(),
     ) -> None:
         self.registry = Registry()
         self.settings = BrokerSettings(
@@ -87,8 +85,7 @@ class TaskQ:
             Keys(namespace),
             ClockOffset(),
             enqueue_deadline=enqueue_deadline,
-            failure_ttl=failure_ttl,
-            keep_failed=keep_failed,
+            retention=retention,
         )
         self.desk = BrokerPool(self.settings)
         self._portal = Portal(self.desk.aclose)

@@ -14,6 +14,7 @@ from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.producer import Producer
 from taskq.broker.upkeep import Upkeep
 from taskq.broker.waiting import Waiting
+from taskq.core.retention import Retention
 
 __all__ = ["Broker", "BrokerSettings"]
 
@@ -23,17 +24,16 @@ class BrokerSettings:
     """What every connection of one TaskQ shares.
 
     `locate` tells where the server is. `enqueue_deadline` (seconds) bounds how long an enqueue
-    tries to reach it. Failed, cancelled and expired jobs are kept `failure_ttl` seconds, at most
-    `keep_failed` failed ones per queue. A job whose worker died `max_crashes` times is not tried
-    again. `entrance` looks at the server once for all of them.
+    tries to reach it. `retention` is how long failed, cancelled and expired jobs are kept. A job
+    whose worker died `max_crashes` times is not tried again. `entrance` looks at the server once
+    for all of them.
     """
 
     locate: Locate
     keys: Keys
     offset: ClockOffset
     enqueue_deadline: float = 10.0
-    failure_ttl: float = 604_800.0
-    keep_failed: int = 10_000
+    retention: Retention = Retention()
     max_crashes: int = 3
     entrance: Entrance = field(default_factory=Entrance)
 
@@ -45,11 +45,12 @@ class Broker:
         self.settings = settings
         self.client = Client(settings.locate, name=name, admit=settings.entrance.admit)
         shared = (self.client, settings.keys, settings.offset)
+        failure_ttl = settings.retention.failure_seconds
         self.producer = Producer(
-            *shared, deadline=settings.enqueue_deadline, failure_ttl=settings.failure_ttl
+            *shared, deadline=settings.enqueue_deadline, failure_ttl=failure_ttl
         )
         self.waiting = Waiting(*shared)
-        self.jobs = Jobs(*shared, failure_ttl=settings.failure_ttl)
+        self.jobs = Jobs(*shared, failure_ttl=failure_ttl)
         self.leases = Leases(*shared)
         self.upkeep = Upkeep(*shared)
 
@@ -60,8 +61,8 @@ class Broker:
     @property
     def reap_policy(self) -> ReapPolicy:
         """How dead workers' jobs are judged."""
-        settings = self.settings
-        return ReapPolicy(settings.max_crashes, settings.failure_ttl, settings.keep_failed)
+        settings, kept = self.settings, self.settings.retention
+        return ReapPolicy(settings.max_crashes, kept.failure_seconds, kept.keep_failed)
 
     def consumer(self, worker: str) -> Consumer:
         """The traffic of a worker of this name."""
@@ -71,8 +72,8 @@ class Broker:
             settings.keys,
             settings.offset,
             worker,
-            failure_ttl=settings.failure_ttl,
-            keep_failed=settings.keep_failed,
+            failure_ttl=settings.retention.failure_seconds,
+            keep_failed=settings.retention.keep_failed,
         )
 
     async def aclose(self) -> None:

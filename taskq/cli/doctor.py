@@ -64,7 +64,7 @@ async def _examine(settings: BrokerSettings) -> tuple[str, list[Verdict]]:
     client = Client(settings.locate, name="taskq-doctor")
     try:
         verdicts = await examine(
-            client, settings.keys, settings.offset, failure_ttl=settings.failure_ttl
+            client, settings.keys, settings.offset, failure_ttl=settings.retention.failure_seconds
         )
         return client.where, verdicts
     finally:

@@ -83,7 +83,7 @@ async def _look(settings: BrokerSettings) -> tuple[Overview, str]:
 
 async def _read(client: Client, settings: BrokerSettings) -> Overview:
     return await read_overview(
-        client, settings.keys, settings.offset, failure_ttl=settings.failure_ttl
+        client, settings.keys, settings.offset, failure_ttl=settings.retention.failure_seconds
     )
 
 

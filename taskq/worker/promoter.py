@@ -47,7 +47,8 @@ class Promoter:
 
     async def promote(self) -> tuple[int, float | None]:
         """Promote what is due: how many jobs, and seconds until the next (None: none is known)."""
-        moved, next_in = await self._broker.upkeep.promote(LIMIT, self._broker.settings.failure_ttl)
+        record_ttl = self._broker.settings.retention.failure_seconds
+        moved, next_in = await self._broker.upkeep.promote(LIMIT, record_ttl)
         if moved:
             _log.debug("%d jobs became due", moved)
         return moved, next_in

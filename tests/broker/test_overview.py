@@ -23,7 +23,10 @@ DAY_MS = 86_400_000
 async def look_at(q: TaskQ) -> Overview:
     settings = q.settings
     return await read_overview(
-        q.desk.current().client, settings.keys, settings.offset, failure_ttl=settings.failure_ttl
+        q.desk.current().client,
+        settings.keys,
+        settings.offset,
+        failure_ttl=settings.retention.failure_seconds,
     )
 
 

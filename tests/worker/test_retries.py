@@ -14,6 +14,7 @@ from taskq import (
     JobState,
     Reject,
     ResultTimeout,
+    Retention,
     Retry,
     RetryLater,
     TaskQ,
@@ -324,7 +325,7 @@ async def test_of_failed_jobs_only_so_many_are_kept(
     few = TaskQ(
         f"unix://{look.connection_pool.connection_kwargs['path']}",
         namespace=namespace,
-        keep_failed=3,
+        retention=Retention(keep_failed=3),
     )
 
     @few.task(name="broken")
