@@ -43,6 +43,10 @@ from taskq.core.state import JobState
 from taskq.execution.context import JobContext, current_job
 from taskq.execution.handle import Job
 from taskq.execution.task import Signature, Task
+from taskq.triggers.combined import all_of, any_of
+from taskq.triggers.instant import at
+from taskq.triggers.interval import every
+from taskq.triggers.trigger import Trigger
 
 __version__ = "0.1.0"
 
@@ -83,7 +87,12 @@ __all__ = [
     "TaskDefinitionError",
     "TaskQ",
     "TaskqError",
+    "Trigger",
     "UnknownOption",
     "UnknownTask",
+    "all_of",
+    "any_of",
+    "at",
     "current_job",
+    "every",
 ]

@@ -1,0 +1,132 @@
+"""`any_of` and `all_of`: triggers made of triggers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from operator import is_
+from typing import Any
+
+from taskq.core.errors import ConfigError
+from taskq.triggers.trigger import INSTANT, Trigger, utc
+
+__all__ = ["AllOf", "AnyOf", "all_of", "any_of"]
+
+_DEEPEST = 8
+_MOST_PARTS = 32
+_MOST_STEPS = 10_000
+_FARTHEST = timedelta(days=3653)
+
+
+@dataclass(frozen=True)
+class _Combined(Trigger):
+    parts: tuple[Trigger, ...]
+
+    def __post_init__(self) -> None:
+        given: tuple[Any, ...] = self.parts
+        for part in given:
+            if not isinstance(part, Trigger):
+                raise ConfigError(
+                    f"{part!r} is no trigger; combine triggers: any_of(cron('0 8 * * *'), "
+                    "every(hours=5))"
+                )
+        if not 1 <= len(given) <= _MOST_PARTS or depth(self) > _DEEPEST:
+            raise ConfigError(
+                f"{len(given)} triggers, {depth(self)} levels deep: combine 1 to {_MOST_PARTS} "
+                f"triggers, up to {_DEEPEST} levels deep"
+            )
+        # A fire of several may be as late as the latest of them.
+        object.__setattr__(self, "jitter", max(part.jitter for part in self.parts))
+
+    def anchored(self, now: datetime) -> Trigger:
+        parts = tuple(part.anchored(now) for part in self.parts)
+        return self if all(map(is_, parts, self.parts)) else replace(self, parts=parts)
+
+
+@dataclass(frozen=True)
+class AnyOf(_Combined):
+    """Fires whenever one of `parts` does; see `any_of`."""
+
+    def explain(self) -> str:
+        return "whenever one of these fires: " + "; ".join(
+            f"({number}) {part.explain()}" for number, part in enumerate(self.parts, 1)
+        )
+
+    def _next(self, after: datetime) -> datetime | None:
+        return _earliest([part.next(after) for part in self.parts])
+
+    def _begin(self, now: datetime) -> datetime | None:
+        return _earliest([part.begin(now) for part in self.parts])
+
+
+@dataclass(frozen=True)
+class AllOf(_Combined):
+    """Fires when all `parts` fire at the same instant; see `all_of`."""
+
+    def explain(self) -> str:
+        return "only when all of these fire at the same instant: " + "; ".join(
+            f"({number}) {part.explain()}" for number, part in enumerate(self.parts, 1)
+        )
+
+    def _next(self, after: datetime) -> datetime | None:
+        horizon = after + _FARTHEST
+        agreed = 0
+        meeting = after + INSTANT
+        # Each part in turn moves the meeting to its own first fire from there on, until nobody has
+        # moved it for a whole round.
+        for step in range(_MOST_STEPS):
+            part = self.parts[step % len(self.parts)]
+            fire = part.next(meeting - INSTANT)
+            if fire is None:
+                return None
+            agreed, meeting = (agreed + 1 if utc("fire", fire) == meeting else 1), utc("fire", fire)
+            if meeting > horizon:
+                break
+            if agreed == len(self.parts):
+                return fire
+        raise ConfigError(
+            f"the triggers of all_of do not fire together from {after:%Y-%m-%d %H:%M} UTC on: "
+            f"searched until {min(meeting, horizon):%Y-%m-%d %H:%M} and gave up; say what you "
+            "mean in one cron expression, or give every() an anchor that the others meet"
+        )
+
+
+def any_of(*triggers: Trigger) -> AnyOf:
+    """A trigger that fires whenever one of `triggers` does, once when several do.
+
+    Raises:
+        ConfigError: There is none, or something that is no trigger.
+
+    >>> from taskq import every
+    >>> any_of(every(hours=2), every(hours=3)).explain().count("elapsed")
+    2
+    """
+    return AnyOf(triggers)
+
+
+def all_of(*triggers: Trigger) -> AllOf:
+    """A trigger that fires when all `triggers` fire at the same instant.
+
+    The search for it is limited to ten years and 10,000 steps; `next` then raises `ConfigError`
+    and says so.
+
+    Raises:
+        ConfigError: There is none, or something that is no trigger.
+
+    >>> from taskq import every
+    >>> all_of(every(hours=2), every(hours=3)).explain().count("elapsed")
+    2
+    """
+    return AllOf(triggers)
+
+
+def depth(trigger: Trigger) -> int:
+    """How many levels of combinations there are, 0 for a plain trigger."""
+    if not isinstance(trigger, _Combined):
+        return 0
+    return 1 + max((depth(part) for part in trigger.parts), default=0)
+
+
+def _earliest(fires: list[datetime | None]) -> datetime | None:
+    # By instant: datetimes of one zone would compare by their wall clocks.
+    return min((fire for fire in fires if fire), key=lambda fire: utc("fire", fire), default=None)

@@ -1,0 +1,119 @@
+"""`every`: fires on a fixed grid of elapsed time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from taskq.core import durations
+from taskq.core.durations import Duration
+from taskq.core.errors import ConfigError
+from taskq.triggers.trigger import Trigger, utc
+
+__all__ = ["Every", "every"]
+
+_SHORTEST = timedelta(milliseconds=100)
+_UNITS = (
+    ("week", timedelta(weeks=1)),
+    ("day", timedelta(days=1)),
+    ("hour", timedelta(hours=1)),
+    ("minute", timedelta(minutes=1)),
+)
+
+
+@dataclass(frozen=True)
+class Every(Trigger):
+    """Fires at `anchor + n * period` for whole n; see `every`."""
+
+    period: timedelta
+    anchor: datetime | None = None
+    immediate: bool = False
+    end: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.period < _SHORTEST:
+            raise ConfigError(
+                f"every() of {self.period.total_seconds():g} seconds; type a period of at least "
+                f"{_SHORTEST.total_seconds():g} seconds: every(minutes=5)"
+            )
+        for name in ("anchor", "end"):
+            given = getattr(self, name)
+            if given is not None:
+                object.__setattr__(self, name, utc(name, given))
+
+    def anchored(self, now: datetime) -> Every:
+        start = utc("now", now)
+        return self if self.anchor is not None else replace(self, anchor=start)
+
+    def explain(self) -> str:
+        text = f"every {in_words(self.period)} of elapsed time"
+        if self.anchor is None:
+            text += ", counted from when the schedule is added"
+        else:
+            text += f", counted from {self.anchor:%Y-%m-%d %H:%M:%S} UTC"
+        if self.immediate:
+            text += ", first at that time itself"
+        if self.end is not None:
+            text += f", until {self.end:%Y-%m-%d %H:%M:%S} UTC"
+        return text + "; clock changes do not matter to it"
+
+    def _next(self, after: datetime) -> datetime | None:
+        anchor = after if self.anchor is None else self.anchor
+        number = max((after - anchor) // self.period + 1, 0 if self.immediate else 1)
+        try:
+            fire = anchor + number * self.period
+        except OverflowError:
+            return None
+        return fire if self.end is None or fire <= self.end else None
+
+
+def every(
+    *,
+    weeks: float = 0,
+    days: float = 0,
+    hours: float = 0,
+    minutes: float = 0,
+    seconds: float = 0,
+    anchor: datetime | None = None,
+    immediate: bool = False,
+    end: datetime | None = None,
+    jitter: Duration = 0,
+) -> Every:
+    """A trigger that fires again and again after the same elapsed time.
+
+    The fire times are a grid: `anchor` plus whole multiples of the period. Late fires, restarts and
+    clock changes do not move it.
+
+    Args:
+        weeks: The period is the sum of `weeks`, `days`, `hours`, `minutes` and `seconds`.
+        days: A day is 24 hours; for "each day at 8" take `cron` or `calendar`.
+        anchor: From when the grid is counted, an aware datetime; None: from when the schedule is
+            added, which is kept with the schedule.
+        immediate: Fire at the anchor itself too, not first one period after it.
+        end: The last instant at which it may fire; None: no end.
+        jitter: The most seconds, or a timedelta, by which a fire may be late on purpose.
+
+    Raises:
+        ConfigError: The period is under 0.1 seconds, an instant is naive, or the jitter negative.
+
+    >>> every(hours=1, minutes=30).explain().partition(",")[0]
+    'every 1 hour and 30 minutes of elapsed time'
+    """
+    try:
+        period = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except (OverflowError, ValueError) as error:
+        raise ConfigError(f"every() of a period that is too long: {error}") from None
+    return Every(period, anchor, immediate, end, jitter=durations.seconds("jitter", jitter))
+
+
+def in_words(period: timedelta) -> str:
+    """`1 hour and 30 minutes`."""
+    parts = list[str]()
+    for name, unit in _UNITS:
+        number, period = divmod(period, unit)
+        if number:
+            parts.append(f"{number} {name}{'s' if number > 1 else ''}")
+    rest = period.total_seconds()
+    if rest or not parts:
+        parts.append(f"{rest:g} second{'' if rest == 1 else 's'}")
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
