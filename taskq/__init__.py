@@ -14,6 +14,7 @@ from taskq.core.errors import (
     DecodeError,
     EmbeddedServerError,
     EncodeError,
+    ForgedMessage,
     JobCancelled,
     JobError,
     JobExpired,
@@ -35,6 +36,8 @@ from taskq.core.errors import (
     TaskqError,
     UnknownOption,
     UnknownTask,
+    UnsignedMessage,
+    UntrustedMessage,
 )
 from taskq.core.job import AttemptRecord, JobInfo, Progress
 from taskq.core.retention import Retention
@@ -58,6 +61,7 @@ __all__ = [
     "DecodeError",
     "EmbeddedServerError",
     "EncodeError",
+    "ForgedMessage",
     "Job",
     "JobCancelled",
     "JobContext",
@@ -90,6 +94,8 @@ __all__ = [
     "Trigger",
     "UnknownOption",
     "UnknownTask",
+    "UnsignedMessage",
+    "UntrustedMessage",
     "all_of",
     "any_of",
     "at",

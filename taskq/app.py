@@ -65,8 +65,11 @@ class TaskQ:
     that an embedded server in the directory TASKQ_DIR, or `./.taskq`. `namespace` keeps
     applications on one server apart. `enqueue_deadline` (seconds) bounds how long an enqueue tries
     to reach the server. `retention`: how long failed, cancelled and expired jobs are kept.
+    `signing_keys`: jobs and results are signed with the first and verified with any of them; each
+    has 32 bytes or more. Without them those of the environment's TASKQ_SIGNING_KEYS, separated by
+    commas, are used.
 
-    Raises `ConfigError` for a URL or namespace it cannot use. Connects when first used.
+    Raises `ConfigError` for a URL, namespace or key it cannot use. Connects when first used.
 
     >>> q = TaskQ("redis://localhost:6379/0", namespace="shop")
     """
@@ -78,6 +81,7 @@ class TaskQ:
         namespace: str = "taskq",
         enqueue_deadline: float = 10.0,
         retention: Retention = Retention(),
+        signing_keys: Sequence[str | bytes] = (),
     ) -> None:
         self.registry = Registry()
         self.settings = BrokerSettings(
@@ -86,6 +90,7 @@ class TaskQ:
             ClockOffset(),
             enqueue_deadline=enqueue_deadline,
             retention=retention,
+            signing_keys=signing_keys,
         )
         self.desk = BrokerPool(self.settings)
         self._portal = Portal(self.desk.aclose)

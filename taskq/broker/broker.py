@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from taskq.broker.client import Client, Locate
@@ -15,6 +16,7 @@ from taskq.broker.producer import Producer
 from taskq.broker.upkeep import Upkeep
 from taskq.broker.waiting import Waiting
 from taskq.core.retention import Retention
+from taskq.core.signing import Signing
 
 __all__ = ["Broker", "BrokerSettings"]
 
@@ -26,7 +28,8 @@ class BrokerSettings:
     `locate` tells where the server is. `enqueue_deadline` (seconds) bounds how long an enqueue
     tries to reach it. `retention` is how long failed, cancelled and expired jobs are kept. A job
     whose worker died `max_crashes` times is not tried again. `entrance` looks at the server once
-    for all of them.
+    for all of them. `signing` seals and opens what travels; whoever makes an envelope or reads one
+    asks it.
     """
 
     locate: Locate
@@ -36,6 +39,11 @@ class BrokerSettings:
     retention: Retention = Retention()
     max_crashes: int = 3
     entrance: Entrance = field(default_factory=Entrance)
+    signing_keys: Sequence[str | bytes] = field(default=(), repr=False)
+    signing: Signing = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signing", Signing(self.keys.namespace, self.signing_keys))
 
 
 class Broker:
@@ -47,10 +55,13 @@ class Broker:
         shared = (self.client, settings.keys, settings.offset)
         failure_ttl = settings.retention.failure_seconds
         self.producer = Producer(
-            *shared, deadline=settings.enqueue_deadline, failure_ttl=failure_ttl
+            *shared,
+            deadline=settings.enqueue_deadline,
+            failure_ttl=failure_ttl,
+            signing=settings.signing,
         )
         self.waiting = Waiting(*shared)
-        self.jobs = Jobs(*shared, failure_ttl=failure_ttl)
+        self.jobs = Jobs(*shared, failure_ttl=failure_ttl, signing=settings.signing)
         self.leases = Leases(*shared)
         self.upkeep = Upkeep(*shared)
 
@@ -74,6 +85,7 @@ class Broker:
             worker,
             failure_ttl=settings.retention.failure_seconds,
             keep_failed=settings.retention.keep_failed,
+            signing=settings.signing,
         )
 
     async def aclose(self) -> None:

@@ -15,6 +15,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
 from taskq.core.errors import ServerError
 from taskq.core.job import Delivery
+from taskq.core.signing import Signing
 
 __all__ = ["Consumer", "DeclaredDead", "Frame", "delivery_of", "handed_over"]
 
@@ -30,7 +31,7 @@ class Consumer:
     """What one worker, under one name, says to the server about jobs.
 
     `failure_ttl` (seconds) is how long records of failed, cancelled and expired jobs are kept, and
-    `keep_failed` how many failed ones at most per queue.
+    `keep_failed` how many failed ones at most per queue. `signing` seals the results.
     """
 
     def __init__(
@@ -42,11 +43,13 @@ class Consumer:
         *,
         failure_ttl: float,
         keep_failed: int,
+        signing: Signing | None = None,
     ) -> None:
         self._client = client
         self._offset = offset
         self._idle = keys.idle
         self._keep_failed = keep_failed
+        self._signing = signing if signing is not None and signing.enabled else None
         self.worker = worker
         self.failure_ttl_ms = int(failure_ttl * 1000)
         self._scripts = {name: script(name) for name in ("fetch", "finish", "progress")}
@@ -124,6 +127,8 @@ class Consumer:
         parts: list[Any] = []
         for frame in frames:
             kind, job_id, lane, entry, *rest = frame
+            if self._signing is not None and kind == "S":
+                rest[1] = self._signing.seal(frame[5], "result", job_id)
             parts += (kind, job_id, lane, entry[len(lane) + 1 :])
             # The script asks for delay and count only of the kinds that have them.
             parts += rest[:3] if kind in ("S", "C") else rest

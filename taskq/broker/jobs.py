@@ -14,9 +14,10 @@ from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
 from taskq.broker.waiting import STATES
 from taskq.core.envelope import Envelope, FailureRecord, unpack_envelope, unpack_failure
-from taskq.core.errors import PayloadError
+from taskq.core.errors import PayloadError, UntrustedMessage
 from taskq.core.job import AttemptRecord, JobInfo, Progress
 from taskq.core.payload import decode_call, decode_value
+from taskq.core.signing import Signing, unsealed
 from taskq.core.state import JobState
 
 __all__ = ["Jobs"]
@@ -28,12 +29,19 @@ class Jobs:
     """What can be asked and said about one job by its id."""
 
     def __init__(
-        self, client: Client, keys: Keys, offset: ClockOffset, *, failure_ttl: float
+        self,
+        client: Client,
+        keys: Keys,
+        offset: ClockOffset,
+        *,
+        failure_ttl: float,
+        signing: Signing | None = None,
     ) -> None:
         self._client = client
         self._keys = keys
         self._offset = offset
         self._ttl_ms = int(failure_ttl * 1000)
+        self._signing = signing if signing is not None else Signing(keys.namespace)
         self._cancel = script("cancel")
 
     async def cancel(self, job_id: str) -> int:
@@ -66,15 +74,17 @@ class Jobs:
             return await self._client.command("HGETALL", self._keys.job(job_id))
 
         fields = await retrying(once, seconds=10.0, what="the job could not be read")
-        return _info(job_id, fields) if fields else None
+        return _info(job_id, fields, self._signing) if fields else None
 
 
-def _info(job_id: str, fields: dict[bytes, bytes]) -> JobInfo:
-    envelope = _lenient(unpack_envelope, fields.get(b"e", b""), Envelope("", b""))
+def _info(job_id: str, fields: dict[bytes, bytes], signing: Signing) -> JobInfo:
+    envelope = _lenient(unpack_envelope, unsealed(fields.get(b"e", b"")), Envelope("", b""))
     no_call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
     args, kwargs = _lenient(decode_call, envelope.payload, no_call)
     state = STATES.get(fields.get(b"s", b""), JobState.QUEUED)
     failure = unpack_failure(fields[b"E"]) if fields.get(b"E") else None
+    result, untrusted = _result(job_id, fields.get(b"r", b""), signing)
+    failure = failure or untrusted
     queue, _, priority = fields.get(b"q", b"/5").decode().rpartition("/")
     return JobInfo(
         id=job_id,
@@ -97,11 +107,21 @@ def _info(job_id: str, fields: dict[bytes, bytes]) -> JobInfo:
         attempts=_attempts(fields, state, failure),
         cancel_requested=b"z" in fields,
         progress=_progress(fields.get(b"p")),
-        result=_lenient(decode_value, fields[b"r"], None) if b"r" in fields else None,
+        result=result,
         error_type=failure.error_type if failure else None,
         error=failure.error_text if failure else None,
         traceback=failure.traceback if failure else None,
     )
+
+
+def _result(job_id: str, data: bytes, signing: Signing) -> tuple[Any, FailureRecord | None]:
+    """What the job returned, or why that cannot be believed."""
+    try:
+        return _lenient(
+            decode_value, signing.open(data, "result", job_id), None
+        ) if data else None, None
+    except UntrustedMessage as error:
+        return None, FailureRecord(type(error).__name__, str(error), "", "forged")
 
 
 def _attempts(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.core.job import Ending, JobInfo, NewJob
+from taskq.core.state import JobState
 
 __all__ = ["BrokerPool"]
 
@@ -43,8 +44,15 @@ class BrokerPool:
         return await self.current().producer.add_many(jobs)
 
     async def until_over(self, job_id: str) -> Ending:
-        """Wait until a job has ended or is known to be unknown."""
-        return await self.current().waiting.until_over(job_id)
+        """Wait until a job has ended or is known to be unknown.
+
+        Raises `UntrustedMessage` for a result that is not sealed, where there are signing keys.
+        """
+        ending = await self.current().waiting.until_over(job_id)
+        if ending.state is not JobState.SUCCEEDED:
+            return ending
+        value = self.settings.signing.open(ending.payload, "result", job_id)
+        return Ending(ending.state, value)
 
     async def look(self, job_id: str) -> Ending:
         """How a job stands now."""

@@ -17,6 +17,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
 from taskq.core.ids import new_id
 from taskq.core.job import NewJob
+from taskq.core.signing import Signing
 
 __all__ = ["Producer"]
 
@@ -29,6 +30,7 @@ class Producer:
 
     `deadline` is how long, in seconds, an enqueue tries to reach the server before it raises
     `ServerUnavailable`. `failure_ttl` (seconds) is how long the record of an expired job is kept.
+    `signing` seals every envelope that leaves here.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class Producer:
         *,
         deadline: float = 10.0,
         failure_ttl: float = 604_800.0,
+        signing: Signing | None = None,
     ) -> None:
         self._client = client
         self._offset = offset
         self._deadline = deadline
         self._record_ttl_ms = int(failure_ttl * 1000)
+        self._signing = signing if signing is not None and signing.enabled else None
         self._name = new_id()
         self._script = script("enqueue")
         self._keys = (
@@ -80,6 +84,8 @@ class Producer:
         return [flag == "1" for answer in answers for flag in answer]
 
     def _submit(self, jobs: Sequence[NewJob]) -> asyncio.Future[str]:
+        if self._signing is not None:
+            jobs = [_sealed(job, self._signing) for job in jobs]
         future: asyncio.Future[str] = self._loop.create_future()
         self._pending.append((jobs, future))
         if self._sender is None:
@@ -138,3 +144,7 @@ class Producer:
             if not future.done():
                 future.set_result(answer[at : at + len(jobs)])
             at += len(jobs)
+
+
+def _sealed(job: NewJob, signing: Signing) -> NewJob:
+    return job._replace(envelope=signing.seal_job(job.id, job.lane, job.envelope))

@@ -10,7 +10,10 @@
     ├── PayloadError              a value that cannot travel (also a ValueError)
     │   ├── EncodeError           this value, at this path
     │   ├── DecodeError           bytes that are not what taskq writes
-    │   └── PayloadTooLarge       over the limit of size, depth or nodes
+    │   ├── PayloadTooLarge       over the limit of size, depth or nodes
+    │   └── UntrustedMessage      not sealed with a signing key known here
+    │       ├── UnsignedMessage   it bears no seal
+    │       └── ForgedMessage     its seal is broken
     ├── UnknownTask               no task registered under this name (also a LookupError)
     ├── ServerError               the server cannot serve (also a ConnectionError)
     │   ├── ServerUnavailable     nobody answered in time
@@ -42,6 +45,7 @@ __all__ = [
     "DecodeError",
     "EmbeddedServerError",
     "EncodeError",
+    "ForgedMessage",
     "JobCancelled",
     "JobError",
     "JobExpired",
@@ -63,6 +67,8 @@ __all__ = [
     "TaskqError",
     "UnknownOption",
     "UnknownTask",
+    "UnsignedMessage",
+    "UntrustedMessage",
 ]
 
 
@@ -100,6 +106,18 @@ class DecodeError(PayloadError):
 
 class PayloadTooLarge(PayloadError):
     """A payload over the limit of size, depth or number of nodes."""
+
+
+class UntrustedMessage(PayloadError):
+    """A message that is not sealed with one of this application's signing keys."""
+
+
+class UnsignedMessage(UntrustedMessage):
+    """A message without a seal, where signing keys are configured."""
+
+
+class ForgedMessage(UntrustedMessage):
+    """A message whose seal is broken: changed, moved, or signed with a key not known here."""
 
 
 class UnknownTask(TaskqError, LookupError):

@@ -14,6 +14,8 @@ FailureKind = Literal[
     "poison",
     "unknown_task",
     "malformed",
+    "unsigned",
+    "forged",
     "unfit_arguments",
     "unfit_result",
     "process_died",

@@ -9,14 +9,16 @@ from typing import Any
 import msgpack
 
 from taskq.core.envelope import VERSION, Envelope, unpack_envelope
-from taskq.core.errors import AttemptLost, DecodeError
+from taskq.core.errors import AttemptLost, PayloadError, UnsignedMessage, UntrustedMessage
 from taskq.core.job import Delivery, Progress
-from taskq.core.outcome import Failed, Outcome, Released
+from taskq.core.outcome import Failed, FailureKind, Outcome, Released
+from taskq.core.signing import unsealed
 from taskq.execution.attempt import Attempt
 from taskq.execution.ports import Reporter
 from taskq.execution.registry import Registry
 from taskq.execution.task import Task
 from taskq.worker.session import Session
+from taskq.worker.tally import Tally
 
 __all__ = ["Intake"]
 
@@ -24,24 +26,37 @@ _log = logging.getLogger("taskq.worker")
 
 
 class Intake:
-    """Reads envelopes and looks up tasks."""
+    """Verifies and reads envelopes, and looks up tasks."""
 
-    def __init__(self, registry: Registry, session: Session, unknown_limit: int) -> None:
+    def __init__(
+        self, registry: Registry, session: Session, tally: Tally, unknown_limit: int
+    ) -> None:
         self._registry = registry
         self._session = session
+        self._tally = tally
         self._unknown_limit = unknown_limit
+        self._open = session.signing.open_job if session.signing.enabled else _unverified
         self._loop = asyncio.get_running_loop()
 
     def attempt(self, delivery: Delivery) -> tuple[Attempt, float] | Outcome:
         """The attempt and its result's ttl in seconds, or why there can be none."""
         try:
-            envelope = unpack_envelope(delivery.envelope)
-        except DecodeError as error:
-            return Failed("DecodeError", str(error), "", "malformed")
+            message = self._open(delivery.id, delivery.lane, delivery.envelope)
+            envelope = unpack_envelope(message)
+        except PayloadError as error:
+            return self._unusable(error)
         task = self._registry.find(envelope.task)
         if task is None or envelope.version > VERSION:
             return self._unknown(delivery, envelope)
         return self._known(delivery, envelope, task)
+
+    def _unusable(self, error: PayloadError) -> Failed:
+        """What nobody may run, or can read, goes to the dead letter as it is."""
+        kind: FailureKind = "malformed"
+        if isinstance(error, UntrustedMessage):
+            kind = "unsigned" if isinstance(error, UnsignedMessage) else "forged"
+            self._tally.untrusted += 1
+        return Failed(type(error).__name__, str(error), "", kind)
 
     def _known(
         self, delivery: Delivery, envelope: Envelope, task: Task[Any, Any]
@@ -105,6 +120,10 @@ class Intake:
         # A report nobody awaits may be lost without a word.
         sending.add_done_callback(_seen)
         return sending
+
+
+def _unverified(_job_id: str, _lane: str, data: bytes) -> bytes:
+    return unsealed(data)
 
 
 def _merged(task: Task[Any, Any], envelope: Envelope) -> Any:

@@ -17,6 +17,7 @@ class Session:
 
     def __init__(self, broker: Broker, name: str | None) -> None:
         self._broker = broker
+        self.signing = broker.settings.signing
         self.name = name or process_name()
         self.consumer = broker.consumer(self.name)
 

@@ -12,7 +12,8 @@ class Tally:
     """Counters of one worker since it started.
 
     `fenced` are outcomes the server refused because the job had been given to another worker;
-    `adopted` are jobs found again after the reply that handed them out was lost.
+    `adopted` are jobs found again after the reply that handed them out was lost; `untrusted` are
+    jobs that were not run because they were unsigned or forged.
     """
 
     started: int = 0
@@ -26,6 +27,7 @@ class Tally:
     adopted: int = 0
     reaped: int = 0
     leaked: int = 0
+    untrusted: int = 0
 
     @property
     def finished(self) -> int:
