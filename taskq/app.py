@@ -6,8 +6,9 @@ import asyncio
 import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
@@ -18,13 +19,16 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.pool import BrokerPool
 from taskq.broker.url import Address
-from taskq.core.errors import UnknownOption
+from taskq.core.errors import TaskDefinitionError, UnknownOption
 from taskq.core.ids import check_name
-from taskq.core.options import nearest, task_options
+from taskq.core.options import TaskOptions, nearest, task_options
 from taskq.core.retention import Retention
 from taskq.execution.handle import Job
+from taskq.execution.injection import dependencies_of
 from taskq.execution.portal import Portal
+from taskq.execution.ports import Injector
 from taskq.execution.registry import Registry
+from taskq.execution.resources import Overrides, Resources
 from taskq.execution.task import (
     AsyncTask,
     ConfiguredTask,
@@ -68,6 +72,8 @@ class TaskQ:
     `signing_keys`: jobs and results are signed with the first and verified with any of them; each
     has 32 bytes or more. Without them those of the environment's TASKQ_SIGNING_KEYS, separated by
     commas, are used.
+    `lifespan`: an asynchronous context manager that takes this TaskQ and opens what its tasks need,
+    once in each process that runs some; what it yields is `q.state` there.
 
     Raises `ConfigError` for a URL, namespace or key it cannot use. Connects when first used.
 
@@ -82,6 +88,7 @@ class TaskQ:
         enqueue_deadline: float = 10.0,
         retention: Retention = Retention(),
         signing_keys: Sequence[str | bytes] = (),
+        lifespan: Callable[[TaskQ], AbstractAsyncContextManager[Any]] | None = None,
     ) -> None:
         self.registry = Registry()
         self.settings = BrokerSettings(
@@ -93,7 +100,24 @@ class TaskQ:
             signing_keys=signing_keys,
         )
         self.desk = BrokerPool(self.settings)
+        self.resources = Resources(partial(lifespan, self) if lifespan is not None else None)
         self._portal = Portal(self.desk.aclose)
+
+    @property
+    def state(self) -> Any:
+        """What the lifespan of `TaskQ(lifespan=...)` gave to this process.
+
+        It is there while a worker runs, or an application with `lifespan=q.lifespan`: the same
+        function may use it for an endpoint and for a task.
+
+        Raises `TaskqError` elsewhere.
+        """
+        return self.resources.state
+
+    @property
+    def dependency_overrides(self) -> Overrides:
+        """Which dependency of tasks stands in for which, as FastAPI's of the same name."""
+        return self.resources.overrides
 
     @overload
     def task(  # pyright: ignore[reportOverlappingOverload] - an async def is a function too
@@ -188,7 +212,8 @@ class TaskQ:
         for name in settings:
             if name not in known:
                 raise UnknownOption(f"workers have no option {name!r}{nearest(name, known)}")
-        return Worker(self.settings, self.registry, WorkerSettings(queues=queues, **settings))
+        chosen = WorkerSettings(queues=queues, **settings)
+        return Worker(self.settings, self.registry, chosen, self.resources)
 
     async def run_until_empty(self, queues: Sequence[str] | None = None, **settings: Any) -> int:
         """Work until nothing is due; gives how many attempts ended. For tests and scripts."""
@@ -199,7 +224,7 @@ class TaskQ:
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[None, None]:
         """For ASGI: `FastAPI(lifespan=q.lifespan)` connects at start and closes at the end."""
-        async with self:
+        async with self, self.resources.held():
             yield
 
     async def __aenter__(self) -> TaskQ:
@@ -225,9 +250,30 @@ class TaskQ:
         is_async = inspect.iscoroutinefunction(function)
         checked = task_options(is_async=is_async, given=options)
         kind: type[Task[..., Any]] = AsyncTask[..., Any] if is_async else SyncTask[..., Any]
-        task = kind(function, task_name(function, name), checked, self.desk)
+        known_as = task_name(function, name)
+        injector = _injector(function, known_as, checked, self.resources)
+        task = kind(function, known_as, checked, self.desk, injector)
         self.registry.add(task)
         return task
+
+
+def _injector(
+    function: Callable[..., Any], name: str, options: TaskOptions, resources: Resources
+) -> Injector | None:
+    """What fills the dependencies of a task, if it has some."""
+    filled = dependencies_of(function)
+    if not filled:
+        return None
+    if options.executor == "process":
+        raise TaskDefinitionError(
+            f"{name}: {', '.join(filled)} cannot be filled in a process of its own: what "
+            "dependencies open belongs to the worker's. Open it inside the task, or leave out "
+            "executor='process'"
+        )
+    # It needs FastAPI, which whoever has a dependency has imported.
+    from taskq.injection.resolver import Resolver
+
+    return Resolver(function, name, filled, lambda: resources.overrides)
 
 
 def _locator(url: str | None) -> Locate:

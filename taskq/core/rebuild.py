@@ -57,14 +57,20 @@ class CallRebuilder:
     parameters are left as they come.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], without: frozenset[str] = frozenset()) -> None:
         self._function = function
-        self._plan, self._complete = _plan_for(function)
+        self._without = without
+        self._plan, self._complete = _plan_for(function, without)
 
     @classmethod
-    def of(cls, function: Callable[..., Any]) -> CallRebuilder | None:
-        """The rebuilder of `function`; None when its arguments are fine as they come."""
-        rebuilder = cls(function)
+    def of(
+        cls, function: Callable[..., Any], without: frozenset[str] = frozenset()
+    ) -> CallRebuilder | None:
+        """The rebuilder of `function`; None when its arguments are fine as they come.
+
+        `without`: parameters that no call gives an argument for.
+        """
+        rebuilder = cls(function, without)
         if rebuilder._complete and rebuilder._plan.is_empty:
             return None
         return rebuilder
@@ -78,7 +84,7 @@ class CallRebuilder:
         left as it came.
         """
         if not self._complete:
-            self._plan, self._complete = _plan_for(self._function)[0], True
+            self._plan, self._complete = _plan_for(self._function, self._without)[0], True
         return self._plan.apply(list(args), dict(kwargs))
 
 
@@ -121,10 +127,11 @@ class _Plan:
         return names
 
 
-def _plan_for(function: Callable[..., Any]) -> tuple[_Plan, bool]:
+def _plan_for(function: Callable[..., Any], without: frozenset[str]) -> tuple[_Plan, bool]:
     """The plan of `function`, and whether every annotation could be resolved."""
     hints, complete = resolve_hints(function)
-    parameters = inspect.signature(function).parameters
+    declared = inspect.signature(function).parameters
+    parameters = {name: declared[name] for name in declared if name not in without}
     by_name = frozenset(
         name
         for name, parameter in parameters.items()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
 from taskq.core.job import Ending, JobInfo, NewJob, Progress
 
-__all__ = ["Desk", "Reporter"]
+__all__ = ["Desk", "Injector", "Reporter", "Threads"]
 
 Reporter = Callable[[Progress], asyncio.Future[None] | None]
 """Sends the progress of the running attempt; a future where the caller can await its arrival."""
@@ -39,4 +40,31 @@ class Desk(Protocol):
 
     async def cancel_job(self, job_id: str) -> int:
         """Cancel a job: 1 done, 2 its worker was asked, 0 it was over, -1 there is none."""
+        ...
+
+
+class Threads(Protocol):
+    """Where plain functions run beside the event loop."""
+
+    def in_thread(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """Call `fn` in a thread, at most as many at once as there are threads."""
+        ...
+
+    def closing(self, fn: Callable[..., Any], *args: Any) -> Awaitable[Any]:
+        """The same for what gives something back: it never waits for a free thread."""
+        ...
+
+
+class Injector(Protocol):
+    """Fills the parameters of one task that are no arguments of a call."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The parameters it fills."""
+        ...
+
+    def filled(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], threads: Threads
+    ) -> AbstractAsyncContextManager[tuple[Sequence[Any], Mapping[str, Any]]]:
+        """The arguments of a call with those of the dependencies, which live inside the block."""
         ...

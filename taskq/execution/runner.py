@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from taskq.core.outcome import Outcome, Succeeded
 from taskq.core.payload import decode_call, encode_value
@@ -18,6 +18,7 @@ from taskq.execution.classify import classify, unfit_arguments, unfit_result
 from taskq.execution.context import enter
 from taskq.execution.executors.failure import Unfit
 from taskq.execution.executors.set import ExecutorSet
+from taskq.execution.ports import Injector
 
 __all__ = ["run_attempt"]
 
@@ -85,16 +86,44 @@ def _encode(value: Any) -> bytes:
         raise Unfit("unfit_result", error) from None
 
 
-async def _in_loop(attempt: Attempt, _: ExecutorSet, clock: _Clock) -> bytes:
+async def _in_loop(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> bytes:
     args, kwargs = _load(attempt)
     clock.start()
+    if attempt.task.injector is not None:
+        return await _injected(attempt, args, kwargs, executors)
     return _encode(await attempt.task.function(*args, **kwargs))
 
 
 async def _in_thread(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> bytes:
     args, kwargs = _load(attempt)
+    if attempt.task.injector is not None:
+        clock.start()
+        return await _injected(attempt, args, kwargs, executors)
     value = await executors.threads.run(attempt.task.function, args, kwargs, on_start=clock.start)
     return _encode(value)
+
+
+async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: ExecutorSet) -> bytes:
+    """Run with dependencies. What they do at the end is part of the attempt, and of its timeout."""
+    failure: BaseException | None = None
+    task = attempt.task
+    try:
+        async with cast("Injector", task.injector).filled(args, kwargs, executors) as (
+            given,
+            named,
+        ):
+            try:
+                if task.task_options.executor == "thread":
+                    return _encode(await executors.threads.run(task.function, given, named))
+                return _encode(await task.function(*given, **named))
+            except BaseException as error:
+                failure = error
+                raise
+        # A dependency may clean up after a failure, and never makes a success of it.
+        raise failure or RuntimeError("a dependency ended the attempt")
+    finally:
+        # The error holds this frame.
+        del failure
 
 
 async def _in_process(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> bytes:

@@ -18,7 +18,7 @@ from taskq.core.options import ExecutorName, JobOptions, TaskOptions
 from taskq.core.rebuild import CallRebuilder, result_rebuilder
 from taskq.core.retry import Retry
 from taskq.execution.handle import Job
-from taskq.execution.ports import Desk
+from taskq.execution.ports import Desk, Injector
 from taskq.execution.request import PLAIN, Callee, Request
 
 __all__ = [
@@ -37,6 +37,8 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+
+_NOTHING: frozenset[str] = frozenset()
 
 
 class TaskOptionValues(TypedDict, total=False):
@@ -103,17 +105,24 @@ class Task(Generic[P, R]):
     """
 
     def __init__(
-        self, function: Callable[P, Any], name: str, options: TaskOptions, desk: Desk
+        self,
+        function: Callable[P, Any],
+        name: str,
+        options: TaskOptions,
+        desk: Desk,
+        injector: Injector | None = None,
     ) -> None:
         functools.update_wrapper(cast("Callable[P, Any]", self), function)
         self.function = function
         self.name = name
         self.task_options = options
         self.desk = desk
+        self.injector = injector
+        filled = injector.names if injector is not None else _NOTHING
         self.callee = Callee(
-            name, options, check=_checker(name, function), rebuild=_LazyResult[R](function)
+            name, options, check=_checker(name, function, filled), rebuild=_LazyResult[R](function)
         )
-        self.call_rebuilder = functools.cache(lambda: CallRebuilder.of(function))
+        self.call_rebuilder = functools.cache(lambda: CallRebuilder.of(function, filled))
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueue a job; it runs on some worker.
@@ -219,11 +228,15 @@ def check_function(function: Callable[..., Any]) -> None:
 
 
 def _checker(
-    name: str, function: Callable[..., Any]
+    name: str, function: Callable[..., Any], filled: frozenset[str]
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], None]:
-    """A check of calls against the signature, with a short cut for plain positional ones."""
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())
+    """A check of calls against the signature, with a short cut for plain positional ones.
+
+    `filled`: parameters that take no argument, since a dependency fills them.
+    """
+    declared = inspect.signature(function)
+    parameters = [item for item in declared.parameters.values() if item.name not in filled]
+    signature = declared.replace(parameters=parameters)
     plain = all(item.kind is item.POSITIONAL_OR_KEYWORD for item in parameters)
     least = sum(item.default is item.empty for item in parameters) if plain else 1_000_000
     most = len(parameters)
@@ -234,7 +247,12 @@ def _checker(
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise CallError(f"{name}{signature} cannot be called like this: {error}") from None
+            passed = next(
+                (f"; {key} is a dependency's: leave it out" for key in kwargs if key in filled), ""
+            )
+            raise CallError(
+                f"{name}{signature} cannot be called like this: {error}{passed}"
+            ) from None
 
     return check
 

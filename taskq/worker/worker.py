@@ -23,6 +23,7 @@ from taskq.broker.leases import BeatReply
 from taskq.execution.attempt import Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.registry import Registry
+from taskq.execution.resources import Resources
 from taskq.worker.burst import until_empty
 from taskq.worker.description import describe
 from taskq.worker.fetcher import Fetcher
@@ -52,17 +53,23 @@ class Worker:
     """
 
     def __init__(
-        self, broker: BrokerSettings, registry: Registry, settings: WorkerSettings
+        self,
+        broker: BrokerSettings,
+        registry: Registry,
+        settings: WorkerSettings,
+        resources: Resources,
     ) -> None:
         self.settings = settings
         self.registry = registry
         self.tally = Tally()
         self._broker_settings = broker
+        self._resources = resources
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._services: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Worker:
+        await self._resources.open()
         self._build()
         try:
             await self._register()
@@ -71,6 +78,7 @@ class Worker:
             client.on_reconnect(self.fetcher.wake.set)
         except BaseException:
             await self._broker.aclose()
+            await self._resources.close()
             raise
         self._services = [
             asyncio.create_task(service, name=f"taskq-{name}")
@@ -90,7 +98,10 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._drain()
+        try:
+            await self._drain()
+        finally:
+            await self._resources.close()
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Work until `stop`, or with `burst` until nothing is due.

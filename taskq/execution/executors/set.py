@@ -14,6 +14,9 @@ from taskq.execution.executors.thread import ThreadExecutor
 
 __all__ = ["ExecutorSet"]
 
+CLOSING_THREADS = 1000
+"""More than ever give something back at the same time; they are started as needed."""
+
 
 class ExecutorSet:
     """Up to `threads` threads and `processes` processes for tasks that are no coroutines."""
@@ -22,6 +25,20 @@ class ExecutorSet:
         self.threads = ThreadExecutor(threads)
         self._process_limit = processes
         self._processes: ProcessExecutor | None = None
+        self._closing: ThreadExecutor | None = None
+
+    async def in_thread(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call `fn` in a thread."""
+        return await self.threads.run(fn, args, kwargs)
+
+    async def closing(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """Call what gives something back in a thread.
+
+        Not in those of the tasks: if all of them wait for a connection, nobody could return one.
+        """
+        if self._closing is None:
+            self._closing = ThreadExecutor(CLOSING_THREADS)
+        return await self._closing.run(fn, args)
 
     async def run_in_process(self, attempt: Attempt, on_start: Callable[[], None]) -> bytes:
         """Run an attempt in a process of its own; gives its serialised result."""
@@ -44,6 +61,8 @@ class ExecutorSet:
     async def aclose(self) -> None:
         """End threads and processes; threads that never return end with this process."""
         await self.threads.aclose()
+        if self._closing is not None:
+            await self._closing.aclose()
         if self._processes is not None:
             with contextlib.suppress(ProcessLookupError):
                 await self._processes.aclose()

@@ -1,0 +1,118 @@
+"""What a process opens once for all attempts: database pools, clients, models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from taskq.core.errors import ConfigError, TaskqError
+
+__all__ = ["Lifespan", "Overrides", "Resources"]
+
+Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
+Overrides = dict[Callable[..., Any], Callable[..., Any]]
+
+
+class Resources:
+    """The state that a lifespan gives, open as long as somebody of this event loop uses it.
+
+    There is one for each event loop, since connections belong to loops. `overrides` says which
+    dependency stands in for which.
+    """
+
+    def __init__(self, lifespan: Lifespan | None) -> None:
+        self.overrides: Overrides = {}
+        self._lifespan = lifespan
+        self._kept: dict[asyncio.AbstractEventLoop, _Kept] = {}
+
+    @property
+    def state(self) -> Any:
+        """What the lifespan gave; in a thread, what it gave to the loop that opened it first.
+
+        Raises `TaskqError` while nothing is open.
+        """
+        try:
+            kept = self._kept.get(asyncio.get_running_loop())
+        except RuntimeError:
+            kept = next(iter(self._kept.values()), None)
+        if kept is None or not kept.opened.done():
+            raise TaskqError(_why_closed(self._lifespan))
+        return kept.opened.result()
+
+    async def open(self) -> None:
+        """Open what the lifespan opens, unless it is open; raises what it raises."""
+        if self._lifespan is None:
+            return
+        loop = asyncio.get_running_loop()
+        kept = self._kept.get(loop)
+        if kept is None:
+            kept = self._kept[loop] = _Kept(_managed(self._lifespan()))
+        kept.users += 1
+        try:
+            await asyncio.shield(kept.opened)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close it when this was the last one who used it; raises what the lifespan raises."""
+        kept = self._kept.get(asyncio.get_running_loop())
+        if kept is None:
+            return
+        kept.users -= 1
+        if kept.users == 0:
+            del self._kept[asyncio.get_running_loop()]
+            await kept.close()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncGenerator[None, None]:
+        """Open inside the block."""
+        await self.open()
+        try:
+            yield
+        finally:
+            await self.close()
+
+
+class _Kept:
+    """An open lifespan, in a task of its own: what one task entered only that one may leave."""
+
+    def __init__(self, manager: AbstractAsyncContextManager[Any]) -> None:
+        self.users = 0
+        self.opened: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._over = asyncio.Event()
+        self._task = asyncio.create_task(self._keep(manager), name="taskq-lifespan")
+
+    async def close(self) -> None:
+        self._over.set()
+        await self._task
+
+    async def _keep(self, manager: AbstractAsyncContextManager[Any]) -> None:
+        try:
+            async with manager as state:
+                self.opened.set_result(state)
+                await self._over.wait()
+        except Exception as error:
+            if self.opened.done():
+                raise
+            self.opened.set_exception(error)
+
+
+def _managed(manager: Any) -> AbstractAsyncContextManager[Any]:
+    if not hasattr(manager, "__aenter__"):
+        raise ConfigError(
+            f"TaskQ(lifespan=...) gave {type(manager).__name__}, which `async with` cannot enter: "
+            "put @asynccontextmanager on the function"
+        )
+    return manager
+
+
+def _why_closed(lifespan: Lifespan | None) -> str:
+    if lifespan is None:
+        return "q.state needs a lifespan that gives it: TaskQ(lifespan=...)"
+    return (
+        "q.state is there while a worker runs, or the application with lifespan=q.lifespan; here "
+        "neither does"
+    )
