@@ -25,7 +25,7 @@ SERVER_TESTS ?= tests/broker
 PYTHON_TESTS ?= tests/unit $(SERVER_TESTS)
 
 .PHONY: help demo fmt check lint types layers budget test tests docs wheel-test bench bench-short \
-	test-versions test-servers clean
+	test-versions test-servers chaos soak clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -133,6 +133,19 @@ test-servers: $(VENV)/.stamp-dev ## The broker's tests on Redis 6.2, 7.0 and 8.2
 		TASKQ_TEST_SERVER=$$path $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q $(SERVER_TESTS) \
 			</dev/null || exit 1; \
 	done < $(VENVS)/servers.list
+
+# SECONDS, JOBS, KILLS, PAUSE and SEED may be given: `make chaos SEED=7 SECONDS=600`.
+CHAOS := $(foreach name,seed seconds jobs kills pause,$(if $($(shell echo $(name) | tr a-z A-Z)),--$(name) $($(shell echo $(name) | tr a-z A-Z))))
+
+chaos: $(VENV)/.stamp-dev ## A minute of kills, stops and cuts, judged by a ledger
+	@mkdir -p .cache
+	@$(BIN)/python -m tests.faults.chaos --keep .cache/chaos $(CHAOS)
+
+# How many times as much as in CI.
+SOAK ?= 100
+
+soak: $(VENV)/.stamp-dev ## The fault matrix in its long form (an hour)
+	@TASKQ_SOAK=$(SOAK) $(BIN)/python -m pytest -q -m faults -o timeout=7200 $(TESTS)
 
 clean: ## Remove what the targets made, environments included
 	@rm -rf $(VENV) $(VENVS) dist build site .cache .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis

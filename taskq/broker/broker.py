@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from taskq.broker.armed import ArmedClient
 from taskq.broker.client import Client, Locate
 from taskq.broker.clock import ClockOffset
 from taskq.broker.consumer import Consumer
@@ -15,6 +16,7 @@ from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.producer import Producer
 from taskq.broker.upkeep import Upkeep
 from taskq.broker.waiting import Waiting
+from taskq.core.failpoints import ARMED
 from taskq.core.retention import Retention
 from taskq.core.signing import Signing
 
@@ -51,7 +53,8 @@ class Broker:
 
     def __init__(self, settings: BrokerSettings, *, name: str = "taskq") -> None:
         self.settings = settings
-        self.client = Client(settings.locate, name=name, admit=settings.entrance.admit)
+        kind = Client if ARMED is None else ArmedClient
+        self.client = kind(settings.locate, name=name, admit=settings.entrance.admit)
         shared = (self.client, settings.keys, settings.offset)
         failure_ttl = settings.retention.failure_seconds
         self.producer = Producer(

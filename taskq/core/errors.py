@@ -28,7 +28,8 @@
     │   │   ├── ResultExpired     it is over, its result was kept and is gone
     │   │   └── ResultNotKept     it is over, and its task keeps no results
     │   └── ResultTimeout         it did not end within the timeout (also a TimeoutError)
-    └── AttemptLost               this attempt was given to another worker
+    ├── AttemptLost               this attempt was given to another worker
+    └── Injected                  a failpoint was armed to fail here (tests of taskq itself)
 
     RetryLater, Reject            raised by tasks to steer their own job; not errors
     SoftTimeout                   raised inside a process task when its soft limit passes
@@ -46,6 +47,7 @@ __all__ = [
     "EmbeddedServerError",
     "EncodeError",
     "ForgedMessage",
+    "Injected",
     "JobCancelled",
     "JobError",
     "JobExpired",
@@ -198,6 +200,10 @@ class ResultTimeout(JobError, TimeoutError):
 
 class AttemptLost(TaskqError):
     """This attempt no longer holds its job: another worker was given it."""
+
+
+class Injected(TaskqError):
+    """A failpoint was armed to raise here: see `core/failpoints.py`."""
 
 
 class RetryLater(Exception):

@@ -92,6 +92,10 @@ class Heart:
         except (ServerError, ConnectionLost, TimeoutError):
             # The fetcher says what is wrong with the server; the next beat is a second away.
             return
+        except Exception:
+            # Without beats the worker would be declared dead while it works.
+            _log.exception("a beat failed, which is an error of taskq; the next one follows")
+            return
         self._call(self._on_reply, name, reply)
 
     async def _watch(self) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from taskq.broker.consumer import Frame
 from taskq.core.envelope import cut, pack_failure
-from taskq.core.errors import ServerError
 from taskq.core.job import Delivery
 from taskq.core.outcome import Cancelled, Failed, Outcome, Released, RetryAsked, Succeeded
 from taskq.worker.session import Session
@@ -19,6 +18,9 @@ __all__ = ["Settler"]
 _log = logging.getLogger("taskq.worker")
 
 _REFUSED, _UNKNOWN = 0, 3
+
+REFUSED_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Seconds between the times an outcome is offered to a server that refuses it."""
 
 
 class Settler:
@@ -82,11 +84,7 @@ class Settler:
             task.add_done_callback(self._sending.discard)
 
     async def _send(self, batch: list[tuple[Delivery, Frame]]) -> None:
-        try:
-            answers = await self._session.consumer.finish([frame for _, frame in batch])
-        except ServerError:
-            _log.exception("%d outcomes could not be stored; their jobs will run again", len(batch))
-            answers = [1] * len(batch)
+        answers = await self._told([frame for _, frame in batch])
         for (delivery, _), answer in zip(batch, answers, strict=True):
             if answer == _REFUSED:
                 self._tally.fenced += 1
@@ -100,6 +98,21 @@ class Settler:
                 self._tally.lost += 1
                 _log.warning("job %s: the server no longer knows it", delivery.id)
             self._on_settled(delivery)
+
+    async def _told(self, frames: list[Frame]) -> list[int]:
+        """The server's answers; a refusal is asked about again, for it may be lifted meanwhile."""
+        for pause in (*REFUSED_PAUSES, None):
+            try:
+                return await self._session.consumer.finish(frames)
+            except Exception as error:
+                if pause is None:
+                    _log.exception("%d outcomes are given up; their jobs run again", len(frames))
+                    break
+                _log.error(
+                    "%d outcomes could not be stored: %s; again in %g s", len(frames), error, pause
+                )
+                await asyncio.sleep(pause)
+        return [1] * len(frames)
 
     def _frame(self, delivery: Delivery, outcome: Outcome, result_ttl_ms: int) -> Frame:
         tally = self._tally

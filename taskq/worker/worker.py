@@ -20,12 +20,14 @@ from typing import Any
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.consumer import handed_over
 from taskq.broker.leases import BeatReply
+from taskq.core.failpoints import ARMED
 from taskq.execution.attempt import Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.registry import Registry
 from taskq.execution.resources import Resources
 from taskq.worker.burst import until_empty
 from taskq.worker.description import describe
+from taskq.worker.enduring import enduring
 from taskq.worker.fetcher import Fetcher
 from taskq.worker.heart import Heart
 from taskq.worker.holdings import Holdings
@@ -81,12 +83,12 @@ class Worker:
             await self._resources.close()
             raise
         self._services = [
-            asyncio.create_task(service, name=f"taskq-{name}")
+            asyncio.create_task(enduring(name, service), name=f"taskq-{name}")
             for name, service in (
-                ("fetcher", self.fetcher.run()),
-                ("promoter", self.promoter.run()),
-                ("reaper", self.reaper.run()),
-                ("recycling", self.recycling.run()),
+                ("fetcher", self.fetcher.run),
+                ("promoter", self.promoter.run),
+                ("reaper", self.reaper.run),
+                ("recycling", self.recycling.run),
             )
         ]
         self._heart.start()
@@ -208,6 +210,8 @@ class Worker:
         task.add_done_callback(self._services.remove)
 
     async def _drain(self) -> None:
+        if ARMED is not None:
+            ARMED.reach("drain")
         self._stop.set()
         self.fetcher.stop()
         fetcher, *others = self._services

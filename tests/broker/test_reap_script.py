@@ -196,11 +196,10 @@ async def test_reaping_again_changes_nothing(scene: Scene) -> None:
 
 async def test_a_job_that_killed_too_many_workers_is_not_tried_again(scene: Scene) -> None:
     scene.put_running("a", a=3, k=2, n="c1")
-    scene.put_running("innocent")
     scene.put_expiry("a", scene.now() + 60_000)
     ear = scene.ear()
 
-    assert await scene.leases.reap("w1", scene.policy) == Reaped(1, 1)
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(0, 1)
 
     ttl = About(FAILURE_TTL + GRACE)
     job = scene.job("a")
@@ -219,9 +218,21 @@ async def test_a_job_that_killed_too_many_workers_is_not_tried_again(scene: Scen
     state = scene.state()
     assert state["j:a"].ms == ttl
     assert state["failed:default"] == Kept({"a": scene.about_now()}, ttl)
-    assert scene.lane() == Lane(waiting=["innocent"])
+    assert scene.lane() == Lane()
     assert "expiry" not in state
     assert ear.heard() == [("done:c1", b"a\nf\n" + error)]
+
+
+@pytest.mark.parametrize("crashes", [2, 7])
+async def test_of_several_jobs_none_is_proven_guilty(scene: Scene, crashes: int) -> None:
+    """They may be suspects that wait in their worker until they can run alone."""
+    scene.put_running("a", k=crashes)
+    scene.put_running("b", lane="other/9", k=crashes)
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(2, 0)
+
+    assert scene.job("a")["k"] == scene.job("b")["k"] == crashes + 1
+    assert scene.lane() == Lane(waiting=["a"])
 
 
 async def test_a_poison_job_says_what_happened(scene: Scene) -> None:

@@ -91,9 +91,12 @@ class Proxy:
         self._only_old = frozenset(self._pairs)
 
     def heal(self) -> None:
-        """Behave from now on."""
+        """Behave from now on. A connection that lost bytes is cut: no network mends such a one."""
         self._swallowed, self._only_old, self.delay = frozenset(), None, 0.0
         self._rules.clear()
+        for pair in list(self._pairs):
+            if pair.torn:
+                pair.cut()
 
     def cut(self) -> None:
         """Cut every connection now."""
@@ -169,6 +172,7 @@ class _Pair:
         self._client = client
         self._server = server
         self._awaiting_lost_reply = False
+        self.torn = False
 
     async def run(self) -> None:
         """Pass bytes both ways until one end closes or is cut off."""
@@ -196,6 +200,7 @@ class _Pair:
                 if self._proxy.delay:
                     await asyncio.sleep(self._proxy.delay)
                 if self._proxy.swallows(self, direction):
+                    self.torn = True
                     continue
                 if direction == "down" and self._awaiting_lost_reply:
                     self._proxy.cuts += 1

@@ -5,7 +5,7 @@
 --       13 expiry
 -- ARGV  1 clock offset  2 worker  3 the beat counter it was judged by, '' = whatever it is now
 --       4 '1' it died (its jobs count a crash), '0' it left  5 limit per lane
---       6 crashes that make a job poison  7 failure ttl (ms)  8 failed records kept per queue
+--       6 crashes that make a job poison, the last of them alone  7 failure ttl (ms)  8 failed records kept per queue
 --       9 error written to a poison job
 -- Returns {jobs given to others, jobs dead-lettered, '1' when some are left for another call}, or nil
 --       when its beat moved on (it lives).
@@ -14,6 +14,9 @@
 -- The counter is compared here, so of many observers one acts, and none on an old look. From then
 -- on the worker is not registered: its beats and fetches are answered "you are dead" and its
 -- finishes meet another attempt number.
+--
+-- A job is poison only when it was the one job its worker held: of many, any may be the guilty one,
+-- and most of them had not even started. Workers run such a suspect alone, so its next crash decides.
 local call = redis.call
 --@include clock
 --@include lane
@@ -44,7 +47,7 @@ local function give(key, id, lane)
   moved = moved + 1
 end
 
-local function take_back(lane, id)
+local function take_back(lane, id, alone)
   local key = jobs .. id
   local job = call('HMGET', key, 's', 'w', 'a', 'b', 'k', 'z', 'n')
   if job[1] ~= 'r' or job[2] ~= worker then return end
@@ -54,28 +57,32 @@ local function take_back(lane, id)
   if not died then return give(key, id, lane) end
   local crashes = (job[5] or 0) + 1
   call('HSET', key, 'k', crashes)
-  if crashes >= tonumber(ARGV[6]) then return bury(key, id, lane, job[7]) end
+  if alone and crashes >= tonumber(ARGV[6]) then return bury(key, id, lane, job[7]) end
   give(key, id, lane)
 end
 
+local holding, holds = {}, 0
 for _, lane in ipairs(call('SMEMBERS', lanes)) do
   call('SREM', idle .. queue_of(lane), worker)
-  local stream = prefix .. lane
-  local pending = redis.pcall('XPENDING', stream, 'g', '-', '+', limit, worker)
+  local pending = redis.pcall('XPENDING', prefix .. lane, 'g', '-', '+', limit, worker)
   if not pending.err then
-    local ids = {}
-    for i = 1, #pending do ids[i] = pending[i][1] end
-    local found = {}
-    for i = 1, #ids do found[i] = call('XRANGE', stream, ids[i], ids[i])[1] or false end
-    if #ids > 0 then
-      call('XACK', stream, 'g', unpack(ids))
-      call('XDEL', stream, unpack(ids))
-    end
-    for i = 1, #ids do
-      if found[i] and found[i][2][1] == 'i' then take_back(lane, found[i][2][2]) end
-    end
-    if #ids >= limit then more = '1' else call('XGROUP', 'DELCONSUMER', stream, 'g', worker) end
+    holding[lane] = pending
+    holds = holds + #pending
   end
+end
+
+for lane, pending in pairs(holding) do
+  local stream, ids, found = prefix .. lane, {}, {}
+  for i = 1, #pending do ids[i] = pending[i][1] end
+  for i = 1, #ids do found[i] = call('XRANGE', stream, ids[i], ids[i])[1] or false end
+  if #ids > 0 then
+    call('XACK', stream, 'g', unpack(ids))
+    call('XDEL', stream, unpack(ids))
+  end
+  for i = 1, #ids do
+    if found[i] and found[i][2][1] == 'i' then take_back(lane, found[i][2][2], holds == 1) end
+  end
+  if #ids >= limit then more = '1' else call('XGROUP', 'DELCONSUMER', stream, 'g', worker) end
 end
 
 if more == '1' then
