@@ -42,6 +42,7 @@ from taskq.core.errors import (
 from taskq.core.job import AttemptRecord, JobInfo, Progress
 from taskq.core.retention import Retention
 from taskq.core.retry import Retry
+from taskq.core.secret import Secret
 from taskq.core.state import JobState
 from taskq.execution.context import JobContext, current_job
 from taskq.execution.handle import Job
@@ -82,6 +83,7 @@ __all__ = [
     "Retention",
     "Retry",
     "RetryLater",
+    "Secret",
     "ServerError",
     "ServerRefused",
     "ServerUnavailable",

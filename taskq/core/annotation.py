@@ -15,6 +15,7 @@ from typing import Any, Union, cast, get_args, get_origin
 
 from taskq.core.errors import CallError
 from taskq.core.hints import bare, resolve_hints, substituted
+from taskq.core.secret import Secret
 
 __all__ = ["Compiler", "Misfit", "Rebuilder"]
 
@@ -70,6 +71,9 @@ class Compiler:
         return self._class(origin, annotation) if isinstance(origin, type) else None
 
     def _class(self, kind: Any, annotation: Any) -> Rebuilder | None:
+        if kind is Secret:
+            chosen = get_args(annotation)
+            return partial(_rebuild_secret, self.compile(chosen[0]) if chosen else None)
         if issubclass(kind, Enum):
             return partial(_rebuild_enum, kind)
         if not dataclasses.is_dataclass(kind) and callable(getattr(kind, "model_validate", None)):
@@ -193,6 +197,17 @@ def _cause(error: Exception) -> str:
         for fault in faults[:3]
     ]
     return "; ".join(texts) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
+
+
+def _rebuild_secret(inner: Rebuilder | None, value: Any) -> Any:
+    plain = cast("Secret[Any]", value).reveal() if isinstance(value, Secret) else value
+    if inner is None:
+        return Secret(plain)
+    try:
+        return Secret(inner(plain))
+    except Misfit:
+        # Without what it says of the value, in the message and in the chain of causes.
+        raise Misfit("is a secret whose value does not fit its annotation") from None
 
 
 def _rebuild_enum(kind: Any, value: Any) -> Any:

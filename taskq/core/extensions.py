@@ -13,12 +13,13 @@ code   type        body
 8      timedelta   days i32, seconds u32, microseconds u32
 9      Decimal     its text
 10     UUID        16 bytes
+11     Secret      a msgpack array of its one value
 =====  ==========  ==========================================================================
 
 Marks: bit 0 is the fold, bits 1 and 2 say what the zone is: none (0), an offset from UTC in
 microseconds as i64 with nothing for UTC itself (1), or an IANA name (2). Codes and bodies are
 part of the wire format: jobs written by one version wait to be read by another, so a body never
-changes, a new one gets a new code. Bodies of 2, 3 and 4 start with the header of an array: the
+changes, a new one gets a new code. Bodies of 2, 3, 4 and 11 start with the header of an array: the
 check of limits relies on it.
 """
 
@@ -34,6 +35,8 @@ from zoneinfo import ZoneInfo
 
 import msgpack
 
+from taskq.core.secret import Secret
+
 __all__ = [
     "ARRAY_CODES",
     "AS_IS",
@@ -41,6 +44,7 @@ __all__ = [
     "SCALAR_EXTENSIONS",
     "array_extension",
     "holds_array",
+    "holds_secret",
     "pack",
     "unpack",
 ]
@@ -53,6 +57,7 @@ MAX_INT_BITS = 4096
 _BIG_INT, _TUPLE, _SET, _FROZENSET, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(
     1, 11
 )
+_SECRET = 11
 _DATETIME_BODY = struct.Struct(">HBBBBBIB")
 _DATE_BODY = struct.Struct(">HBB")
 _TIME_BODY = struct.Struct(">BBBIB")
@@ -60,7 +65,7 @@ _TIMEDELTA_BODY = struct.Struct(">iII")
 _OFFSET_BODY = struct.Struct(">q")
 
 #: The extensions whose body is an array of values.
-ARRAY_CODES = frozenset({_TUPLE, _SET, _FROZENSET})
+ARRAY_CODES = frozenset({_TUPLE, _SET, _FROZENSET, _SECRET})
 
 _MICROSECOND = timedelta(microseconds=1)
 _NO_ZONE, _OFFSET, _NAME = 0, 1, 2
@@ -92,7 +97,7 @@ def unpack(data: bytes) -> Any:
 
 
 def array_extension(kind: type, items: list[Any]) -> Any:
-    """The extension for a tuple, set or frozenset of these lowered items."""
+    """The extension for a tuple, set, frozenset or secret of these lowered items."""
     return _ExtType(_CODE_OF[kind], pack(items))
 
 
@@ -248,6 +253,18 @@ def _items(body: bytes) -> list[Any]:
     return items
 
 
+def _from_secret(body: bytes) -> Secret[Any]:
+    items = _items(body)
+    if len(items) != 1:
+        raise ValueError(f"a secret of {len(items)} values")
+    return Secret(items[0])
+
+
+def holds_secret(data: bytes) -> bool:
+    """Whether there may be a secret in a payload: false is certain."""
+    return _SECRET in data
+
+
 def _from_extension(code: int, body: bytes) -> Any:
     decoder = _DECODERS.get(code)
     if decoder is None:
@@ -264,7 +281,7 @@ SCALAR_EXTENSIONS: dict[type, Callable[[Any], Any]] = {
     Decimal: _decimal,
     UUID: _uuid,
 }
-_CODE_OF: dict[type, int] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET}
+_CODE_OF: dict[type, int] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET, Secret: _SECRET}
 _DECODERS: dict[int, Callable[[bytes], Any]] = {
     _BIG_INT: _from_big_int,
     _TUPLE: lambda body: tuple(_items(body)),
@@ -276,4 +293,5 @@ _DECODERS: dict[int, Callable[[bytes], Any]] = {
     _TIMEDELTA: _from_timedelta,
     _DECIMAL: _from_decimal,
     _UUID: _from_uuid,
+    _SECRET: _from_secret,
 }

@@ -16,6 +16,7 @@ from typing import Any, cast
 from taskq.core.errors import EncodeError, PayloadError, PayloadTooLarge
 from taskq.core.extensions import AS_IS, MAX_INT_BITS, SCALAR_EXTENSIONS, array_extension
 from taskq.core.refusal import a_type, hint_for
+from taskq.core.secret import Secret
 
 __all__ = ["Lowering", "Refusal"]
 
@@ -257,12 +258,18 @@ class Lowering:
             )
 
 
+def _lower_secret(walk: Lowering, value: Secret[Any], depth: int) -> Any:
+    items = walk._items(value, [value.reveal()], depth, step=".reveal()")  # pyright: ignore[reportPrivateUsage]
+    return array_extension(Secret, items)
+
+
 _CONTAINERS: dict[type, Callable[[Lowering, Any, int], Any]] = {
     list: Lowering._list,  # pyright: ignore[reportPrivateUsage]
     dict: Lowering._dict,  # pyright: ignore[reportPrivateUsage]
     tuple: Lowering._tuple,  # pyright: ignore[reportPrivateUsage]
     set: Lowering._set,  # pyright: ignore[reportPrivateUsage]
     frozenset: Lowering._set,  # pyright: ignore[reportPrivateUsage]
+    Secret: _lower_secret,
 }
 
 

@@ -74,7 +74,8 @@ _HINTS: tuple[tuple[Callable[[object], bool], str], ...] = (
     (_is_record, "pass its primary key and load it inside the task"),
     (
         _has("get_secret_value"),
-        "read the secret inside the task: whoever can read the server can read what is enqueued",
+        "read the secret inside the task, or pass `taskq.Secret(value.get_secret_value())`, which "
+        "is masked where it is shown: whoever can read the server can read what is enqueued",
     ),
     (_has("__attrs_attrs__"), "pass `attrs.asdict(value)`"),
     (_has("__struct_fields__"), "pass `msgspec.to_builtins(value)`"),

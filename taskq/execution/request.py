@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from taskq.core.concealing import Concealer
 from taskq.core.durations import Duration, instant_ms, seconds
 from taskq.core.envelope import pack_envelope
 from taskq.core.ids import new_id
@@ -27,7 +28,7 @@ Check = Callable[[tuple[Any, ...], dict[str, Any]], None]
 class Callee:
     """What an enqueue needs to know of a task, known by its function or only by its name."""
 
-    __slots__ = ("check", "expires", "lane", "name", "options", "rebuild")
+    __slots__ = ("check", "conceal", "expires", "lane", "name", "options", "rebuild")
 
     def __init__(
         self,
@@ -36,11 +37,13 @@ class Callee:
         *,
         check: Check | None,
         rebuild: Callable[[Any], Any] | None,
+        conceal: Concealer | None = None,
     ) -> None:
         self.name = name
         self.options = options
         self.check = check
         self.rebuild = rebuild
+        self.conceal = conceal
         self.lane = f"{options.queue}/{options.priority}"
         self.expires = "" if options.expires is None else _from_now(options.expires)
 
@@ -62,6 +65,8 @@ class Request:
         """
         if callee.check is not None:
             callee.check(args, kwargs)
+        if callee.conceal is not None:
+            args, kwargs = callee.conceal(args, kwargs)
         payload = encode_call(args, kwargs)
         keeps_result = callee.options.result_ttl > 0
         if options is PLAIN:

@@ -18,6 +18,7 @@ from taskq.execution.classify import classify, unfit_arguments, unfit_result
 from taskq.execution.context import enter
 from taskq.execution.executors.failure import Unfit
 from taskq.execution.executors.set import ExecutorSet
+from taskq.execution.masking import masked
 from taskq.execution.ports import Injector
 
 __all__ = ["run_attempt"]
@@ -36,9 +37,9 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
         return Succeeded(await _RUN[attempt.task.task_options.executor](attempt, executors, clock))
     except Unfit as unfit:
         describe = unfit_arguments if unfit.kind == "unfit_arguments" else unfit_result
-        return describe(unfit.error)
+        return masked(describe(unfit.error), attempt)
     except BaseException as error:
-        return classify(attempt, error)
+        return masked(classify(attempt, error), attempt)
     finally:
         clock.stop()
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
+from taskq.core.concealing import Concealer
 from taskq.core.durations import Duration
 from taskq.core.errors import CallError, ConfigError, TaskDefinitionError
 from taskq.core.ids import check_name
@@ -120,7 +121,11 @@ class Task(Generic[P, R]):
         self.injector = injector
         filled = injector.names if injector is not None else _NOTHING
         self.callee = Callee(
-            name, options, check=_checker(name, function, filled), rebuild=_LazyResult[R](function)
+            name,
+            options,
+            check=_checker(name, function, filled),
+            rebuild=_LazyResult[R](function),
+            conceal=Concealer.of(function),
         )
         self.call_rebuilder = functools.cache(lambda: CallRebuilder.of(function, filled))
 

@@ -12,6 +12,7 @@ from taskq.core.outcome import Failed, Outcome
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.classify import classify, interrupted
 from taskq.execution.executors.set import ExecutorSet
+from taskq.execution.masking import masked
 from taskq.execution.runner import run_attempt
 from taskq.worker.intake import Intake
 from taskq.worker.tally import Tally
@@ -85,7 +86,7 @@ class Slots:
             outcome = await run_attempt(attempt, self._executors)
         except GeneratorExit as error:
             # A future that carries it closes all coroutines that await it, run_attempt among them.
-            outcome = classify(attempt, error)
+            outcome = masked(classify(attempt, error), attempt)
         if run.delivery.entry in self._running:
             self._end(run, outcome)
         else:
@@ -134,6 +135,13 @@ def _note(delivery: Delivery, outcome: Outcome, attempt: Attempt | None) -> None
         name,
         delivery.attempt,
         outcome.error_type,
-        outcome.error_text,
+        _loggable(outcome, delivery),
         again,
     )
+
+
+def _loggable(failure: Failed, delivery: Delivery) -> str:
+    """The text of a failure; what does not fit is quoted there, and arguments are not logged."""
+    if failure.kind != "unfit_arguments":
+        return failure.error_text
+    return f"its arguments do not fit; q.job({delivery.id!r}).info() says which"

@@ -14,7 +14,9 @@ from taskq import (
     JobContext,
     JobInfo,
     JobState,
+    Retention,
     Retry,
+    Secret,
     Signature,
     TaskQ,
     current_job,
@@ -179,3 +181,18 @@ async def the_running_job_is_known() -> None:
     job.progress(0.5)
 
     job.progress("half")  # pyright: ignore[reportArgumentType]
+
+
+@q.task
+async def login(user: str, token: Secret[str], pin: Secret[int] | None = None) -> Secret[bytes]:
+    assert_type(token.reveal(), str)
+    return Secret(user.encode())
+
+
+async def secrets() -> None:
+    job = await login.enqueue("ada", Secret("hunter2"), pin=Secret(7))
+    assert_type((await job.result()).reveal(), bytes)
+    await login.enqueue("ada", Secret(7))  # pyright: ignore[reportArgumentType]
+    await login.enqueue("ada", "hunter2")  # pyright: ignore[reportArgumentType]
+    TaskQ(signing_keys=["k" * 32, b"k" * 32], retention=Retention(failure_ttl=timedelta(days=1)))
+    TaskQ(signing_keys=[7])  # pyright: ignore[reportArgumentType]

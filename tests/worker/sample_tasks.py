@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from taskq import Reject, RetryLater, SoftTimeout, TaskQ, current_job
+from taskq import Reject, RetryLater, Secret, SoftTimeout, TaskQ, current_job
 
 # Never connected: it shows that a decorated function is found in its process as well.
 decorating = TaskQ("redis://localhost")
@@ -124,6 +124,10 @@ def die(how: str) -> None:
 
 def unfit() -> Any:
     return {"sizes": [1, object()]}
+
+
+def tell(secret: Secret[str]) -> None:
+    raise ValueError(secret.reveal())
 
 
 def printing(text: str) -> None:

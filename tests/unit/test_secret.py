@@ -1,0 +1,174 @@
+"""A secret travels as its value and is shown nowhere."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import logging
+import traceback
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from taskq import CallError, DecodeError, EncodeError, PayloadTooLarge, Secret
+from taskq.core.concealing import Concealer, revealed
+from taskq.core.extensions import pack
+from taskq.core.payload import PayloadLimits, decode_call, decode_value, encode_call, encode_value
+from taskq.core.rebuild import CallRebuilder, compile_rebuilder
+
+CANARY = "canary-7f3a91"
+
+
+@dataclasses.dataclass
+class Login:
+    user: str
+    password: Secret[str]
+
+
+def test_it_is_shown_as_stars(caplog: pytest.LogCaptureFixture) -> None:
+    secret = Secret(CANARY)
+    with caplog.at_level(logging.DEBUG):
+        logging.getLogger("app").warning("%s %r %s", secret, secret, {"token": [secret]})
+
+    shown = [
+        repr(secret),
+        str(secret),
+        f"{secret}",
+        f"{secret!r:>40}",
+        repr([secret, {"a": secret}, Login("ada", secret)]),
+        str(dataclasses.asdict(Login("ada", secret))),
+        json.dumps({"token": secret}, default=str),
+        repr(copy.deepcopy(secret)),
+        caplog.text,
+    ]
+    assert [text for text in shown if CANARY in text] == []
+    assert secret.reveal() == copy.deepcopy(secret).reveal() == CANARY
+
+
+def test_it_is_no_text_and_has_no_attributes_to_look_through() -> None:
+    with pytest.raises(TypeError):
+        "token=" + Secret(CANARY)  # type: ignore[operator]
+    with pytest.raises(TypeError):
+        json.dumps(Secret(CANARY))
+    with pytest.raises(TypeError):
+        vars(Secret(CANARY))
+
+
+def test_secrets_compare_and_hash_by_their_values() -> None:
+    assert Secret("a") == Secret("a")
+    assert Secret("a") != Secret("b")
+    assert Secret("a") != "a"
+    assert {Secret("a"), Secret("a")} == {Secret("a")}
+
+
+# ------------------------------------------------------------------------------------ travelling
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Secret(CANARY),
+        Secret(b"bytes"),
+        Secret(None),
+        Secret({"user": "ada", "keys": [1, 2]}),
+        Secret(datetime(2026, 1, 2, tzinfo=UTC)),
+        Secret(Secret("twice")),
+        [Secret(1), {"a": (Secret(2), {Secret(3)})}],
+        {Secret("key"): 1},
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_it_travels_and_arrives_as_a_secret(value: Any) -> None:
+    assert decode_value(encode_value(value)) == value
+    assert decode_call(encode_call((value,), {"x": value})) == ([value], {"x": value})
+
+
+def test_a_value_that_cannot_travel_is_named_and_not_shown() -> None:
+    with pytest.raises(EncodeError, match=r"token\.reveal\(\) is an object") as caught:
+        encode_call((), {"token": Secret(object())})
+    assert "0x" not in str(caught.value)
+    with pytest.raises(EncodeError) as caught:
+        encode_call((), {"token": Secret({"a": CANARY + "\ud800"})})
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_it_counts_as_a_container() -> None:
+    limits = PayloadLimits(max_depth=2, max_nodes=100)
+    encode_value(Secret([1]), limits=limits)
+
+    with pytest.raises(PayloadTooLarge):
+        encode_value(Secret([[1]]), limits=limits)
+    deep = encode_value(Secret([[1]]))
+    with pytest.raises(PayloadTooLarge):
+        decode_value(deep + b"", limits=PayloadLimits(max_depth=2))
+
+
+@pytest.mark.parametrize("items", [[], [1, 2]], ids=["none", "two"])
+def test_bytes_that_hold_no_one_secret_are_refused(items: list[int]) -> None:
+    body = pack(items)
+    data = b"\xc7" + bytes([len(body), 11]) + body
+
+    with pytest.raises(DecodeError, match="a secret of"):
+        decode_value(data)
+
+
+# --------------------------------------------------------------------------------- annotations
+
+
+@pytest.mark.parametrize(
+    ("annotation", "arrived", "made"),
+    [
+        (Secret, CANARY, Secret(CANARY)),
+        (Secret[str], CANARY, Secret(CANARY)),
+        (Secret[str], Secret(CANARY), Secret(CANARY)),
+        (Secret[str] | None, None, None),
+        (Secret[str] | None, Secret(CANARY), Secret(CANARY)),
+        (list[Secret[str]], [CANARY], [Secret(CANARY)]),
+        (Login, {"user": "ada", "password": Secret("p")}, Login("ada", Secret("p"))),
+        (Secret[Login], Secret({"user": "a", "password": "p"}), Secret(Login("a", Secret("p")))),
+    ],
+)
+def test_an_annotation_makes_a_secret_of_what_arrived(
+    annotation: Any, arrived: Any, made: Any
+) -> None:
+    rebuild = compile_rebuilder(annotation)
+
+    assert rebuild is not None
+    assert rebuild(arrived) == made
+
+
+def test_what_does_not_fit_is_not_quoted() -> None:
+    def login(who: Secret[Login]) -> None: ...
+
+    rebuilder = CallRebuilder(login)
+    with pytest.raises(CallError, match="who is a secret whose value does not fit") as caught:
+        rebuilder.apply([Secret({"user": CANARY, CANARY: 1})], {})
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
+def test_what_an_annotation_calls_secret_is_wrapped_before_it_travels() -> None:
+    def login(user: str, token: Secret[str], *, pin: Secret | None = None) -> None: ...  # type: ignore[type-arg]
+
+    conceal = Concealer.of(login)
+
+    assert conceal is not None
+    assert conceal(("ada", CANARY), {}) == (("ada", Secret(CANARY)), {})
+    assert conceal(("ada",), {"token": Secret("t"), "pin": 7}) == (
+        ("ada",),
+        {"token": Secret("t"), "pin": Secret(7)},
+    )
+    assert conceal((), {"pin": None}) == ((), {"pin": None})
+
+
+def test_other_functions_have_nothing_to_conceal() -> None:
+    def plain(user: str, token: str) -> Secret[str]: ...
+
+    assert Concealer.of(plain) is None
+
+
+def test_texts_are_found_wherever_secrets_lie() -> None:
+    value = ["shown", {"a": Secret(["one", {"two": b"three", "n": 4}]), "b": {Secret("five")}}]
+
+    assert sorted(revealed(value)) == ["4", "five", "n", "one", "three", "two"]
