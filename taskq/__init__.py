@@ -47,7 +47,9 @@ from taskq.core.state import JobState
 from taskq.execution.context import JobContext, current_job
 from taskq.execution.handle import Job
 from taskq.execution.task import Signature, Task
+from taskq.triggers.calendars import calendar
 from taskq.triggers.combined import all_of, any_of
+from taskq.triggers.crontab import cron
 from taskq.triggers.instant import at
 from taskq.triggers.interval import every
 from taskq.triggers.trigger import Trigger
@@ -101,6 +103,8 @@ __all__ = [
     "all_of",
     "any_of",
     "at",
+    "calendar",
+    "cron",
     "current_job",
     "every",
 ]

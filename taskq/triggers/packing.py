@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, cast
 
 from taskq.core.durations import seconds
 from taskq.core.errors import ConfigError, DecodeError
+from taskq.triggers.calendars import Calendar, time_of_day
 from taskq.triggers.combined import AllOf, AnyOf
+from taskq.triggers.crontab import Cron
 from taskq.triggers.instant import At
 from taskq.triggers.interval import Every
 from taskq.triggers.trigger import INSTANT, Trigger, utc
@@ -128,6 +130,15 @@ _KINDS: dict[str, tuple[type[Trigger], dict[str, _Codec]]] = {
             "period": (_pack_period, _unpack_period),
             "anchor": _INSTANT,
             "immediate": _FLAG,
+            "end": _INSTANT,
+        },
+    ),
+    "cron": (Cron, {"start": _INSTANT, "end": _INSTANT}),
+    "calendar": (
+        Calendar,
+        {
+            "at": (time.isoformat, time_of_day),
+            "start": (date.isoformat, date.fromisoformat),
             "end": _INSTANT,
         },
     ),

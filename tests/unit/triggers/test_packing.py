@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq import all_of, any_of, at, every
+from taskq import all_of, any_of, at, calendar, cron, every
 from taskq.core.errors import ConfigError, DecodeError
 from taskq.triggers.packing import pack_trigger, unpack_trigger
 from taskq.triggers.trigger import Trigger
@@ -28,6 +28,27 @@ PLAIN = st.one_of(
         end=st.none() | INSTANTS,
         jitter=JITTERS,
     ),
+    st.builds(
+        cron,
+        st.sampled_from(["0 8 * * mon-fri", "*/7 * 1 * *", "@daily", "0 0 LW * *"]),
+        tz=st.sampled_from(["UTC", "Europe/Berlin"]),
+        dst=st.sampled_from(["once", "both"]),
+        start=st.none() | INSTANTS,
+        end=st.none() | INSTANTS,
+        jitter=JITTERS,
+    ),
+    st.builds(cron, st.just("H 5 0 * * *"), seconds=st.just("first"), hash_id=st.text()),
+    st.builds(cron, st.just("0 8 * * 6"), dialect=st.sampled_from(["celery", "apscheduler3"])),
+    st.builds(
+        calendar,
+        months=st.integers(1, 30),
+        at=st.times().map(lambda at: at.replace(microsecond=0)),
+        tz=st.sampled_from(["UTC", "Europe/Berlin"]),
+        start=st.none() | st.dates(),
+        end=st.none() | INSTANTS,
+        missing=st.sampled_from(["skip", "last"]),
+    ),
+    st.builds(calendar, weeks=st.integers(1, 30), dst=st.sampled_from(["skip", "shift"])),
 )
 TRIGGERS = st.recursive(
     PLAIN,
@@ -61,7 +82,14 @@ def test_defaults_are_not_written():
         (None, "no stored trigger: None"),
         ("every", "no stored trigger"),
         (["every"], "no stored trigger"),
-        (["moon", {}], "kind 'moon', unknown to this version of taskq; it knows at, every"),
+        (["moon", {}], "kind 'moon', unknown to this version of taskq; it knows at, every, cron"),
+        (["cron", {"expr": "61 * * * *"}], "cron trigger cannot be read: .*out of range"),
+        (["cron", {"expr": "0 8 * * *", "tz": "Mars/Olympus"}], "no time zone 'Mars/Olympus'"),
+        (["cron", {"expr": 5}], "cron trigger cannot be read"),
+        (["cron", {"expr": "0 8 * * *", "dialect": 5}], "dialect=5"),
+        (["calendar", {"days": 1, "at": "25:00"}], "no time of day"),
+        (["calendar", {"days": "1"}], "days='1'"),
+        (["calendar", {"days": 1, "start": "soon"}], "calendar trigger cannot be read"),
         (["every", {}], "every trigger cannot be read: .*period"),
         (["every", {"period": 0}], "every trigger cannot be read: every.. of 0 seconds"),
         (["every", {"period": "1"}], "every trigger cannot be read"),
@@ -92,11 +120,14 @@ def test_no_depth_of_data_overflows_the_stack():
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(),
-        lambda s: st.lists(s) | st.dictionaries(st.sampled_from(["parts", "period"]), s),
+        lambda s: (
+            st.lists(s)
+            | st.dictionaries(st.sampled_from(["parts", "period", "expr", "tz", "days", "at"]), s)
+        ),
     )
 )
 def test_noise_is_a_decode_error_or_a_trigger(noise):
-    for kind in ("every", "at", "any_of"):
+    for kind in ("every", "at", "any_of", "cron", "calendar"):
         with contextlib.suppress(DecodeError):
             assert isinstance(unpack_trigger([kind, noise]), Trigger)
 
