@@ -42,6 +42,10 @@ class Desk(Protocol):
         """Cancel a job: 1 done, 2 its worker was asked, 0 it was over, -1 there is none."""
         ...
 
+    async def aclose(self) -> None:
+        """Close the connection of the running loop; the next use opens another."""
+        ...
+
 
 class Threads(Protocol):
     """Where plain functions run beside the event loop."""
