@@ -7,33 +7,15 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 import redis
-import uvicorn
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import PlainTextResponse
 
 from taskq import JobNotFound, ServerUnavailable, TaskQ
 from tests.support.server import TestServer
+from tests.support.serving import serving
 from tests.support.waiting import eventually
-
-
-@contextlib.asynccontextmanager
-async def serving(app: FastAPI, socket: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """The application under a real uvicorn, and a client of it."""
-    config = uvicorn.Config(app, uds=str(socket), log_level="warning", lifespan="on", ws="none")
-    server = uvicorn.Server(config)
-    running = asyncio.create_task(server.serve())
-    await eventually(lambda: server.started or running.done())
-    if running.done():
-        running.result()
-        raise RuntimeError("the application did not start")
-    transport = httpx.AsyncHTTPTransport(uds=str(socket))
-    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
-        yield client
-    server.should_exit = True
-    await asyncio.wait_for(running, 10)
 
 
 def connections(look: redis.Redis, name: str = "taskq") -> int:

@@ -1,0 +1,139 @@
+"""Endpoints for jobs, to be mounted: state, result, progress, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi.responses import StreamingResponse
+
+from taskq.app import TaskQ
+from taskq.core.errors import (
+    ConfigError,
+    JobError,
+    JobNotFound,
+    ResultExpired,
+    ResultNotKept,
+    ResultTimeout,
+    ServerError,
+)
+from taskq.execution.handle import Job
+from taskq.fastapi.events import HEADERS, events
+from taskq.fastapi.guard import guard
+from taskq.fastapi.views import JobCancelling, JobOutcome, JobProblem, JobView
+
+__all__ = ["job_router"]
+
+T = TypeVar("T")
+
+Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the job to end.")]
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    403: {"model": JobProblem, "description": "Who asks may not see jobs."},
+    404: {"model": JobProblem, "description": "There is no such job."},
+    503: {"model": JobProblem, "description": "The queue cannot be reached now."},
+}
+_UNFINISHED: dict[int | str, dict[str, Any]] = {
+    202: {"model": JobOutcome, "description": "The job has not ended."},
+    409: {"model": JobProblem, "description": "There will be no result: it failed, say."},
+    410: {"model": JobProblem, "description": "The result is gone, or was never kept."},
+}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"text/event-stream": {}},
+        "description": "`progress` events while it runs, then `end`; their data is a job.",
+    }
+}
+
+
+def job_router(
+    q: TaskQ,
+    *,
+    auth: Any = None,
+    prefix: str = "/jobs",
+    tags: Sequence[str | Enum] = ("jobs",),
+) -> APIRouter:
+    """Endpoints for the jobs of `q`: `app.include_router(job_router(q, auth=current_user))`.
+
+    `auth` is a dependency that raises `HTTPException` for those who may not see jobs; it may take
+    the path's `job_id: str`, to let everybody see only their own. Without it whoever is not on this
+    machine is answered 403. Arguments and tracebacks of jobs are not shown.
+
+    `GET {prefix}/{job_id}`, `.../result?wait=10` and `.../events` (server-sent), and `DELETE
+    {prefix}/{job_id}` to cancel. Raises `ConfigError` for an `auth` that is no dependency.
+
+    >>> app.include_router(job_router(q, auth=current_admin))  # doctest: +SKIP
+    """
+    router = APIRouter(
+        prefix=prefix, tags=list(tags), dependencies=[guard(auth)], responses=_PROBLEMS
+    )
+    _add_looking(router, q)
+    _add_result(router, q)
+    return router
+
+
+def _add_looking(router: APIRouter, q: TaskQ) -> None:
+    async def job_state(job_id: str) -> JobView:
+        return await _answer(lambda: _view(_job(q, job_id)))
+
+    async def job_events(job_id: str) -> StreamingResponse:
+        first = await _answer(lambda: _view(_job(q, job_id)))
+        return StreamingResponse(events(q, first), media_type="text/event-stream", headers=HEADERS)
+
+    async def cancel_job(job_id: str) -> JobCancelling:
+        return JobCancelling(cancelled=await _answer(lambda: _job(q, job_id).cancel()))
+
+    router.get("/{job_id}", summary="How a job stands")(job_state)
+    router.get(
+        "/{job_id}/events",
+        summary="A job's progress, as server-sent events",
+        response_class=StreamingResponse,
+        responses=_STREAM,
+    )(job_events)
+    router.delete("/{job_id}", summary="Cancel a job")(cancel_job)
+
+
+def _add_result(router: APIRouter, q: TaskQ) -> None:
+    async def job_result(job_id: str, response: Response, wait: Wait = 0.0) -> JobOutcome:
+        job = _job(q, job_id)
+        over = (await _answer(job.status)).finished
+        try:
+            if not over and not wait:
+                raise ResultTimeout("it has not ended", job_id=job_id)
+            value = await _answer(lambda: job.result(timeout=None if over else wait))
+        except ResultTimeout:
+            response.status_code = 202
+            return JobOutcome(id=job_id, state=await _answer(job.status))
+        return JobOutcome.of(job_id, value)
+
+    router.get("/{job_id}/result", summary="A job's result", responses=_UNFINISHED)(job_result)
+
+
+def _job(q: TaskQ, job_id: str) -> Job[Any]:
+    try:
+        return q.job(job_id)
+    except ConfigError as error:
+        raise HTTPException(404, "there is no such job") from error
+
+
+async def _view(job: Job[Any]) -> JobView:
+    return JobView.of(await job.info())
+
+
+async def _answer(ask: Callable[[], Awaitable[T]]) -> T:
+    """What the queue answers, its errors as statuses."""
+    try:
+        return await ask()
+    except ResultTimeout:
+        raise
+    except (ResultExpired, ResultNotKept) as error:
+        raise HTTPException(410, "the job is over, and its result is gone") from error
+    except JobNotFound as error:
+        raise HTTPException(404, "there is no such job") from error
+    except JobError as error:
+        raise HTTPException(409, error.args[0]) from error
+    except (TimeoutError, ServerError) as error:
+        raise HTTPException(
+            503, "the queue cannot be reached now; ask again", headers={"Retry-After": "5"}
+        ) from error

@@ -1,0 +1,38 @@
+"""An ASGI application under a real uvicorn, in this event loop, and an HTTP client of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from tests.support.waiting import eventually
+
+__all__ = ["serving"]
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Any, place: Path | int, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve on the unix socket `place`, or on a port of this machine (0: any)."""
+    where = {"uds": str(place)} if isinstance(place, Path) else {"port": place}
+    given = {"log_level": "warning", "lifespan": "on", "ws": "none"} | where | options
+    server = uvicorn.Server(uvicorn.Config(app, **given))
+    running = asyncio.create_task(server.serve())
+    await eventually(lambda: server.started or running.done())
+    if running.done():
+        running.result()
+        raise RuntimeError("the application did not start")
+    if isinstance(place, Path):
+        transport, base = httpx.AsyncHTTPTransport(uds=str(place)), "http://app"
+    else:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        transport, base = httpx.AsyncHTTPTransport(), f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(transport=transport, base_url=base, timeout=20) as client:
+        yield client
+    server.should_exit = True
+    await asyncio.wait_for(running, 20)
