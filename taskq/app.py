@@ -224,7 +224,7 @@ class TaskQ:
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[None, None]:
         """For ASGI: `FastAPI(lifespan=q.lifespan)` connects at start and closes at the end."""
-        async with self, self.resources.held():
+        async with self.resources.held(), self:
             yield
 
     async def __aenter__(self) -> TaskQ:
