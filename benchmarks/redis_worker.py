@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 
+from benchmarks.adapters.bare import BareWorker
 from benchmarks.adapters.limit import LimitWorker
 from benchmarks.adapters.pipeline import PipelineWorker
 from benchmarks.gate import Gate
 from benchmarks.worker_child import Measured, Order, follow_orders, timed
 
 __all__ = ["RedisHands"]
+
+_KINDS = {"bare": BareWorker, "limit": LimitWorker, "pipeline": PipelineWorker}
 
 
 class RedisHands:
@@ -22,8 +25,7 @@ class RedisHands:
     async def drain(self, order: Order) -> Measured:
         """Run so many jobs, until the server has all results."""
         self._gate.open(order["jobs"])
-        kind = LimitWorker if order["adapter"] == "limit" else PipelineWorker
-        return await timed(kind(self._url, self._gate).drain())
+        return await timed(_KINDS[order["adapter"]](self._url, self._gate).drain())
 
     async def serve(self, order: Order, until: Awaitable[object]) -> None:
         """These adapters only drain: there is no server-side push they could wait for."""

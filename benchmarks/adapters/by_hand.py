@@ -14,6 +14,7 @@ from benchmarks.gate import Gate
 
 __all__ = [
     "GROUP",
+    "JOB",
     "RESULT",
     "STREAM",
     "TTL_MS",
@@ -26,6 +27,7 @@ __all__ = [
 
 STREAM = "by-hand:jobs"
 RESULT = "by-hand:result:"
+JOB = "by-hand:job:"
 GROUP = "g"
 TTL_MS = 3_600_000
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, closing
 
+from benchmarks.adapters.bare import BareProducer
 from benchmarks.adapters.by_hand import Arguments
 from benchmarks.adapters.limit import LimitProducer
 from benchmarks.adapters.pipeline import PipelineProducer
@@ -27,7 +28,8 @@ __all__ = ["drain", "drain_on_asyncio", "nap"]
 CONCURRENCY = 100
 NAP_SECONDS = 0.1
 NAP_CONCURRENCY = 500
-TASKQ, TIMEOUT, LIMIT, PIPELINE = "taskq", "taskq, timeout on each", "limit", "pipeline"
+TASKQ, TIMEOUT = "taskq", "taskq, timeout on each"
+BARE, LIMIT, PIPELINE = "bare", "limit", "pipeline"
 
 Side = Callable[[], Awaitable[Metrics]]
 
@@ -42,7 +44,11 @@ async def drain(plan: Plan) -> Findings:
     )
     async with AsyncExitStack() as stack:
         sides = await _with_taskq(stack, plan, arguments)
-        for name, producer in ((LIMIT, LimitProducer), (PIPELINE, PipelineProducer)):
+        for name, producer in (
+            (LIMIT, LimitProducer),
+            (BARE, BareProducer),
+            (PIPELINE, PipelineProducer),
+        ):
             sides[name] = await _by_hand(stack, plan, arguments, name, producer)
         await interleaved(plan, findings, sides)
     _compare_rates(findings)
@@ -114,7 +120,7 @@ async def _by_hand(
     plan: Plan,
     arguments: Arguments,
     adapter: str,
-    make: type[LimitProducer] | type[PipelineProducer],
+    make: type[LimitProducer] | type[BareProducer] | type[PipelineProducer],
 ) -> Side:
     server = stack.enter_context(closing(Server()))
     producer = make(server.url)
@@ -138,6 +144,9 @@ def _compare_rates(findings: Findings) -> None:
         (TASKQ, rate),
         (LIMIT, rate),
         at_least(0.6),
+    )
+    findings.compare(
+        "drain_of_bare", "drain: taskq, of a queue without promises", (TASKQ, rate), (BARE, rate)
     )
     findings.compare(
         "timeout_of_drain",

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, closing
 from typing import TypeVar
 
+from benchmarks.adapters.bare import BareProducer
+from benchmarks.adapters.batches import BatchProducer
 from benchmarks.adapters.by_hand import Arguments
 from benchmarks.adapters.limit import LimitProducer
 from benchmarks.adapters.pipeline import PipelineProducer
@@ -17,10 +19,11 @@ from benchmarks.server import Server
 __all__ = ["enqueue"]
 
 ONE, GATHER, MANY = "taskq, one by one", "taskq, gather of 1,000", "taskq, enqueue_many"
-LIMIT_ONE, LIMIT_BULK = "limit, one XADD each", "limit, script for 500"
+LIMIT_ONE, LIMIT_BULK = "limit, a script call each", "limit, script for 500"
+BARE_BULK = "bare, script for 500"
 PIPELINE_BULK = "pipeline of 500 XADDs"
 
-P = TypeVar("P", TaskqProducer, LimitProducer, PipelineProducer)
+P = TypeVar("P", TaskqProducer, BatchProducer, PipelineProducer)
 Side = Callable[[], Awaitable[Metrics]]
 
 
@@ -35,6 +38,7 @@ async def enqueue(plan: Plan) -> Findings:
     async with AsyncExitStack() as stack:
         taskq = _ready(stack, TaskqProducer)
         limit = _ready(stack, LimitProducer)
+        bare = _ready(stack, BareProducer)
         pipeline = _ready(stack, PipelineProducer)
         sides: dict[str, Side] = {
             ONE: _side(*taskq, taskq[1].one_by_one, few),
@@ -42,6 +46,7 @@ async def enqueue(plan: Plan) -> Findings:
             GATHER: _side(*taskq, taskq[1].gathered, arguments),
             MANY: _side(*taskq, taskq[1].bulk, arguments),
             LIMIT_BULK: _side(*limit, limit[1].bulk, arguments),
+            BARE_BULK: _side(*bare, bare[1].bulk, arguments),
             PIPELINE_BULK: _side(*pipeline, pipeline[1].bulk, arguments),
         }
         await interleaved(plan, findings, sides)
@@ -58,7 +63,7 @@ def _ready(stack: AsyncExitStack, make: Callable[[str], P]) -> tuple[Server, P]:
 
 def _side(
     server: Server,
-    producer: TaskqProducer | LimitProducer | PipelineProducer,
+    producer: TaskqProducer | BatchProducer | PipelineProducer,
     work: Callable[[Arguments], Awaitable[object]],
     arguments: Arguments,
 ) -> Side:
@@ -75,7 +80,14 @@ def _compare(findings: Findings) -> None:
     for name, text, above, below, goal in (
         ("gather_of_many", "gather of single enqueues, of enqueue_many", GATHER, MANY, 0.5),
         ("many_of_limit", "enqueue_many, of the limit's bulk", MANY, LIMIT_BULK, 0.5),
-        ("one_of_limit", "one by one, of one XADD each", ONE, LIMIT_ONE, None),
+        (
+            "many_of_bare",
+            "enqueue_many, of the bulk of a queue without promises",
+            MANY,
+            BARE_BULK,
+            None,
+        ),
+        ("one_of_limit", "one by one, of a script call each", ONE, LIMIT_ONE, None),
     ):
         findings.compare(
             name,

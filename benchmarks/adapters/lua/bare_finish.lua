@@ -3,7 +3,7 @@
 -- KEYS  1 stream
 -- ARGV  1 prefix of the results' keys  2 how long they are kept (ms)
 --       then per job: stream id, job id, result
--- Called by adapters/limit.py.
+-- Called by adapters/bare.py.
 local call, prefix, ttl = redis.call, ARGV[1], ARGV[2]
 local entries, count = {}, 0
 for i = 3, #ARGV, 3 do
