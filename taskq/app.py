@@ -23,6 +23,7 @@ from taskq.core.errors import TaskDefinitionError, UnknownOption
 from taskq.core.ids import check_name
 from taskq.core.options import TaskOptions, nearest, task_options
 from taskq.core.retention import Retention
+from taskq.execution.bulk import enqueue_all
 from taskq.execution.handle import Job
 from taskq.execution.injection import dependencies_of
 from taskq.execution.portal import Portal
@@ -159,13 +160,7 @@ class TaskQ:
 
         >>> jobs = await q.enqueue_many([resize.s(p) for p in paths])  # doctest: +SKIP
         """
-        signed = list(signatures)
-        requests = [signature.request() for signature in signed]
-        created = await self.desk.submit_many([request.job for request in requests])
-        return [
-            request.handle(self.desk, signature.callee, new)
-            for request, signature, new in zip(requests, signed, created, strict=True)
-        ]
+        return await enqueue_all(self.desk, list(signatures))
 
     async def send(self, name: str, *args: Any, **kwargs: Any) -> Job[Any]:
         """Enqueue a task by its name, without importing its code; the worker checks the arguments.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.core.job import Ending, JobInfo, NewJob
@@ -35,13 +35,9 @@ class BrokerPool:
         if broker is not None:
             await broker.aclose()
 
-    async def submit(self, job: NewJob) -> bool:
-        """Enqueue a job; false when its id belongs to another request."""
-        return await self.current().producer.add(job)
-
-    async def submit_many(self, jobs: Sequence[NewJob]) -> list[bool]:
-        """Enqueue jobs together; an answer for each."""
-        return await self.current().producer.add_many(jobs)
+    def submit(self, jobs: Sequence[NewJob]) -> Awaitable[list[bool]]:
+        """Enqueue jobs together; awaited, whether each is new, or its id another request's."""
+        return self.current().producer.add_many(jobs)
 
     async def until_over(self, job_id: str) -> Ending:
         """Wait until a job has ended or is known to be unknown.

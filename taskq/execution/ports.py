@@ -18,12 +18,11 @@ Reporter = Callable[[Progress], asyncio.Future[None] | None]
 class Desk(Protocol):
     """Where jobs are handed in and asked about."""
 
-    async def submit(self, job: NewJob) -> bool:
-        """Enqueue a job; false when its id belongs to another request."""
-        ...
+    def submit(self, jobs: Sequence[NewJob]) -> Awaitable[list[bool]]:
+        """Enqueue jobs together; they are on their way when this returns.
 
-    async def submit_many(self, jobs: Sequence[NewJob]) -> list[bool]:
-        """Enqueue jobs together; an answer for each."""
+        Awaited, it gives for each whether it is new: false when its id is another request's.
+        """
         ...
 
     async def until_over(self, job_id: str) -> Ending:

@@ -47,6 +47,27 @@ class Callee:
         self.lane = f"{options.queue}/{options.priority}"
         self.expires = "" if options.expires is None else _from_now(options.expires)
 
+    def envelope(self, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """A call as it travels, checked: everything that can be refused about it is refused here.
+
+        Raises `CallError`, `EncodeError`, `PayloadTooLarge` and `ConfigError`.
+        """
+        if self.check is not None:
+            self.check(args, kwargs)
+        if self.conceal is not None:
+            args, kwargs = self.conceal(args, kwargs)
+        payload = encode_call(args, kwargs)
+        if options is PLAIN:
+            return pack_envelope(self.name, payload)
+        return pack_envelope(
+            self.name,
+            payload,
+            timeout=options.timeout,
+            result_ttl=options.result_ttl,
+            retry=options.retry,
+            headers=options.headers,
+        )
+
 
 @dataclass(slots=True)
 class Request:
@@ -63,23 +84,14 @@ class Request:
 
         Raises `CallError`, `EncodeError` and `PayloadTooLarge`.
         """
-        if callee.check is not None:
-            callee.check(args, kwargs)
-        if callee.conceal is not None:
-            args, kwargs = callee.conceal(args, kwargs)
-        payload = encode_call(args, kwargs)
+        return cls.around(callee, options, callee.envelope(options, args, kwargs))
+
+    @classmethod
+    def around(cls, callee: Callee, options: JobOptions, envelope: bytes) -> Request:
+        """The rest of it, where nothing can be wrong any more."""
         keeps_result = callee.options.result_ttl > 0
         if options is PLAIN:
-            envelope = pack_envelope(callee.name, payload)
             return cls(NewJob(new_id(), envelope, callee.lane, "", callee.expires), keeps_result)
-        envelope = pack_envelope(
-            callee.name,
-            payload,
-            timeout=options.timeout,
-            result_ttl=options.result_ttl,
-            retry=options.retry,
-            headers=options.headers,
-        )
         if options.result_ttl is not None:
             keeps_result = options.result_ttl > 0
         return cls(_placed(callee, options, envelope), keeps_result)

@@ -94,6 +94,10 @@ class Signature(Generic[R_co]):
         """What the queue is asked for, checked and serialised."""
         return Request.of(self.callee, self.job_options, self.args, self.kwargs)
 
+    def envelope(self) -> bytes:
+        """The call alone, checked and serialised; see `Callee.envelope`."""
+        return self.callee.envelope(self.job_options, self.args, self.kwargs)
+
     async def enqueue(self) -> Job[R_co]:
         """Enqueue a job of this task with these arguments."""
         return await _enqueue(self.desk, self.callee, self.request())
@@ -204,7 +208,7 @@ def remote_task(desk: Desk, name: str) -> ConfiguredTask[..., Any]:
 
 
 async def _enqueue(desk: Desk, callee: Callee, request: Request) -> Job[Any]:
-    created = await desk.submit(request.job)
+    [created] = await desk.submit((request.job,))
     return request.handle(desk, callee, created)
 
 

@@ -10,6 +10,7 @@ import pytest
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.producer import Producer
 from taskq.broker.scripts import script
+from taskq.core.errors import ServerUnavailable
 from tests.support.scripts import LANE, About, Kept, Lane, Scene, job
 
 
@@ -316,6 +317,60 @@ async def test_many_jobs_travel_in_batches_in_order(scene: Scene) -> None:
 
     assert scene.lane().waiting == ids
     assert scene.state()["sent"].value == 3
+
+
+async def test_two_batches_travel_at_once(scene: Scene) -> None:
+    """The server does one while the other is made."""
+    await scene.producer.add(job("first"))
+    await scene.client.command("CLIENT", "PAUSE", 200)
+
+    calls = [asyncio.ensure_future(scene.producer.add(job(name))) for name in "abc"]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    calls += [asyncio.ensure_future(scene.producer.add(job(name))) for name in "de"]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    calls += [asyncio.ensure_future(scene.producer.add(job("f")))]
+    await asyncio.gather(*calls)
+
+    assert scene.state()["sent"].value == 4
+    assert scene.lane() == Lane(waiting=["first", *"abcdef"])
+
+
+async def test_a_batch_waits_for_the_fate_of_the_one_before_it(scene: Scene) -> None:
+    """The first one was refused: what comes after it is not done in its place."""
+    await scene.producer.add(job("first"))
+    send, refused = scene.client.script, 0
+
+    async def refusing(script: Any, keys: tuple[str, ...], *args: Any) -> Any:
+        nonlocal refused
+        if args[1] == 2 and refused < 3:
+            refused += 1
+            raise ServerUnavailable("the server loads its data")
+        return await send(script, keys, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.client, "script", refusing)
+        first = scene.producer.add_many([job("a"), job("b")])
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.gather(first, scene.producer.add_many([job("c")]))
+
+    assert refused == 3
+    assert scene.lane() == Lane(waiting=["first", "a", "b", "c"])
+
+
+async def test_a_batch_before_its_predecessor_changes_nothing(scene: Scene) -> None:
+    await scene.producer.add(job("first"))
+    before = scene.state()
+
+    common = ("1", "default/5", "", "", "", "early", b"envelope")
+    answer = await scene.client.script(
+        script("enqueue"), scene.producer._keys, 0, 3, 1000, 2, *common
+    )
+
+    assert answer is None
+    assert scene.state() == before
 
 
 async def test_a_cancelled_caller_does_not_hold_up_the_others(scene: Scene) -> None:

@@ -89,6 +89,23 @@ async def test_many_batches_arrive_once_each_while_replies_are_lost(
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("lost", ["request", "reply"])
+async def test_a_batch_whose_predecessor_was_lost_is_not_done_before_it(
+    proxy: Proxy, producer: Producer, scene: Scene, lost: str
+) -> None:
+    """Two batches travel at once; the server knows only the number of the last one it did."""
+    ids = [f"j{n}" for n in range(2500)]
+    for _ in range(3):
+        (proxy.lose_request if lost == "request" else proxy.lose_reply)(ids[500].encode())
+        proxy.lose_reply(ids[1400].encode())
+
+    assert await producer.add_many([job(name) for name in ids]) == [True] * 2500
+
+    assert proxy.cuts >= 2
+    assert scene.lane().waiting == ["first", *ids]
+
+
+@pytest.mark.faults
 async def test_the_maker_of_a_chosen_id_learns_that_it_made_it(
     proxy: Proxy, producer: Producer, scene: Scene
 ) -> None:

@@ -39,10 +39,7 @@ class Answers:
     cancelled: int = 1
     asked: list[str] = field(default_factory=list[str])
 
-    async def submit(self, job: NewJob) -> bool:
-        raise NotImplementedError
-
-    async def submit_many(self, jobs: Sequence[NewJob]) -> list[bool]:
+    async def submit(self, jobs: Sequence[NewJob]) -> list[bool]:
         raise NotImplementedError
 
     async def until_over(self, job_id: str) -> Ending:

@@ -4,15 +4,18 @@
 --       8 next channel  9 the producer's `sent`  10 workers  11 held  12 done channel prefix
 --       13 malformed
 -- ARGV  1 clock offset  2 the producer's batch number  3 ttl of the record of an expired job (ms)
---       then per job: id, envelope, lane, when ('' now, '+ms', '@ms'), expires (likewise),
---       origin ('' for an id made by taskq; else what tells this request from another's)
--- Returns one string, a character per job: '1' this request's job exists, '0' the id was taken.
+--       4 number of the batch that must have been done before this one, 0 = none
+--       then runs of jobs alike: how many, lane, when ('' now, '+ms', '@ms'), expires (likewise),
+--       origin ('' for ids made by taskq; else what tells this request from another's), and per job
+--       of the run: id, envelope
+-- Returns one string, a character per job: '1' this request's job exists, '0' the id was taken; nil
+--       and nothing done when the batch before this one was not done.
 -- Called by broker/producer.py.
 --
--- Sent twice, the second does nothing: a producer sends its batches in order, one at a time, so
--- the number of its last batch tells whether this one was done. It is looked at every time, because
--- a network may deliver the first copy after the second. An id made by taskq is new by its making;
--- only ids chosen by callers are looked up.
+-- Sent twice, the second does nothing: a producer numbers its batches and this script does them in
+-- that order, so the number of the last one tells whether this one was done. It is looked at every
+-- time, because a network may deliver the first copy after the second. An id made by taskq is new
+-- by its making; only ids chosen by callers are looked up.
 --
 -- A single job is handed to an idle worker here and now, with the push that would wake it: that saves
 -- the worker the fetch. A worker that nobody can push to is left out; one that dies with the push
@@ -24,55 +27,77 @@ local call = redis.call
 --@include take
 local jobs, prefix, lanes, due, expiry, idle, wake, next_channel, sent, workers, held, done, malformed =
   unpack(KEYS)
+local number = tonumber(ARGV[2])
+local last = tonumber(call('GET', sent) or '0')
+if last < tonumber(ARGV[4]) then return false end
+local repeated = last >= number
 local now = clock(ARGV[1])
 -- Numbers become text once: the server is slow at it.
 local now_text = string.format('%.0f', now)
-local number = tonumber(ARGV[2])
-local repeated = tonumber(call('GET', sent) or '0') >= number
-local answer, opened, added = {}, {}, {}
+local answer, added, total = {}, {}, 0
 local head
 
-for i = 4, #ARGV, 6 do
-  local id, envelope, lane, origin = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 5]
-  local key = jobs .. id
-  local mine = '1'
-  local taken = repeated
-  if origin ~= '' then
-    local stored = call('HMGET', key, 'e', 'o', 'f', 'l')
-    if stored[3] and now > stored[3] + stored[4] and stored[2] ~= origin then
-      -- Over, and its result has outlived its ttl: only a trace of it is left.
-      call('DEL', key)
-    elseif stored[1] then
-      taken = true
-      if stored[2] ~= origin then mine = '0' end
-    end
+-- An id that a caller chose: whether a job has it, and whether this request made that job.
+local function looked_up(key, origin)
+  local stored = call('HMGET', key, 'e', 'o', 'f', 'l')
+  if stored[3] and now > stored[3] + stored[4] and stored[2] ~= origin then
+    -- Over, and its result has outlived its ttl: only a trace of it is left.
+    call('DEL', key)
+    return repeated, true
   end
-  if not taken then
-    local due_at = instant(now, ARGV[i + 3])
-    local expires_at = instant(now, ARGV[i + 4])
-    local later = due_at and due_at > now
-    call('HSET', key, 'e', envelope, 's', later and 'd' or 'q', 'q', lane, 't', now_text)
-    if origin ~= '' then call('HSET', key, 'o', origin) end
-    if expires_at then
-      call('HSET', key, 'x', expires_at)
-      call('ZADD', expiry, expires_at, id)
-      if not head or expires_at < head then head = expires_at end
-    end
-    if later then
-      call('HSET', key, 'd', due_at)
-      call('ZADD', due, due_at, id)
-      if not head or due_at < head then head = due_at end
-    else
-      if not opened[lane] then
-        open_lane(lanes, prefix, lane)
-        opened[lane] = true
+  if not stored[1] then return repeated, true end
+  return true, stored[2] == origin
+end
+
+local function nearer(at)
+  if not head or at < head then head = at end
+end
+
+-- What only some jobs have, beside what `add_run` writes.
+local function add_extras(key, id, due_at, expires_at, origin)
+  if origin ~= '' then call('HSET', key, 'o', origin) end
+  if expires_at then
+    call('HSET', key, 'x', expires_at)
+    call('ZADD', expiry, expires_at, id)
+    nearer(expires_at)
+  end
+  if due_at then
+    call('HSET', key, 'd', due_at)
+    call('ZADD', due, due_at, id)
+    nearer(due_at)
+  end
+end
+
+-- The jobs of one run, from ARGV[first] to ARGV[final].
+local function add_run(first, final, lane, due_at, expires_at, origin)
+  local state = due_at and 'd' or 'q'
+  local plain = not due_at and not expires_at and origin == ''
+  local stream, queued, mine = prefix .. lane, 0, true
+  for i = first, final, 2 do
+    local id, key, taken = ARGV[i], jobs .. ARGV[i], repeated
+    if origin ~= '' then taken, mine = looked_up(key, origin) end
+    if not taken then
+      call('HSET', key, 'e', ARGV[i + 1], 's', state, 'q', lane, 't', now_text)
+      if not plain then add_extras(key, id, due_at, expires_at, origin) end
+      if not due_at then
+        if queued == 0 then open_lane(lanes, prefix, lane) end
+        call('XADD', stream, '*', 'i', id)
+        queued = queued + 1
       end
-      call('XADD', prefix .. lane, '*', 'i', id)
-      local queue = queue_of(lane)
-      added[queue] = (added[queue] or 0) + 1
     end
+    total = total + 1
+    answer[total] = mine and '1' or '0'
   end
-  answer[#answer + 1] = mine
+  if queued > 0 then added[queue_of(lane)] = (added[queue_of(lane)] or 0) + queued end
+end
+
+local first = 5
+while first <= #ARGV do
+  local final = first + 4 + 2 * ARGV[first]
+  local due_at = instant(now, ARGV[first + 2])
+  if due_at and due_at <= now then due_at = nil end
+  add_run(first + 5, final, ARGV[first + 1], due_at, instant(now, ARGV[first + 3]), ARGV[first + 4])
+  first = final + 1
 end
 
 -- A repetition writes nothing at all, so that a full server answers it too.
@@ -101,7 +126,7 @@ local function hand_over(lane)
   end
 end
 
-if #ARGV == 9 and next(added) and #ARGV[5] <= 65536 then
+if total == 1 and next(added) and #ARGV[11] <= 65536 then
   hand_over(ARGV[6])
 else
   for queue, count in pairs(added) do wake_idle(idle, wake, queue, count) end

@@ -28,21 +28,24 @@ local function taker(jobs, expiry, done, malformed, worker, now, ttl, dropped)
       return nil
     end
     local key = jobs .. id
-    local job = call('HMGET', key, 's', 'e', 'a', 't', 'x', 'n', 'c', 'k', 'u')
+    local job = call('HMGET', key, 's', 'e', 'a', 't', 'x')
     if job[1] ~= 'q' then
       collect(dropped, lane, entry_id)
       return nil
     end
     if job[5] and tonumber(job[5]) <= now then
-      end_job(key, id, 'x', job[6], expiry, done, ttl, now, '')
+      end_job(key, id, 'x', call('HGET', key, 'n'), expiry, done, ttl, now, '')
       collect(dropped, lane, entry_id)
       return nil
     end
     local attempt = job[3] and string.format('%.0f', job[3] + 1) or '1'
     call('HSET', key, 's', 'r', 'a', attempt, 'w', worker, 'b', began)
-    if job[7] or job[8] or job[9] then
-      return { id, lane, entry_id, attempt, job[2], job[4], job[7], job[8], job[9] }
+    local row = { id, lane, entry_id, attempt, job[2], job[4] }
+    if job[3] then
+      -- It ran before: what it has behind it.
+      local past = call('HMGET', key, 'c', 'k', 'u')
+      if past[1] or past[2] or past[3] then row[7], row[8], row[9] = unpack(past) end
     end
-    return { id, lane, entry_id, attempt, job[2], job[4] }
+    return row
   end
 end
