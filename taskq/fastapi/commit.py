@@ -84,7 +84,7 @@ class OnCommit(Generic[R]):
         desk, callee = self._signature.desk, self._signature.callee
         request: Request = self._request
         try:
-            created = await desk.submit(request.job)
+            [created] = await desk.submit((request.job,))
         except Exception as error:
             self._failure = error
             _log.error(
