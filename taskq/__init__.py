@@ -9,6 +9,7 @@ from __future__ import annotations
 from taskq.app import TaskQ
 from taskq.core.errors import (
     AttemptLost,
+    BacklogFull,
     CallError,
     ConfigError,
     DecodeError,
@@ -44,8 +45,11 @@ from taskq.core.retention import Retention
 from taskq.core.retry import Retry
 from taskq.core.secret import Secret
 from taskq.core.state import JobState
+from taskq.deferred.settings import DeferredSettings
 from taskq.execution.context import JobContext, current_job
+from taskq.execution.deferred import Deferred
 from taskq.execution.handle import Job
+from taskq.execution.middleware import CallNext, JobDraft
 from taskq.execution.task import Signature, Task
 from taskq.triggers.calendars import calendar
 from taskq.triggers.combined import all_of, any_of
@@ -59,15 +63,20 @@ __version__ = "0.1.0"
 __all__ = [
     "AttemptLost",
     "AttemptRecord",
+    "BacklogFull",
     "CallError",
+    "CallNext",
     "ConfigError",
     "DecodeError",
+    "Deferred",
+    "DeferredSettings",
     "EmbeddedServerError",
     "EncodeError",
     "ForgedMessage",
     "Job",
     "JobCancelled",
     "JobContext",
+    "JobDraft",
     "JobError",
     "JobExpired",
     "JobFailed",

@@ -11,7 +11,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
 
 from taskq.broker.broker import BrokerSettings
 from taskq.broker.client import Locate
@@ -23,9 +23,13 @@ from taskq.core.errors import TaskDefinitionError, UnknownOption
 from taskq.core.ids import check_name
 from taskq.core.options import TaskOptions, nearest, task_options
 from taskq.core.retention import Retention
+from taskq.deferred.settings import DeferredSettings
 from taskq.execution.bulk import enqueue_all
+from taskq.execution.deferred import Deferred
 from taskq.execution.handle import Job
+from taskq.execution.home import Home
 from taskq.execution.injection import dependencies_of
+from taskq.execution.middleware import AttemptMiddleware, EnqueueMiddleware, MiddlewareKind
 from taskq.execution.portal import Portal
 from taskq.execution.ports import Injector
 from taskq.execution.registry import Registry
@@ -43,6 +47,7 @@ from taskq.execution.task import (
 )
 
 if TYPE_CHECKING:
+    from taskq.deferred.runner import DeferredRunner
     from taskq.worker.worker import Worker
 
 __all__ = ["TaskQ"]
@@ -75,6 +80,7 @@ class TaskQ:
     commas, are used.
     `lifespan`: an asynchronous context manager that takes this TaskQ and opens what its tasks need,
     once in each process that runs some; what it yields is `q.state` there.
+    `deferred`: how calls are deferred in this process.
 
     Raises `ConfigError` for a URL, namespace or key it cannot use. Connects when first used.
 
@@ -90,6 +96,7 @@ class TaskQ:
         retention: Retention = Retention(),
         signing_keys: Sequence[str | bytes] = (),
         lifespan: Callable[[TaskQ], AbstractAsyncContextManager[Any]] | None = None,
+        deferred: DeferredSettings = DeferredSettings(),
     ) -> None:
         self.registry = Registry()
         self.settings = BrokerSettings(
@@ -99,8 +106,10 @@ class TaskQ:
             enqueue_deadline=enqueue_deadline,
             retention=retention,
             signing_keys=signing_keys,
+            configured=lambda: bool(url or os.environ.get("TASKQ_URL")),
         )
         self.desk = BrokerPool(self.settings)
+        self._home = Home(self.desk, _deferrer(self.desk, deferred))
         self.resources = Resources(partial(lifespan, self) if lifespan is not None else None)
         self._portal = Portal(self.desk.aclose)
 
@@ -172,7 +181,56 @@ class TaskQ:
     def remote(self, name: str) -> ConfiguredTask[..., Any]:
         """A task known by its name: `q.remote("app.resize").options(queue="x").enqueue(...)`."""
         known = self.registry.find(name)
-        return known.options() if known is not None else remote_task(self.desk, name)
+        return known.options() if known is not None else remote_task(self._home, name)
+
+    @property
+    def deferred(self) -> DeferredRunner:
+        """The runner of calls in this process: `.stats()`, `.options(...)`, `.drain()`."""
+        return cast("DeferredRunner", self._home.deferrer())
+
+    @overload
+    def defer(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[R]: ...
+
+    @overload
+    def defer(
+        self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[R]: ...
+
+    def defer(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Run a function soon in this process, be it a task or not; a plain `def` in a thread.
+
+        With options: `q.deferred.options(timeout=5).defer(function, ...)`. Raises `BacklogFull`.
+
+        >>> handle = q.defer(send_mail, "ada@example.org")  # doctest: +SKIP
+        """
+        return self.deferred.defer(function, *args, **kwargs)
+
+    @overload
+    def middleware(self, around: AttemptMiddleware, /) -> AttemptMiddleware: ...
+
+    @overload
+    def middleware(
+        self, around: Literal["attempt"], /
+    ) -> Callable[[AttemptMiddleware], AttemptMiddleware]: ...
+
+    @overload
+    def middleware(
+        self, around: Literal["enqueue"], /
+    ) -> Callable[[EnqueueMiddleware], EnqueueMiddleware]: ...
+
+    def middleware(self, around: Callable[..., Any] | MiddlewareKind, /) -> Any:
+        """Wrap every attempt, `@q.middleware`, or the handing in of jobs, with "enqueue".
+
+        Middleware is `async (job, call_next)`; the first registered is the outermost.
+
+        Raises `ConfigError` for anything else to be wrapped.
+
+        >>> @q.middleware  # doctest: +SKIP
+        ... async def measure(job, call_next): return await call_next(job)
+        """
+        return self._home.middleware.decorator(around)
 
     def job(self, job_id: str) -> Job[Any]:
         """A handle from an id; asks the server nothing."""
@@ -224,6 +282,7 @@ class TaskQ:
 
     async def __aenter__(self) -> TaskQ:
         await self.desk.current().client.connect()
+        self._home.loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(
@@ -235,7 +294,11 @@ class TaskQ:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close this loop's connection; using the TaskQ again opens a new one."""
+        """Drain what is deferred and close this loop's connection.
+
+        Using the TaskQ again opens a new one.
+        """
+        await self._home.drain()
         await self.desk.aclose()
 
     def _register(self, function: Callable[..., Any], given: TaskOptionValues) -> Task[..., Any]:
@@ -247,7 +310,7 @@ class TaskQ:
         kind: type[Task[..., Any]] = AsyncTask[..., Any] if is_async else SyncTask[..., Any]
         known_as = task_name(function, name)
         injector = _injector(function, known_as, checked, self.resources)
-        task = kind(function, known_as, checked, self.desk, injector)
+        task = kind(function, known_as, checked, self._home, injector)
         self.registry.add(task)
         return task
 
@@ -269,6 +332,16 @@ def _injector(
     from taskq.injection.resolver import Resolver
 
     return Resolver(function, name, filled, lambda: resources.overrides)
+
+
+def _deferrer(desk: BrokerPool, settings: DeferredSettings) -> Callable[[Home], DeferredRunner]:
+    def make(home: Home) -> DeferredRunner:
+        # As with the worker: a process that defers nothing does not pay for it.
+        from taskq.deferred.runner import DeferredRunner
+
+        return DeferredRunner(home, desk, settings)
+
+    return make
 
 
 def _locator(url: str | None) -> Locate:

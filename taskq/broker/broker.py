@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from taskq.broker.armed import ArmedClient
@@ -30,8 +30,8 @@ class BrokerSettings:
     `locate` tells where the server is. `enqueue_deadline` (seconds) bounds how long an enqueue
     tries to reach it. `retention` is how long failed, cancelled and expired jobs are kept. A job
     whose worker died `max_crashes` times is not tried again. `entrance` looks at the server once
-    for all of them. `signing` seals and opens what travels; whoever makes an envelope or reads one
-    asks it.
+    for all of them. `configured` tells whether somebody said where the server is. `signing` seals
+    and opens what travels; whoever makes an envelope or reads one asks it.
     """
 
     locate: Locate
@@ -41,6 +41,7 @@ class BrokerSettings:
     retention: Retention = Retention()
     max_crashes: int = 3
     entrance: Entrance = field(default_factory=Entrance)
+    configured: Callable[[], bool] = lambda: True
     signing_keys: Sequence[str | bytes] = field(default=(), repr=False)
     signing: Signing = field(init=False)
 

@@ -95,6 +95,11 @@ class Client:
         self._on_reconnect.append(callback)
 
     @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None and not self._connection.lost
+
+    @property
     def where(self) -> str:
         """The server, for messages: never with its password."""
         return str(self.address) if self.address else "the server"

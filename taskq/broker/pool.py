@@ -29,6 +29,17 @@ class BrokerPool:
             broker = self._brokers[loop] = Broker(self.settings)
         return broker
 
+    @property
+    def connected(self) -> bool:
+        """Whether the running loop has a connection now."""
+        broker = self._brokers.get(asyncio.get_running_loop())
+        return broker is not None and broker.client.connected
+
+    @property
+    def configured(self) -> bool:
+        """Whether somebody said where the server is, or uses it."""
+        return self.settings.configured() or self.connected
+
     async def aclose(self) -> None:
         """Close the running loop's broker; the next use makes a new one."""
         broker = self._brokers.pop(asyncio.get_running_loop(), None)

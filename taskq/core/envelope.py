@@ -34,7 +34,10 @@ _TRACEBACK_LIMIT: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What a producer says of a job. `version` above ours is for a newer worker."""
+    """What a producer says of a job. `version` above ours is for a newer worker.
+
+    `attempts` and `failures` are those it had before the server knew it.
+    """
 
     task: str
     payload: bytes
@@ -42,6 +45,8 @@ class Envelope:
     result_ttl: float | None = None
     retry: Retry | None = None
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    attempts: int = 0
+    failures: int = 0
     version: int = VERSION
 
 
@@ -53,9 +58,13 @@ def pack_envelope(
     result_ttl: float | None = None,
     retry: Retry | None = None,
     headers: dict[str, str] | None = None,
+    before: tuple[int, int] = (0, 0),
 ) -> bytes:
-    """The bytes of an envelope; what is None or empty takes no room."""
-    if timeout is None and result_ttl is None and retry is None and not headers:
+    """The bytes of an envelope; what is None or empty takes no room.
+
+    `before`: attempts and failures that the job had in this process.
+    """
+    if timeout is None and result_ttl is None and retry is None and not headers and not before[0]:
         return msgpack.packb((VERSION, task, payload))
     extras: dict[str, Any] = {}
     if timeout is not None:
@@ -66,6 +75,8 @@ def pack_envelope(
         extras["r"] = _pack_retry(retry)
     if headers:
         extras["h"] = headers
+    if before[0]:
+        extras["b"] = before
     return msgpack.packb((VERSION, task, payload, extras))
 
 
@@ -84,6 +95,7 @@ def unpack_envelope(data: bytes) -> Envelope:
         if not rest:
             return Envelope(task, payload, version=version)
         extras: dict[str, Any] = rest[0]
+        attempts, failures = _counts(extras.get("b"))
         return Envelope(
             task,
             payload,
@@ -91,6 +103,8 @@ def unpack_envelope(data: bytes) -> Envelope:
             result_ttl=_number("result_ttl", extras.get("l")),
             retry=_unpack_retry(extras.get("r")),
             headers=_texts(extras.get("h") or {}),
+            attempts=attempts,
+            failures=failures,
             version=version,
         )
     except Exception as error:
@@ -114,6 +128,13 @@ def _texts(headers: dict[Any, Any]) -> dict[str, str]:
     if not all(type(key) is str and type(text) is str for key, text in headers.items()):
         raise TypeError("headers that are no text")
     return headers
+
+
+def _counts(before: Any) -> tuple[int, int]:
+    attempts, failures = before or (0, 0)
+    if type(attempts) is not int or type(failures) is not int or not 0 <= failures <= attempts:
+        raise TypeError("counts of attempts that are none")
+    return attempts, failures
 
 
 def _unpack_retry(parts: list[Any] | None) -> Retry | None:

@@ -29,6 +29,7 @@
     │   │   └── ResultNotKept     it is over, and its task keeps no results
     │   └── ResultTimeout         it did not end within the timeout (also a TimeoutError)
     ├── AttemptLost               this attempt was given to another worker
+    ├── BacklogFull               the deferred runner has no room for another call
     └── Injected                  a failpoint was armed to fail here (tests of taskq itself)
 
     RetryLater, Reject            raised by tasks to steer their own job; not errors
@@ -41,6 +42,7 @@ from datetime import timedelta
 
 __all__ = [
     "AttemptLost",
+    "BacklogFull",
     "CallError",
     "ConfigError",
     "DecodeError",
@@ -171,7 +173,9 @@ class JobFailed(JobError):
 
     def __str__(self) -> str:
         text = super().__str__()
-        return f"{text}\n\nOn the worker:\n{self.traceback}" if self.traceback else text
+        if not self.traceback or self.__cause__ is not None:
+            return text
+        return f"{text}\n\nOn the worker:\n{self.traceback}"
 
 
 class JobCancelled(JobError):
@@ -200,6 +204,10 @@ class ResultTimeout(JobError, TimeoutError):
 
 class AttemptLost(TaskqError):
     """This attempt no longer holds its job: another worker was given it."""
+
+
+class BacklogFull(TaskqError):
+    """The deferred runner has as many calls waiting as it may; this one was not taken."""
 
 
 class Injected(TaskqError):

@@ -13,9 +13,24 @@ from taskq.core.errors import ConfigError, UnknownOption
 from taskq.core.ids import check_name
 from taskq.core.retry import NO_RETRY, Retry
 
-__all__ = ["ExecutorName", "JobOptions", "TaskOptions", "nearest", "task_options"]
+__all__ = [
+    "DEFERRAL_ONLY",
+    "ExecutorName",
+    "JobOptions",
+    "Order",
+    "TaskOptions",
+    "WhenFull",
+    "nearest",
+    "task_options",
+    "when_full",
+]
 
 ExecutorName = Literal["loop", "thread", "process"]
+WhenFull = Literal["wait", "reject", "spill"]
+Order = Literal["submitted"]
+
+DEFERRAL_ONLY = ("key", "debounce", "order", "durable", "when_full")
+"""Options of jobs that mean something to the deferred runner alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +68,24 @@ class JobOptions:
     result_ttl: float | None = None
     retry: Retry | None = None
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    key: str | None = None
+    debounce: float | None = None
+    order: Order | None = None
+    durable: bool = False
+    when_full: WhenFull | None = None
+
+    def for_the_queue(self) -> JobOptions:
+        """These options, for a job that is enqueued.
+
+        Raises `ConfigError` for one that only `defer` has.
+        """
+        for name in DEFERRAL_ONLY:
+            if getattr(self, name):
+                raise ConfigError(
+                    f"{name}= is an option of .defer(): an enqueued job is durable already, and "
+                    "waits in its queue; leave it out, or name the job: .options(id=...)"
+                )
+        return self
 
     def with_changes(self, **changes: Any) -> JobOptions:
         """A copy with `changes`, each checked.
@@ -68,6 +101,11 @@ class JobOptions:
         checked = replace(self, **values)
         if checked.delay is not None and checked.eta is not None:
             raise ConfigError("delay and eta both say when the job is due; type one of them")
+        if checked.debounce is not None and (checked.key is None or checked.order is not None):
+            raise ConfigError(
+                "debounce= needs to know which calls are the same: type key='...' beside it, and "
+                "no order="
+            )
         return checked
 
 
@@ -113,6 +151,33 @@ def nearest(name: str, known: list[str]) -> str:
 def _priority(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
         raise ConfigError(f"{name}={value!r}: type a whole number from 0 to 9 (9 runs first)")
+    return value
+
+
+def _key(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{name}={value!r}: type a text, such as f'report:{{user_id}}'")
+    return value
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r}: type True or False")
+    return value
+
+
+def _order(name: str, value: Any) -> Order:
+    if value != "submitted":
+        raise ConfigError(
+            f"{name}={value!r}: type 'submitted' for one after another, or leave it out"
+        )
+    return value
+
+
+def when_full(name: str, value: Any) -> WhenFull:
+    """`value` if it is a policy for a full backlog; raises `ConfigError`."""
+    if value not in ("wait", "reject", "spill"):
+        raise ConfigError(f"{name}={value!r}: type 'wait', 'reject' or 'spill'")
     return value
 
 
@@ -165,4 +230,9 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "delay": seconds,
     "eta": _eta,
     "headers": _headers,
+    "key": _key,
+    "debounce": _limit,
+    "order": _order,
+    "durable": _flag,
+    "when_full": when_full,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from taskq.execution.ports import Reporter
     from taskq.execution.task import Task
 
-__all__ = ["Attempt", "Interruption"]
+__all__ = ["Attempt", "Interruption", "LocalCall"]
 
 
 class Interruption(Enum):
@@ -26,21 +27,34 @@ class Interruption(Enum):
     LOST = "lost"
 
 
+@dataclass(slots=True, eq=False)
+class LocalCall:
+    """A call that stays in this process: arguments, value and error are the objects they are."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    value: Any = None
+    error: BaseException | None = None
+
+
 class Attempt:
     """An attempt's inputs, and the one way to interrupt it.
 
-    `number` is the fence: it grows with each run of the job. `failures` counts the attempts that
-    failed before. The first interruption decides how the attempt is judged; later ones change
-    nothing.
+    `number` counts the runs of the job. `fence` is the number under which the server knows this
+    run; it is smaller for a job that ran elsewhere before the server had it. `failures` counts the
+    attempts that failed before. `local` is there for a call that is not serialised. The first
+    interruption decides how the attempt is judged; later ones change nothing.
     """
 
     __slots__ = (
         "_runner",
         "enqueued_ms",
         "failures",
+        "fence",
         "headers",
         "id",
         "interruption",
+        "local",
         "number",
         "on_interrupt",
         "payload",
@@ -68,12 +82,14 @@ class Attempt:
         self.id = job_id
         self.payload = payload
         self.number = number
+        self.fence = number
         self.failures = failures
         self.timeout = task.task_options.timeout if timeout is None else timeout
         self.retry = task.task_options.retry if retry is None else retry
         self.queue = task.task_options.queue
         self.headers: dict[str, str] | None = None
         self.enqueued_ms = 0
+        self.local: LocalCall | None = None
         self.worker = ""
         self.report: Reporter | None = None
         self.interruption: Interruption | None = None

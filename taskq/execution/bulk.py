@@ -22,8 +22,11 @@ R = TypeVar("R")
 async def enqueue_all(desk: Desk, signatures: Sequence[Signature[R]]) -> list[Job[R]]:
     """Enqueue jobs in few round trips; their handles, in order.
 
-    A call that cannot be made is refused before anything is sent.
+    A call that cannot be made is refused before anything is sent; what middleware refuses is known
+    only then.
     """
+    if any(signature.callee.middleware.enqueues for signature in signatures):
+        return await asyncio.gather(*(signature.enqueue() for signature in signatures))
     envelopes = [signature.envelope() for signature in signatures]
     requests: list[Request] = []
     sent: list[Awaitable[list[bool]]] = []

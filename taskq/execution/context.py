@@ -22,6 +22,7 @@ class RunningJob(Protocol):
 
     id: str
     number: int
+    fence: int
     failures: int
     queue: str
     worker: str
@@ -52,6 +53,7 @@ class DistantJob:
     headers: dict[str, str] | None
     enqueued_ms: int
     timeout: float | None
+    fence: int = 1
     started: float = field(default_factory=time.monotonic)
     report: Reporter | None = None
 
@@ -62,6 +64,7 @@ def facts_of(job: RunningJob) -> dict[str, Any]:
         "id": job.id,
         "task_name": job.task_name,
         "number": job.number,
+        "fence": job.fence,
         "max_attempts": job.max_attempts,
         "failures": job.failures,
         "queue": job.queue,
@@ -91,7 +94,8 @@ def current_job() -> JobContext:
     attempt = _current.get(None)
     if attempt is None:
         raise TaskqError(
-            "current_job() was called outside of a job; it works in functions run by a worker"
+            "current_job() was called outside of a job; it works in functions that a worker or "
+            "the deferred runner runs"
         )
     return JobContext(attempt)
 
@@ -141,7 +145,7 @@ class JobContext:
         Give it to what you write to: whoever refuses a smaller fence than it has seen is safe from
         a worker that wakes up late (M. Kleppmann, "How to do distributed locking", 2016).
         """
-        return self._attempt.number
+        return self._attempt.fence
 
     @property
     def max_attempts(self) -> int:

@@ -15,6 +15,7 @@ from taskq.core.job import NewJob
 from taskq.core.options import JobOptions, TaskOptions
 from taskq.core.payload import encode_call
 from taskq.execution.handle import Job
+from taskq.execution.middleware import NO_MIDDLEWARE, Middleware
 from taskq.execution.ports import Desk
 
 __all__ = ["PLAIN", "Callee", "Request"]
@@ -28,7 +29,16 @@ Check = Callable[[tuple[Any, ...], dict[str, Any]], None]
 class Callee:
     """What an enqueue needs to know of a task, known by its function or only by its name."""
 
-    __slots__ = ("check", "conceal", "expires", "lane", "name", "options", "rebuild")
+    __slots__ = (
+        "check",
+        "conceal",
+        "expires",
+        "lane",
+        "middleware",
+        "name",
+        "options",
+        "rebuild",
+    )
 
     def __init__(
         self,
@@ -38,17 +48,27 @@ class Callee:
         check: Check | None,
         rebuild: Callable[[Any], Any] | None,
         conceal: Concealer | None = None,
+        middleware: Middleware = NO_MIDDLEWARE,
     ) -> None:
         self.name = name
         self.options = options
         self.check = check
         self.rebuild = rebuild
         self.conceal = conceal
+        self.middleware = middleware
         self.lane = f"{options.queue}/{options.priority}"
         self.expires = "" if options.expires is None else _from_now(options.expires)
 
-    def envelope(self, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    def envelope(
+        self,
+        options: JobOptions,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        before: tuple[int, int] = (0, 0),
+    ) -> bytes:
         """A call as it travels, checked: everything that can be refused about it is refused here.
+
+        `before`: attempts and failures it had in this process.
 
         Raises `CallError`, `EncodeError`, `PayloadTooLarge` and `ConfigError`.
         """
@@ -57,7 +77,7 @@ class Callee:
         if self.conceal is not None:
             args, kwargs = self.conceal(args, kwargs)
         payload = encode_call(args, kwargs)
-        if options is PLAIN:
+        if options is PLAIN and not before[0]:
             return pack_envelope(self.name, payload)
         return pack_envelope(
             self.name,
@@ -66,6 +86,7 @@ class Callee:
             result_ttl=options.result_ttl,
             retry=options.retry,
             headers=options.headers,
+            before=before,
         )
 
 
@@ -78,13 +99,20 @@ class Request:
 
     @classmethod
     def of(
-        cls, callee: Callee, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+        cls,
+        callee: Callee,
+        options: JobOptions,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        before: tuple[int, int] = (0, 0),
     ) -> Request:
         """Check the call and serialise it.
 
-        Raises `CallError`, `EncodeError` and `PayloadTooLarge`.
+        `before`: attempts and failures it had in this process. Raises `CallError`, `EncodeError`
+        and `PayloadTooLarge`.
         """
-        return cls.around(callee, options, callee.envelope(options, args, kwargs))
+        return cls.around(callee, options, callee.envelope(options, args, kwargs, before))
 
     @classmethod
     def around(cls, callee: Callee, options: JobOptions, envelope: bytes) -> Request:

@@ -2,26 +2,34 @@
 
 ::
 
-    enter the context ─> load the arguments ─> start the clock ─> run on the task's executor
-                      ─> encode the result  ─> classify what was raised ─> Outcome
+    enter the context ─> middleware ─> load the arguments ─> start the clock ─> run on the executor
+                      ─> encode the result ─> classify what was raised ─> Outcome
+
+A call that stays in this process is neither decoded nor encoded: see `LocalCall`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from taskq.core.outcome import Outcome, Succeeded
-from taskq.core.payload import decode_call, encode_value
+from taskq.core.payload import decode_call, decode_value, encode_call, encode_value
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.classify import classify, unfit_arguments, unfit_result
-from taskq.execution.context import enter
+from taskq.execution.context import JobContext, enter
 from taskq.execution.executors.failure import Unfit
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.masking import masked
+from taskq.execution.middleware import through
 from taskq.execution.ports import Injector
 
 __all__ = ["run_attempt"]
+
+_ELSEWHERE: Final = object()
 
 
 async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
@@ -34,12 +42,17 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
     enter(attempt)
     clock = _Clock(attempt, loop)
     try:
-        return Succeeded(await _RUN[attempt.task.task_options.executor](attempt, executors, clock))
+        run = _RUN[attempt.task.task_options.executor]
+        if attempt.task.callee.middleware.attempts:
+            value = await _wrapped(run, attempt, executors, clock)
+        else:
+            value = await run(attempt, executors, clock)
+        return Succeeded(_seal(attempt, value))
     except Unfit as unfit:
         describe = unfit_arguments if unfit.kind == "unfit_arguments" else unfit_result
-        return masked(describe(unfit.error), attempt)
+        return masked(describe(_kept(attempt, unfit.error)), attempt)
     except BaseException as error:
-        return masked(classify(attempt, error), attempt)
+        return masked(classify(attempt, _kept(attempt, error)), attempt)
     finally:
         clock.stop()
 
@@ -67,7 +80,42 @@ class _Clock:
             self._timer.cancel()
 
 
+@dataclass(slots=True)
+class _Sealed:
+    """A value that was serialised where it was made; it is here too unless that was elsewhere."""
+
+    data: bytes
+    value: Any = _ELSEWHERE
+
+    def opened(self) -> Any:
+        return decode_value(self.data) if self.value is _ELSEWHERE else self.value
+
+
+async def _wrapped(run: _Run, attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> Any:
+    made: Any = None
+    opened: Any = None
+
+    async def innermost(_: JobContext) -> Any:
+        nonlocal made, opened
+        made = await run(attempt, executors, clock)
+        opened = made.opened() if isinstance(made, _Sealed) else made
+        return opened
+
+    layers = attempt.task.callee.middleware.attempts
+    value = await through(layers, JobContext(attempt), innermost)
+    # What middleware leaves as it is need not be serialised again.
+    return made if value is opened else value
+
+
+def _kept(attempt: Attempt, error: Any) -> Any:
+    if attempt.local is not None:
+        attempt.local.error = error
+    return error
+
+
 def _load(attempt: Attempt) -> tuple[Any, Any]:
+    if attempt.local is not None:
+        return attempt.local.args, attempt.local.kwargs
     try:
         args, kwargs = decode_call(attempt.payload)
         check = attempt.task.callee.check
@@ -80,31 +128,49 @@ def _load(attempt: Attempt) -> tuple[Any, Any]:
         raise Unfit("unfit_arguments", error) from None
 
 
-def _encode(value: Any) -> bytes:
+def _seal(attempt: Attempt, value: Any) -> bytes:
+    local = attempt.local
+    if local is not None:
+        local.value = _opened(attempt, value)
+        return b""
+    return value.data if isinstance(value, _Sealed) else _sealed(value).data
+
+
+def _sealed(value: Any) -> _Sealed:
     try:
-        return encode_value(value)
+        return _Sealed(encode_value(value), value)
     except Exception as error:
         raise Unfit("unfit_result", error) from None
 
 
-async def _in_loop(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> bytes:
+def _opened(attempt: Attempt, value: Any) -> Any:
+    if not isinstance(value, _Sealed):
+        return value
+    plain, rebuild = decode_value(value.data), attempt.task.callee.rebuild
+    return plain if rebuild is None else rebuild(plain)
+
+
+async def _in_loop(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> Any:
     args, kwargs = _load(attempt)
     clock.start()
     if attempt.task.injector is not None:
         return await _injected(attempt, args, kwargs, executors)
-    return _encode(await attempt.task.function(*args, **kwargs))
+    return await attempt.task.function(*args, **kwargs)
 
 
-async def _in_thread(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> bytes:
+async def _in_thread(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> Any:
     args, kwargs = _load(attempt)
     if attempt.task.injector is not None:
         clock.start()
         return await _injected(attempt, args, kwargs, executors)
     value = await executors.threads.run(attempt.task.function, args, kwargs, on_start=clock.start)
-    return _encode(value)
+    if attempt.local is not None and inspect.iscoroutine(value):
+        # A lambda that calls a coroutine function: nobody could tell before it was called.
+        return await value
+    return value
 
 
-async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: ExecutorSet) -> bytes:
+async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: ExecutorSet) -> Any:
     """Run with dependencies. What they do at the end is part of the attempt, and of its timeout."""
     failure: BaseException | None = None
     task = attempt.task
@@ -115,8 +181,11 @@ async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: Executo
         ):
             try:
                 if task.task_options.executor == "thread":
-                    return _encode(await executors.threads.run(task.function, given, named))
-                return _encode(await task.function(*given, **named))
+                    value = await executors.threads.run(task.function, given, named)
+                else:
+                    value = await task.function(*given, **named)
+                # Here, where what it needs is still open.
+                return value if attempt.local is not None else _sealed(value)
             except BaseException as error:
                 failure = error
                 raise
@@ -127,8 +196,15 @@ async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: Executo
         del failure
 
 
-async def _in_process(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> bytes:
-    return await executors.run_in_process(attempt, clock.start)
+async def _in_process(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> _Sealed:
+    local = attempt.local
+    if local is not None:
+        try:
+            attempt.payload = encode_call(local.args, local.kwargs)
+        except Exception as error:
+            raise Unfit("unfit_arguments", error) from None
+    return _Sealed(await executors.run_in_process(attempt, clock.start))
 
 
-_RUN = {"loop": _in_loop, "thread": _in_thread, "process": _in_process}
+_Run = Callable[[Attempt, ExecutorSet, _Clock], Awaitable[Any]]
+_RUN: dict[str, _Run] = {"loop": _in_loop, "thread": _in_thread, "process": _in_process}

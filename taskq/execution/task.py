@@ -15,10 +15,13 @@ from taskq.core.concealing import Concealer
 from taskq.core.durations import Duration
 from taskq.core.errors import CallError, ConfigError, TaskDefinitionError
 from taskq.core.ids import check_name
-from taskq.core.options import ExecutorName, JobOptions, TaskOptions
+from taskq.core.options import ExecutorName, JobOptions, Order, TaskOptions, WhenFull
 from taskq.core.rebuild import CallRebuilder, result_rebuilder
 from taskq.core.retry import Retry
+from taskq.execution.deferred import Deferred
 from taskq.execution.handle import Job
+from taskq.execution.home import Home
+from taskq.execution.middleware import JobDraft, handed_in, through
 from taskq.execution.ports import Desk, Injector
 from taskq.execution.request import PLAIN, Callee, Request
 
@@ -62,6 +65,12 @@ class JobOptionValues(TypedDict, total=False):
     `delay` (a duration) or `eta` (an aware datetime): not before then. `expires` (a duration from
     now, or an aware datetime): not after then. `id`: the job's id; asking again for an id that
     exists gives the job that has it. The others override the task's own options for this job.
+
+    Of `defer` alone: `key` names calls that are the same: while one of them waits, another call
+    gives its handle. `debounce` (a duration): the call of a `key` starts when there was no other
+    for so long, with the arguments of the last. `order="submitted"`: calls of the same `key`, or
+    without one of the same request, run one after another. `durable`: the queue has the job as
+    well, and runs it if this process dies. `when_full`: `wait`, `reject` or `spill`.
     """
 
     queue: str
@@ -74,6 +83,11 @@ class JobOptionValues(TypedDict, total=False):
     result_ttl: Duration | None
     retry: Retry | int | None
     headers: dict[str, str]
+    key: str | None
+    debounce: Duration | None
+    order: Order | None
+    durable: bool
+    when_full: WhenFull | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +106,16 @@ class Signature(Generic[R_co]):
 
     def request(self) -> Request:
         """What the queue is asked for, checked and serialised."""
-        return Request.of(self.callee, self.job_options, self.args, self.kwargs)
+        options = self.job_options.for_the_queue()
+        return Request.of(self.callee, options, self.args, self.kwargs)
 
     def envelope(self) -> bytes:
         """The call alone, checked and serialised; see `Callee.envelope`."""
-        return self.callee.envelope(self.job_options, self.args, self.kwargs)
+        return self.callee.envelope(self.job_options.for_the_queue(), self.args, self.kwargs)
 
     async def enqueue(self) -> Job[R_co]:
         """Enqueue a job of this task with these arguments."""
-        return await _enqueue(self.desk, self.callee, self.request())
+        return await _enqueue(self.desk, self.callee, self.job_options, self.args, self.kwargs)
 
 
 class Task(Generic[P, R]):
@@ -114,14 +129,15 @@ class Task(Generic[P, R]):
         function: Callable[P, Any],
         name: str,
         options: TaskOptions,
-        desk: Desk,
+        home: Home,
         injector: Injector | None = None,
     ) -> None:
         functools.update_wrapper(cast("Callable[P, Any]", self), function)
         self.function = function
         self.name = name
         self.task_options = options
-        self.desk = desk
+        self.home = home
+        self.desk = home.desk
         self.injector = injector
         filled = injector.names if injector is not None else _NOTHING
         self.callee = Callee(
@@ -130,6 +146,7 @@ class Task(Generic[P, R]):
             check=_checker(name, function, filled),
             rebuild=_LazyResult[R](function),
             conceal=Concealer.of(function),
+            middleware=home.middleware,
         )
         self.call_rebuilder = functools.cache(lambda: CallRebuilder.of(function, filled))
 
@@ -141,8 +158,19 @@ class Task(Generic[P, R]):
 
         >>> job = await resize.enqueue("a.png", width=400)  # doctest: +SKIP
         """
-        request = Request.of(self.callee, PLAIN, args, kwargs)
-        return await _enqueue(self.desk, self.callee, request)
+        return await _enqueue(self.desk, self.callee, PLAIN, args, kwargs)
+
+    def defer(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+        """Run it soon in this process, after the response of a request for example.
+
+        Nothing is serialised, and nobody is waited for: it may be called in threads too. With
+        options: `f.options(timeout=5, key="a").defer(...)`.
+
+        Raises `CallError` for arguments that do not fit the signature, and `BacklogFull`.
+
+        >>> handle = resize.defer("a.png", width=400)  # doctest: +SKIP
+        """
+        return self.home.deferrer().take(self, PLAIN, args, kwargs)
 
     def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredTask[P, R]:
         """This task with options for single jobs; see `JobOptionValues`.
@@ -151,7 +179,7 @@ class Task(Generic[P, R]):
 
         >>> await resize.options(delay=30, priority=9).enqueue("a.png")  # doctest: +SKIP
         """
-        return ConfiguredTask(self.desk, self.callee, PLAIN.with_changes(**changes))
+        return ConfiguredTask(self.desk, self.callee, PLAIN.with_changes(**changes), self)
 
     def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """This task with arguments, not yet a job."""
@@ -180,36 +208,70 @@ class SyncTask(Task[P, R]):
 class ConfiguredTask(Generic[P, R]):
     """A task with options for the jobs made through it."""
 
-    __slots__ = ("_callee", "_desk", "_options")
+    __slots__ = ("_callee", "_desk", "_options", "_task")
 
-    def __init__(self, desk: Desk, callee: Callee, options: JobOptions) -> None:
+    def __init__(
+        self, desk: Desk, callee: Callee, options: JobOptions, task: Task[P, R] | None = None
+    ) -> None:
         self._desk = desk
         self._callee = callee
         self._options = options
+        self._task = task
 
     async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueue a job with these options; raises as `Task.enqueue`."""
-        request = Request.of(self._callee, self._options, args, kwargs)
-        return await _enqueue(self._desk, self._callee, request)
+        return await _enqueue(self._desk, self._callee, self._options, args, kwargs)
+
+    def defer(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+        """Run it soon in this process with these options; raises as `Task.defer`."""
+        task = self._task
+        if task is None:
+            raise TaskDefinitionError(
+                f"{self._callee.name} is known by its name only and cannot run in this process: "
+                "import its task, or enqueue it"
+            )
+        return task.home.deferrer().take(task, self._options, args, kwargs)
 
     def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredTask[P, R]:
         """The same with further options."""
-        return ConfiguredTask(self._desk, self._callee, self._options.with_changes(**changes))
+        changed = self._options.with_changes(**changes)
+        return ConfiguredTask(self._desk, self._callee, changed, self._task)
 
     def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
         """This task with arguments and these options, not yet a job."""
         return Signature(self._desk, self._callee, args, kwargs, self._options)
 
 
-def remote_task(desk: Desk, name: str) -> ConfiguredTask[..., Any]:
+def remote_task(home: Home, name: str) -> ConfiguredTask[..., Any]:
     """A task known by its name only, for producers that do not import its code."""
-    callee = Callee(check_name("task", name), TaskOptions(), check=None, rebuild=None)
-    return ConfiguredTask(desk, callee, PLAIN)
+    options, around = TaskOptions(), home.middleware
+    callee = Callee(check_name("task", name), options, check=None, rebuild=None, middleware=around)
+    return ConfiguredTask(home.desk, callee, PLAIN)
 
 
-async def _enqueue(desk: Desk, callee: Callee, request: Request) -> Job[Any]:
+async def _enqueue(
+    desk: Desk, callee: Callee, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Job[Any]:
+    if callee.middleware.enqueues:
+        return await _enqueue_through(desk, callee, options, args, kwargs)
+    if options is not PLAIN:
+        options.for_the_queue()
+    request = Request.of(callee, options, args, kwargs)
     [created] = await desk.submit((request.job,))
     return request.handle(desk, callee, created)
+
+
+async def _enqueue_through(
+    desk: Desk, callee: Callee, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Job[Any]:
+    async def submit(draft: JobDraft) -> Job[Any]:
+        request = Request.of(callee, draft.options.for_the_queue(), draft.args, draft.kwargs)
+        [created] = await desk.submit((request.job,))
+        return request.handle(desk, callee, created)
+
+    draft = JobDraft(task=callee.name, args=args, kwargs=kwargs, options=options)
+    handle = await through(callee.middleware.enqueues, draft, submit)
+    return handed_in(Job[Any], Job, handle, draft)
 
 
 def check_function(function: Callable[..., Any]) -> None:

@@ -65,11 +65,12 @@ class Intake:
             task,
             delivery.id,
             envelope.payload,
-            number=delivery.attempt,
-            failures=delivery.failures,
+            number=delivery.attempt + envelope.attempts,
+            failures=delivery.failures + envelope.failures,
             timeout=envelope.timeout,
             retry=_merged(task, envelope),
         )
+        attempt.fence = delivery.attempt
         attempt.queue = delivery.lane[:-2]
         attempt.headers = envelope.headers
         attempt.enqueued_ms = delivery.enqueued_ms
@@ -103,9 +104,9 @@ class Intake:
         consumer = self._session.consumer
 
         async def send() -> None:
-            if not await consumer.progress(attempt.id, attempt.number, data):
+            if not await consumer.progress(attempt.id, attempt.fence, data):
                 raise AttemptLost(
-                    f"attempt {attempt.number} of job {attempt.id} no longer holds it: another "
+                    f"attempt {attempt.fence} of job {attempt.id} no longer holds it: another "
                     "worker was given it"
                 )
 

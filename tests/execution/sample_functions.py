@@ -26,6 +26,7 @@ FACTS: dict[str, Any] = {
     "id": "j1",
     "task_name": "sample",
     "number": 2,
+    "fence": 2,
     "max_attempts": 4,
     "failures": 1,
     "queue": "images",

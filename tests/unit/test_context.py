@@ -18,6 +18,7 @@ def running_job() -> DistantJob:
         id="01h",
         task_name="app.resize",
         number=3,
+        fence=3,
         max_attempts=4,
         failures=1,
         queue="images",

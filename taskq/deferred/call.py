@@ -1,0 +1,211 @@
+"""One deferred call: what was asked for, how far it is, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextvars import Context, copy_context
+from datetime import datetime
+from typing import Any
+
+from taskq.core.durations import seconds
+from taskq.core.errors import JobCancelled, JobExpired, JobFailed
+from taskq.core.ids import new_id
+from taskq.core.options import JobOptions
+from taskq.core.outcome import Failed
+from taskq.core.state import JobState
+from taskq.deferred.latch import Latch
+from taskq.execution.attempt import Attempt, LocalCall
+from taskq.execution.handle import Job
+from taskq.execution.request import PLAIN
+from taskq.execution.task import Task
+
+__all__ = ["Call"]
+
+PREPARING, IN_LINE, NOT_DUE = 1, 2, 4
+"""The gates of a call: it may start when it waits behind none."""
+
+_FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
+
+
+class Call:
+    """What the runner keeps of one call. Changed in the runner's event loop only.
+
+    `gates` are those it waits behind. `over` is final: it ended here, or `job` has taken its place.
+    """
+
+    __slots__ = (
+        "accepted",
+        "args",
+        "attempt",
+        "attempts",
+        "context",
+        "ended",
+        "error",
+        "expires_at",
+        "failed",
+        "failures",
+        "gates",
+        "id",
+        "job",
+        "kwargs",
+        "line",
+        "on_cancel",
+        "options",
+        "over",
+        "refusal",
+        "returned",
+        "state",
+        "stored",
+        "submitted",
+        "task",
+        "timer",
+    )
+
+    def __init__(
+        self,
+        task: Task[Any, Any],
+        options: JobOptions,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        on_cancel: Callable[[Call], bool],
+    ) -> None:
+        self.id = options.id or new_id()
+        self.task = task
+        self.options = options
+        self.args = args
+        self.kwargs = kwargs
+        self.context: Context = copy_context()
+        self.on_cancel = on_cancel
+        self.submitted = time.monotonic()
+        self.state = JobState.QUEUED
+        self.over = False
+        self.stored = False
+        self.gates = 0
+        self.attempts = 0
+        self.failures = 0
+        self.line: str | None = None
+        self.attempt: Attempt | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.job: Job[Any] | None = None
+        self.returned: Any = None
+        self.failed: Failed | None = None
+        self.error: BaseException | None = None
+        self.refusal: BaseException | None = None
+        self.accepted: Latch | None = None
+        self.ended: Latch | None = None
+        self.expires_at = _expires_at(task, options)
+
+    def next_attempt(self) -> Attempt:
+        """The attempt that is about to run."""
+        self.attempts += 1
+        task, options = self.task, self.options
+        attempt = Attempt(task, self.id, b"", number=self.attempts, failures=self.failures)
+        attempt.local = LocalCall(self.args, self.kwargs)
+        attempt.worker = "deferred"
+        if options is not PLAIN:
+            attempt.headers = options.headers
+            if options.timeout is not None:
+                attempt.timeout = options.timeout
+            if options.retry is not None:
+                attempt.retry = options.retry
+            if options.queue is not None:
+                attempt.queue = options.queue
+        attempt.enqueued_ms = int((time.time() - time.monotonic() + self.submitted) * 1000)
+        self.attempt = attempt
+        return attempt
+
+    def end(self, state: JobState) -> None:
+        """It is over, and whoever waits is told."""
+        self.state = state
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything that only a call to come needs."""
+        self.over = True
+        self.attempt = None
+        self.args, self.kwargs = (), {}
+        del self.context
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        self.accept()
+        if self.ended is not None:
+            self.ended.set()
+
+    def accept(self, refusal: BaseException | None = None) -> None:
+        """There is room for it; `refusal`: why it could not be taken or stored after all."""
+        if refusal is not None:
+            self.refusal = refusal
+        if self.accepted is not None:
+            self.accepted.set()
+
+    def follow(self, other: Call) -> None:
+        """End as `other` does, which runs in place of this one."""
+        if other.ended is None:
+            other.ended = Latch()
+
+        def same() -> None:
+            if not self.over:
+                self.returned, self.failed, self.error = other.returned, other.failed, other.error
+                self.job = other.job
+                self.end(other.state)
+
+        self.accept()
+        if other.over:
+            same()
+        else:
+            other.ended.then(same)
+
+    async def until_over(self) -> None:
+        """Wait until it is over."""
+        latch = self.ended
+        if latch is None:
+            latch = self.ended = Latch()
+        if self.over:
+            return
+        await latch.wait()
+
+    async def until_accepted(self) -> None:
+        """Wait until it is taken; raises why it could not be."""
+        if self.accepted is not None:
+            await self.accepted.wait()
+        if self.refusal is not None:
+            raise self.refusal
+
+    def cancel(self) -> bool:
+        """Cancel it; false when it was over."""
+        return not self.over and self.on_cancel(self)
+
+    def value(self) -> Any:
+        """What the function returned; raises why there is nothing."""
+        if self.state is JobState.SUCCEEDED:
+            return self.returned
+        if self.state is JobState.CANCELLED:
+            raise JobCancelled(f"the deferred call {self.id} was cancelled", job_id=self.id)
+        if self.state is JobState.EXPIRED:
+            raise JobExpired(
+                f"the deferred call {self.id} expired before it could start", job_id=self.id
+            )
+        failed = self.failed or Failed("Lost", "nobody ran it", "")
+        raise JobFailed(
+            f"the deferred call {self.id} of {self.task.name} failed: {failed.error_type}: "
+            f"{failed.error_text}",
+            job_id=self.id,
+            error_type=failed.error_type,
+            error_text=failed.error_text,
+            traceback=failed.traceback,
+        ) from self.error
+
+
+def _expires_at(task: Task[Any, Any], options: JobOptions) -> float | None:
+    """On this process's own clock, for it is this process that starts it."""
+    expires: Any = options.expires
+    if expires is None:
+        expires = task.task_options.expires
+        if expires is None:
+            return None
+    if isinstance(expires, datetime):
+        return time.monotonic() + expires.timestamp() - time.time()
+    return time.monotonic() + seconds("expires", expires)

@@ -1,0 +1,185 @@
+"""Hand-over: calls that go to the queue, as ordinary jobs under the same id.
+
+They go there at once (`durable`), when the backlog is full (`spill`), or when the drain's time is
+up. Only tasks can: a worker finds them by their names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any
+
+from taskq.core.errors import BacklogFull, ConfigError, ServerError, ServerUnavailable, TaskqError
+from taskq.core.job import NewJob
+from taskq.core.outcome import Failed
+from taskq.core.state import JobState
+from taskq.deferred.call import Call
+from taskq.deferred.latch import Latch
+from taskq.deferred.plain import PlainTask
+from taskq.deferred.ports import Backing
+from taskq.deferred.report import Report
+from taskq.execution.deferred import Deferred
+from taskq.execution.middleware import JobDraft, Middleware, handed_in, through
+from taskq.execution.request import Request
+
+__all__ = ["HandOver", "refuse_plain"]
+
+_log = logging.getLogger("taskq.deferred")
+
+Prepared = Callable[[Call, BaseException | None], None]
+
+
+class HandOver:
+    """Sends calls to the queue, and calls through the middleware around handing in."""
+
+    def __init__(self, backing: Backing, middleware: Middleware, report: Report) -> None:
+        self._backing = backing
+        self._middleware = middleware
+        self._report = report
+        self._sending: set[asyncio.Task[None]] = set()
+
+    # --------------------------------------------------------------------- before the first attempt
+
+    def must_prepare(self, call: Call) -> bool:
+        """Whether something must be awaited before it may start."""
+        return bool(self._middleware.enqueues)
+
+    def prepare(self, call: Call, prepared: Prepared) -> None:
+        """Call it through the middleware around handing in."""
+        if call.accepted is None:
+            call.accepted = Latch()
+        self._spawn(self._prepare(call, prepared), call)
+
+    async def _prepare(self, call: Call, prepared: Prepared) -> None:
+        async def innermost(draft: JobDraft) -> Deferred[Any]:
+            call.args, call.kwargs, call.options = draft.args, draft.kwargs, draft.options
+            return Deferred(call)
+
+        draft = JobDraft(
+            task=call.task.name,
+            args=call.args,
+            kwargs=call.kwargs,
+            options=call.options,
+            verb="defer",
+        )
+        try:
+            handle = await through(self._middleware.enqueues, draft, innermost)
+            handed_in(Deferred[Any], Deferred, handle, draft)
+        except Exception as error:
+            prepared(call, error)
+            return
+        call.accept()
+        prepared(call, None)
+
+    # ------------------------------------------------------------------------------ to the queue
+
+    def overflow(self, call: Call, why: str) -> None:
+        """Enqueue a call there is no room for.
+
+        Raises `BacklogFull` for a plain function, and `EncodeError` for arguments that stay here.
+        """
+        self.check(call, why)
+        request = _request(call)
+        if call.accepted is None:
+            call.accepted = Latch()
+        self._spawn(self._overflow(call, request), call)
+
+    def check(self, call: Call, why: str) -> None:
+        """Raise `BacklogFull` for a call that must be spilled and cannot be."""
+        if isinstance(call.task, PlainTask):
+            self._report.tally.rejected += 1
+            raise BacklogFull(f"{why}: {refusal_of_plain(call)}")
+
+    async def _overflow(self, call: Call, request: Request) -> None:
+        try:
+            await self._backing.submit((request.job,))
+        except (ServerError, ConnectionError) as error:
+            failed = Failed(type(error).__name__, str(error), "")
+            self._report.failed(call, failed, error)
+            call.failed, call.error, call.refusal = failed, error, error
+            call.end(JobState.FAILED)
+            return
+        self._became(call, request)
+
+    async def leftovers(self, calls: Iterable[Call]) -> None:
+        """Enqueue what is unfinished at the end of the drain; what cannot go there is lost."""
+        sendable = list(self._sendable(calls))
+        if not sendable:
+            return
+        try:
+            if not self._backing.configured:
+                raise ServerUnavailable("there is no queue: set TASKQ_URL")
+            await self._backing.submit([request.job for _, request in sendable])
+        except (ServerError, ConnectionError) as error:
+            for call, _ in sendable:
+                self._lose(call, str(error))
+            return
+        _log.warning("%d unfinished deferred calls go on in the queue", len(sendable))
+        for call, request in sendable:
+            self._became(call, request)
+
+    def _sendable(self, calls: Iterable[Call]) -> Iterator[tuple[Call, Request]]:
+        for call in calls:
+            try:
+                refuse_plain(call)
+                yield call, _request(call)
+            except TaskqError as error:
+                self._lose(call, str(error))
+
+    async def drain(self) -> None:
+        """Wait until everything that is being sent has been."""
+        while self._sending:
+            await asyncio.wait(self._sending)
+
+    def _became(self, call: Call, request: Request) -> None:
+        self._report.tally.spilled += 1
+        call.job = request.handle(self._backing, call.task.callee, True)
+        call.state = JobState.QUEUED
+        call.close()
+
+    def _lose(self, call: Call, reason: str) -> None:
+        self._report.lost(call, reason)
+        call.failed = Failed("Lost", f"it was not finished when its process ended: {reason}", "")
+        call.end(JobState.FAILED)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], call: Call) -> None:
+        task = asyncio.get_running_loop().create_task(work, context=call.context.copy())
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+
+def refuse_plain(call: Call) -> None:
+    """Raise `ConfigError` for a call that cannot go to the queue."""
+    if isinstance(call.task, PlainTask):
+        raise ConfigError(refusal_of_plain(call))
+
+
+def refusal_of_plain(call: Call) -> str:
+    return (
+        f"{call.task.name} is a plain function, which no worker would find: make it a task, "
+        "@q.task, and defer that"
+    )
+
+
+def _request(call: Call) -> Request:
+    """The job that goes on where a call is; raises `EncodeError`."""
+    before = (call.attempts, call.failures)
+    request = Request.of(call.task.callee, call.options, call.args, call.kwargs, before=before)
+    request.job = _placed(call, request.job)
+    return request
+
+
+def _placed(call: Call, job: NewJob) -> NewJob:
+    job = job._replace(id=call.id)
+    if call.expires_at is not None:
+        job = job._replace(expires=_in(call.expires_at - time.monotonic()))
+    if call.timer is not None:
+        return job._replace(when=_in(call.timer.when() - asyncio.get_running_loop().time()))
+    return job._replace(when="") if call.attempts else job
+
+
+def _in(wait: float) -> str:
+    return f"+{max(0, int(wait * 1000))}"

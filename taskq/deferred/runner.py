@@ -1,0 +1,242 @@
+"""The deferred runner: what `f.defer(...)`, `q.defer(...)` and `q.deferred` are."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
+
+from taskq.core.errors import ConfigError, TaskqError
+from taskq.core.options import JobOptions
+from taskq.core.state import JobState
+from taskq.deferred.admission import Admission
+from taskq.deferred.call import Call
+from taskq.deferred.drain import drain
+from taskq.deferred.handover import HandOver, refuse_plain
+from taskq.deferred.plain import PlainTasks
+from taskq.deferred.ports import Backing
+from taskq.deferred.report import DeferredFailure, DeferredStats, ErrorHook, Report
+from taskq.deferred.settings import DeferredSettings
+from taskq.deferred.shift import Shift
+from taskq.execution.deferred import Deferred
+from taskq.execution.home import Home
+from taskq.execution.request import PLAIN
+from taskq.execution.task import JobOptionValues, Task
+
+__all__ = ["DeferredRunner", "Deferring"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+H = TypeVar("H", bound=ErrorHook)
+
+
+class DeferredRunner:
+    """Runs calls in this process: `q.deferred`.
+
+    It belongs to the event loop that opened the TaskQ, or in which something is deferred first.
+    `async with q` and `q.lifespan` drain it at their end; a program without a server opens the
+    runner alone: `async with q.deferred`, `FastAPI(lifespan=q.deferred.lifespan)`.
+    """
+
+    def __init__(self, home: Home, backing: Backing, settings: DeferredSettings) -> None:
+        self.settings = settings
+        self._home = home
+        self._backing = backing
+        self._report = Report(settings)
+        self._plain = PlainTasks(home)
+        self._shift: Shift | None = None
+        self._admission: Admission | None = None
+        self._beginning = threading.Lock()
+
+    @overload
+    def defer(
+        self,
+        function: Callable[P, Coroutine[Any, Any, R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Deferred[R]: ...
+
+    @overload
+    def defer(
+        self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[R]: ...
+
+    def defer(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Run a function soon in this process; a plain one in a thread. See `Task.defer`.
+
+        >>> handle = q.defer(send_mail, "ada@example.org")  # doctest: +SKIP
+        """
+        return self.take(self._plain.of(function), PLAIN, args, kwargs)
+
+    def options(self, **changes: Unpack[JobOptionValues]) -> Deferring:
+        """Options for single calls: `q.deferred.options(timeout=5).defer(function, ...)`.
+
+        Raises `UnknownOption` and `ConfigError`.
+        """
+        return Deferring(self, self._plain, PLAIN.with_changes(**changes))
+
+    def take(
+        self,
+        task: Task[Any, Any],
+        options: JobOptions,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Deferred[Any]:
+        """Run a call soon: what every `defer` does."""
+        check = task.callee.check
+        if check is not None:
+            check(args, kwargs)
+        shift, admission, here = self._current()
+        call = Call(task, options, args, kwargs, self._cancel)
+        if options.durable:
+            refuse_plain(call)
+            raise ConfigError("durable=True is not there yet")
+        if here:
+            return Deferred(admission.admit(call))
+        return self._from_thread(shift, admission, call)
+
+    def stats(self) -> DeferredStats:
+        """How much runs and waits now, and what has become of the rest."""
+        shift, admission = self._shift, self._admission
+        if shift is None or admission is None:
+            return DeferredStats(**asdict(self._report.tally))
+        calls = [*shift.calls]
+        scheduled = sum(call.state is JobState.SCHEDULED for call in calls)
+        running = len(shift.floor.running)
+        first = min((call.submitted for call in calls), default=None)
+        return DeferredStats(
+            running=running,
+            waiting=len(calls) - running - scheduled + len(admission.outside),
+            scheduled=scheduled,
+            durable=sum(call.stored for call in calls),
+            oldest=None if first is None else time.monotonic() - first,
+            **asdict(self._report.tally),
+        )
+
+    def failures(self) -> list[DeferredFailure]:
+        """The last failures, the newest first."""
+        return list(reversed(self._report.failures))
+
+    def on_error(self, hook: H) -> H:
+        """Have `hook` called with each failure, in the event loop, in the call's own context.
+
+        >>> @q.deferred.on_error  # doctest: +SKIP
+        ... def tell(failure): sentry_sdk.capture_exception(failure.error)
+        """
+        self._report.hooks.append(hook)
+        return hook
+
+    async def drain(self, grace: float | None = None) -> None:
+        """Let calls end within `grace` seconds (default: that of the settings).
+
+        What is left then is interrupted and enqueued, and is lost where it cannot be; the log names
+        each. What is deferred later starts anew.
+        """
+        shift, admission = self._shift, self._admission
+        if shift is None or admission is None or shift.loop is not asyncio.get_running_loop():
+            return
+        await drain(shift, admission, self.settings.grace if grace is None else grace)
+        if self._shift is shift:
+            self._shift = self._admission = None
+
+    @asynccontextmanager
+    async def lifespan(self, _app: object = None) -> AsyncGenerator[None, None]:
+        """For ASGI applications that have no queue: `FastAPI(lifespan=q.deferred.lifespan)`."""
+        async with self:
+            yield
+
+    async def __aenter__(self) -> DeferredRunner:
+        self._home.loop = asyncio.get_running_loop()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.drain()
+
+    def _current(self) -> tuple[Shift, Admission, bool]:
+        """The shift that takes calls now, and whether this is its event loop."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        shift, admission = self._shift, self._admission
+        if shift is None or admission is None or shift.loop.is_closed():
+            with self._beginning:
+                shift, admission = self._begin(running)
+        return shift, admission, shift.loop is running
+
+    def _begin(self, running: asyncio.AbstractEventLoop | None) -> tuple[Shift, Admission]:
+        shift, admission = self._shift, self._admission
+        if shift is not None and admission is not None and not shift.loop.is_closed():
+            # Another thread was faster.
+            return shift, admission
+        loop = self._home.loop
+        if loop is None or loop.is_closed():
+            loop = running
+        if loop is None:
+            raise TaskqError(
+                "nothing can be deferred in a thread before an event loop is known: open the TaskQ "
+                "with `async with q`, FastAPI(lifespan=q.lifespan), or q.deferred for it alone"
+            )
+        hand_over = HandOver(self._backing, self._home.middleware, self._report)
+        shift = self._shift = Shift(loop, self.settings, self._report, hand_over)
+        admission = self._admission = Admission(shift, self.settings, self._report)
+        shift.floor.on_room = admission.let_in
+        return shift, admission
+
+    def _from_thread(self, shift: Shift, admission: Admission, call: Call) -> Deferred[Any]:
+        if admission.full:
+            admission.check_from_thread(call)
+        shift.loop.call_soon_threadsafe(admission.admit_from_thread, call)
+        return Deferred(call)
+
+    def _cancel(self, call: Call) -> bool:
+        shift, _, here = self._current()
+        if here:
+            shift.cancel(call)
+        else:
+            shift.loop.call_soon_threadsafe(shift.cancel, call)
+        return True
+
+
+class Deferring:
+    """Options for single deferred calls; made by `q.deferred.options(...)`."""
+
+    __slots__ = ("_options", "_plain", "_runner")
+
+    def __init__(self, runner: DeferredRunner, plain: PlainTasks, options: JobOptions) -> None:
+        self._runner = runner
+        self._plain = plain
+        self._options = options
+
+    @overload
+    def defer(
+        self,
+        function: Callable[P, Coroutine[Any, Any, R]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Deferred[R]: ...
+
+    @overload
+    def defer(
+        self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Deferred[R]: ...
+
+    def defer(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
+        """Run a function soon in this process, with these options."""
+        return self._runner.take(self._plain.of(function), self._options, args, kwargs)
+
+    def options(self, **changes: Unpack[JobOptionValues]) -> Deferring:
+        """The same with further options."""
+        return Deferring(self._runner, self._plain, self._options.with_changes(**changes))

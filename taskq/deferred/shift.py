@@ -1,0 +1,182 @@
+"""A shift: what is deferred in one event loop, from the first call to the drain.
+
+::
+
+    Admission ─> gates: prepared, first in line, due ─> a slot on the floor ─> over
+                   ^────────────── next attempt ──────────────┘      └─ or to the queue: HandOver
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from taskq.core.durations import seconds
+from taskq.core.options import JobOptions
+from taskq.core.outcome import Cancelled, Failed, Outcome, RetryAsked, Succeeded
+from taskq.core.state import JobState
+from taskq.deferred.call import IN_LINE, NOT_DUE, PREPARING, Call
+from taskq.deferred.floor import Floor
+from taskq.deferred.handover import HandOver
+from taskq.deferred.lines import Lines
+from taskq.deferred.report import Report
+from taskq.deferred.settings import DeferredSettings
+from taskq.execution.attempt import Attempt, Interruption
+from taskq.execution.executors.set import ExecutorSet
+from taskq.execution.request import PLAIN
+
+__all__ = ["Shift"]
+
+
+class Shift:
+    """The calls of one event loop; used in that loop alone.
+
+    `calls` are those that are not over, `beyond` those of them that will be due after `deadline`,
+    which is the end of the drain once there is one. `on_change` is called when a call is over or
+    put off.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: DeferredSettings,
+        report: Report,
+        hand_over: HandOver,
+    ) -> None:
+        self.loop = loop
+        self.calls: set[Call] = set()
+        self.beyond: set[Call] = set()
+        self.deadline: float | None = None
+        self.on_change: Callable[[], None] | None = None
+        self.lines = Lines()
+        self.hand_over = hand_over
+        self._report = report
+        executors = ExecutorSet(threads=settings.threads, processes=settings.processes)
+        self.floor = Floor(loop, settings.concurrency, executors, report.tally, self._on_outcome)
+
+    @property
+    def backlog(self) -> int:
+        """Calls that wait for anything."""
+        return len(self.calls) - len(self.floor.running)
+
+    def take(self, call: Call) -> None:
+        """Have a call run when nothing is in its way."""
+        self.calls.add(call)
+        self._report.tally.submitted += 1
+        options = call.options
+        if options is not PLAIN:
+            if not self.lines.join(call):
+                call.gates |= IN_LINE
+            delay = _delay(options)
+            if delay > 0:
+                self.put_off(call, delay)
+        if self.hand_over.must_prepare(call):
+            call.gates |= PREPARING
+            self.hand_over.prepare(call, self._prepared)
+        if not call.gates:
+            self.floor.ready(call)
+
+    def put_off(self, call: Call, delay: float) -> None:
+        """Have a call wait `delay` seconds from now, whatever it waited for before."""
+        if call.timer is not None:
+            call.timer.cancel()
+        call.gates |= NOT_DUE
+        call.state = JobState.SCHEDULED
+        call.timer = self.loop.call_later(delay, self.due, call)
+        if self.deadline is not None and call.timer.when() > self.deadline:
+            self.beyond.add(call)
+        if self.on_change is not None:
+            self.on_change()
+
+    def due(self, call: Call) -> None:
+        """The time of a call has come."""
+        if call.timer is not None:
+            call.timer.cancel()
+            call.timer = None
+        call.state = JobState.QUEUED
+        self._open(call, NOT_DUE)
+
+    def cancel(self, call: Call) -> None:
+        """Cancel a call."""
+        if call.over:
+            return
+        if call.attempt is not None:
+            self.floor.interrupt(call, Interruption.CANCEL)
+        else:
+            self._report.tally.cancelled += 1
+            self.over(call, JobState.CANCELLED)
+
+    def over(self, call: Call, state: JobState) -> None:
+        """A call has ended here."""
+        call.end(state)
+        self.forget(call)
+
+    def forget(self, call: Call) -> None:
+        """A call is not this shift's any more."""
+        self.calls.discard(call)
+        self.beyond.discard(call)
+        following = self.lines.leave(call)
+        if following is not None:
+            self._open(following, IN_LINE)
+        if self.on_change is not None:
+            self.on_change()
+
+    def _prepared(self, call: Call, error: BaseException | None) -> None:
+        if call.over:
+            return
+        if error is None:
+            self._open(call, PREPARING)
+            return
+        outcome = Failed(type(error).__name__, str(error), "")
+        call.refusal = error
+        self._fail(call, outcome, error)
+
+    def _open(self, call: Call, gate: int) -> None:
+        call.gates &= ~gate
+        if not call.gates and not call.over:
+            self.floor.ready(call)
+
+    def _on_outcome(self, call: Call, attempt: Attempt | None, outcome: Outcome | None) -> None:
+        local = None if attempt is None else attempt.local
+        if attempt is None or local is None or outcome is None:
+            self._report.tally.expired += 1
+            self.over(call, JobState.EXPIRED)
+            return
+        error, local.error = local.error, None
+        match outcome:
+            case Succeeded():
+                call.returned = local.value
+                self._report.succeeded(call)
+                self.over(call, JobState.SUCCEEDED)
+            case Failed():
+                self._fail(call, outcome, error)
+            case RetryAsked(delay):
+                self._report.tally.retried += 1
+                self.put_off(call, delay)
+            case Cancelled():
+                self._report.tally.cancelled += 1
+                self.over(call, JobState.CANCELLED)
+            case _:
+                # Released or lost: whoever interrupted it knows where it goes.
+                call.state = JobState.QUEUED
+                if self.on_change is not None:
+                    self.on_change()
+
+    def _fail(self, call: Call, outcome: Failed, error: BaseException | None) -> None:
+        call.failures += 1
+        self._report.failed(call, outcome, error)
+        if outcome.retry_in is not None:
+            self.put_off(call, outcome.retry_in)
+            return
+        call.failed, call.error = outcome, error
+        self.over(call, JobState.FAILED)
+
+
+def _delay(options: JobOptions) -> float:
+    """Seconds until a call is due, on this process's clock: it is this process that runs it."""
+    if options.eta is not None:
+        return options.eta.timestamp() - time.time()
+    waits: list[Any] = [wait for wait in (options.delay, options.debounce) if wait is not None]
+    return max((seconds("delay", wait) for wait in waits), default=0.0)
