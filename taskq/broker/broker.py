@@ -12,8 +12,10 @@ from taskq.broker.consumer import Consumer
 from taskq.broker.entrance import Entrance
 from taskq.broker.jobs import Jobs
 from taskq.broker.keys import Keys
+from taskq.broker.leadership import Leadership
 from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.producer import Producer
+from taskq.broker.schedules import ScheduleStore
 from taskq.broker.upkeep import Upkeep
 from taskq.broker.waiting import Waiting
 from taskq.core.failpoints import ARMED
@@ -68,6 +70,8 @@ class Broker:
         self.jobs = Jobs(*shared, failure_ttl=failure_ttl, signing=settings.signing)
         self.leases = Leases(*shared)
         self.upkeep = Upkeep(*shared)
+        self.leadership = Leadership(*shared)
+        self.schedules = ScheduleStore(*shared)
 
     @property
     def keys(self) -> Keys:

@@ -21,10 +21,17 @@ key                   type   holds                                   lives
 ``{ns}:stats:<min>``  hash   ``<queue>:<outcome>`` -> count           1 day
 ``{ns}:sent:<client>``string number of a producer's last batch        1 minute after the last
 ``{ns}:malformed``    list   raw stream entries that are no jobs      1 week after the last
+``{ns}:schedules``    zset   ids of schedules by next fire (ms); inf  with the schedules
+                             for those that have none
+``{ns}:schedule:<id>`` hash  one schedule (fields: see leadership)    until removed or exhausted
+``{ns}:declared``     string a mark: the code's schedules are stored  with the schedules
+``{ns}:leader``       hash   who leads, in which term, and its beat   1 day after the last beat
 ===================== ====== ======================================= =============================
 
 Channels: ``{ns}:wake:<worker>`` (work, cancels), ``{ns}:done:<client>`` (finished jobs somebody
-waits for), ``{ns}:next`` (a new earliest due time).
+waits for), ``{ns}:next`` (a new earliest due time), ``{ns}:lead`` (nobody leads),
+``{ns}:schedule`` (a schedule was changed), ``{ns}:skips`` (a schedule left out fires: its id, the
+time, how many, and why, in msgpack).
 
 Fields of a job: ``e`` envelope, ``s`` state, ``q`` lane, ``t`` enqueued at, ``o`` origin of an id
 chosen by the caller, ``x`` expires at, ``d`` due at, ``a`` attempt (the fence), ``w`` worker,
@@ -78,6 +85,13 @@ class Keys:
         self.wake_channel = tag + "wake:"
         self.done_channel = tag + "done:"
         self.next_channel = tag + "next"
+        self.schedules = tag + "schedules"
+        self.schedule_prefix = tag + "schedule:"
+        self.declared = tag + "declared"
+        self.leader = tag + "leader"
+        self.lead_channel = tag + "lead"
+        self.schedule_channel = tag + "schedule"
+        self.skip_channel = tag + "skips"
 
     def job(self, job_id: str) -> str:
         return self.jobs + job_id

@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "unsubscribe": (_CHANNEL,),
     # Called by the scripts; a user needs them all the same.
     "del": (_KEY,),
+    "exists": (_KEY,),
     "get": (_KEY,),
     "hdel": (_KEY, "f"),
     "hexists": (_KEY, "f"),

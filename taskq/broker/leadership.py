@@ -1,0 +1,70 @@
+"""Who leads the schedulers: one record, changed by compare-and-set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from taskq.broker.client import Client
+from taskq.broker.clock import ClockOffset
+from taskq.broker.keys import Keys
+from taskq.broker.scripts import script
+
+__all__ = ["LeaderRecord", "Leadership"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderRecord:
+    """Who leads as of now: `owner` is None when nobody does; `beat` moves while the owner lives.
+
+    `since` and `taken_at` are instants of the server's clock.
+    """
+
+    owner: str | None
+    term: int
+    beat: str
+    since: datetime | None
+    taken_at: datetime
+
+
+class Leadership:
+    """Reads and changes the record. No call is repeated here: the next look tells what became."""
+
+    def __init__(self, client: Client, keys: Keys, offset: ClockOffset) -> None:
+        self._client = client
+        self._keys = (keys.leader, keys.lead_channel)
+        self._offset = offset
+        self._script = script("lead")
+
+    async def look(self) -> LeaderRecord:
+        """Who leads."""
+        return (await self._call("look"))[1]
+
+    async def take(self, name: str, seen: LeaderRecord) -> LeaderRecord:
+        """Take the office if the record is still as `seen`; the record as it is then."""
+        return (await self._call("take", name, seen.term, seen.owner or "", seen.beat))[1]
+
+    async def renew(self, name: str, term: int) -> bool:
+        """Say that the leader lives; false when it leads no more."""
+        return (await self._call("renew", name, term))[0]
+
+    async def resign(self, name: str, term: int) -> bool:
+        """Give up the office and tell the others; false when it was somebody else's."""
+        return (await self._call("resign", name, term))[0]
+
+    async def _call(
+        self, what: Literal["look", "take", "renew", "resign"], name: str = "", *seen: str | int
+    ) -> tuple[bool, LeaderRecord]:
+        done, owner, term, beat, since, now = await self._client.script(
+            self._script, self._keys, self._offset.ms, what, name, *seen
+        )
+        record = LeaderRecord(
+            owner.decode() or None, term, beat.decode(), _instant(since) if owner else None,
+            _instant(now),
+        )  # fmt: skip
+        return done == 1, record
+
+
+def _instant(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,37 @@
+-- Store schedules: new ones, and changes of those that are as they were read.
+--
+-- KEYS  1 schedules  2 schedule prefix  3 schedule channel
+-- ARGV  1 clock offset
+--       then per schedule: id, revision it must have ('' for: it must not exist), new revision,
+--       the schedule (opaque), next fire (ms, '' for none), why it is paused ('' when it is not)
+-- Returns per schedule: 1 stored (or stored before by this very request), 0 it is another by now.
+-- Called by broker/schedules.py.
+--
+-- Counters, the last fire and the jobs of earlier fires stay as they are.
+local call = redis.call
+--@include clock
+local schedules, prefix, channel = unpack(KEYS)
+local now = string.format('%.0f', clock(ARGV[1]))
+local answer, changed = {}, false
+for i = 2, #ARGV, 6 do
+  local id, expected, revision = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local following, paused = ARGV[i + 4], ARGV[i + 5]
+  local key = prefix .. id
+  local current = call('HGET', key, 'v') or ''
+  if current == revision then
+    answer[#answer + 1] = 1
+  elseif current ~= expected then
+    answer[#answer + 1] = 0
+  else
+    call('HSET', key, 'v', revision, 's', ARGV[i + 3], 'm', now)
+    if current == '' then call('HSET', key, 'a', now) end
+    if following == '' then call('HDEL', key, 'n') else call('HSET', key, 'n', following) end
+    if paused == '' then call('HDEL', key, 'p') else call('HSET', key, 'p', paused) end
+    call('HDEL', key, 'w')
+    call('ZADD', schedules, (following == '' or paused ~= '') and '+inf' or following, id)
+    answer[#answer + 1] = 1
+    changed = true
+  end
+end
+if changed then call('PUBLISH', channel, 'changed') end
+return answer

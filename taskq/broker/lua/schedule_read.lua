@@ -1,0 +1,26 @@
+-- Read schedules as they are.
+--
+-- KEYS  1 schedules  2 schedule prefix  3 leader  4 declared
+-- ARGV  1 clock offset  2 what: 'ids' those that follow; 'page' by next fire, 3 from 4 how many;
+--       'count' none
+-- Returns {server's time (ms), how many there are, how many have a next fire, the declared mark or
+--       '', then per schedule {id, then field, value, ...}; without fields when there is none}.
+-- Called by broker/schedules.py.
+local call = redis.call
+--@include clock
+local schedules, prefix, _, declared = unpack(KEYS)
+local now, wanted = clock(ARGV[1]), {}
+if ARGV[2] == 'ids' then
+  for i = 3, #ARGV do wanted[#wanted + 1] = ARGV[i] end
+elseif ARGV[2] == 'page' then
+  wanted = call('ZRANGE', schedules, ARGV[3], ARGV[3] + ARGV[4] - 1)
+end
+local answer = {
+  now, call('ZCARD', schedules), call('ZCOUNT', schedules, '-inf', '(+inf'), call('GET', declared) or '',
+}
+for i = 1, #wanted do
+  local row = call('HGETALL', prefix .. wanted[i])
+  table.insert(row, 1, wanted[i])
+  answer[#answer + 1] = row
+end
+return answer

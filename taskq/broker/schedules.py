@@ -1,0 +1,340 @@
+"""Schedules on the server: stored, listed, fired. What they mean is opaque here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import msgpack
+
+from taskq.broker.client import Client, retrying
+from taskq.broker.clock import ClockOffset
+from taskq.broker.keys import Keys
+from taskq.broker.scripts import script
+
+__all__ = [
+    "ChangedSchedule",
+    "DueSchedule",
+    "Firing",
+    "FiringJob",
+    "Overlap",
+    "ScheduleStore",
+    "Skip",
+    "StoredSchedule",
+    "StoredSchedules",
+    "Ticked",
+]
+
+Overlap = Literal["allow", "skip", "wait", "cancel"]
+"""What `tick.lua` does while earlier jobs of a schedule have not ended."""
+
+_SECONDS = 10.0
+_BATCH = 200
+
+
+class DueSchedule(NamedTuple):
+    """A schedule that fires soon: `next` and `last` are milliseconds, `waits` for its last run."""
+
+    id: str
+    revision: str
+    next: int | None
+    last: int | None
+    waits: bool
+
+
+class FiringJob(NamedTuple):
+    """One job of a fire; times in milliseconds of the server's clock."""
+
+    slot: int
+    due: int
+    id: str
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firing:
+    """What a tick shall do for one schedule, and from what that was computed.
+
+    `slot` is the next fire time as it was read, `following` the one after this tick (None: there is
+    none, and the schedule goes unless `keep`). From `until` (ms) on the plan is out of date. `left_out`
+    fires are skipped for the reason `why`. `expires` is `""` or `"+<ms>"`.
+    """
+
+    id: str
+    revision: str
+    slot: int
+    following: int | None
+    until: int | None
+    jobs: tuple[FiringJob, ...]
+    lane: str
+    overlap: Overlap = "allow"
+    limit: int = 1
+    left_out: int = 0
+    why: str = "misfire"
+    expires: str = ""
+    keep: bool = False
+
+    def frame(self, again_ms: int) -> Iterable[Any]:
+        """As `tick.lua` takes it."""
+        yield from (self.id, self.revision, self.slot, _text(self.following), _text(self.until))
+        yield from (self.left_out, self.why, self.overlap, self.limit, self.lane, self.expires)
+        yield from (int(self.keep), again_ms, len(self.jobs))
+        for job in self.jobs:
+            yield from job
+
+
+class Ticked(NamedTuple):
+    """What a tick did: see the codes in `tick.lua`. `running` are the jobs that have not ended."""
+
+    code: int
+    fired: int
+    skipped: int
+    running: tuple[str, ...]
+
+
+class ChangedSchedule(NamedTuple):
+    """A schedule to be stored. `expected` is the revision it was read in, "" for a new one."""
+
+    id: str
+    expected: str
+    revision: str
+    spec: bytes
+    next: int | None
+    paused: str
+
+
+class Skip(NamedTuple):
+    """The last time a schedule left out fires: when (ms), how many, and why."""
+
+    at: int
+    count: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSchedule:
+    """A schedule as it is stored; times in milliseconds."""
+
+    id: str
+    revision: str
+    spec: bytes
+    next: int | None = None
+    last: int | None = None
+    paused: str | None = None
+    fired: int = 0
+    skipped: int = 0
+    last_skip: Skip | None = None
+    waits: bool = False
+    running: tuple[str, ...] = ()
+    added: int = 0
+    changed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSchedules:
+    """What a look found: the server's time (ms), counts of all, and those that were asked for."""
+
+    now: int
+    count: int
+    active: int
+    mark: str
+    found: dict[str, StoredSchedule] = field(default_factory=dict[str, StoredSchedule])
+
+
+class ScheduleStore:
+    """Typed calls of the scripts that read and write schedules."""
+
+    def __init__(self, client: Client, keys: Keys, offset: ClockOffset) -> None:
+        self._client = client
+        self._keys = keys
+        self._offset = offset
+        self._scripts = {
+            name: script(name)
+            for name in ("fires", "tick", "schedule_put", "schedule_read", "schedule_remove")
+        }
+        self._run = script("schedule_run")
+
+    async def due(
+        self, ahead_ms: int, limit: int
+    ) -> tuple[int, float | None, list[DueSchedule]]:
+        """The server's time (ms), seconds until the first one beyond, and what fires until then."""
+        keys = self._keys
+        now, beyond, *rows = await self._client.script(
+            self._scripts["fires"],
+            (keys.schedules, keys.schedule_prefix),
+            self._offset.ms,
+            ahead_ms,
+            limit,
+        )
+        found = [
+            DueSchedule(i.decode(), v.decode(), _number(n), _number(last), w != b"")
+            for i, v, n, last, w in rows
+        ]
+        return now, None if beyond < 0 else beyond / 1000, found
+
+    async def tick(
+        self, leader: str, term: int, firings: Sequence[Firing], *, again_ms: int = 250
+    ) -> list[Ticked] | None:
+        """Fire; an answer for each, or None when `leader` is not in office."""
+        keys = self._keys
+        reply = await self._client.script(
+            self._scripts["tick"],
+            (
+                keys.schedules,
+                keys.schedule_prefix,
+                keys.leader,
+                keys.jobs,
+                keys.lane_prefix,
+                keys.lanes,
+                keys.due,
+                keys.expiry,
+                keys.idle,
+                keys.wake_channel,
+                keys.next_channel,
+                keys.stats,
+                keys.skip_channel,
+            ),
+            self._offset.ms,
+            leader,
+            term,
+            *(part for firing in firings for part in firing.frame(again_ms)),
+        )
+        if reply is None:
+            return None
+        return [
+            Ticked(code, fired, skipped, tuple(running.decode().split()))
+            for code, fired, skipped, running in reply
+        ]
+
+    async def put(self, changes: Sequence[ChangedSchedule]) -> list[bool]:
+        """Store schedules; false for those that were changed by somebody else meanwhile."""
+        stored: list[bool] = []
+        for i in range(0, len(changes), _BATCH):
+            frames = [part for change in changes[i : i + _BATCH] for part in _put_frame(change)]
+            stored += await self._write("schedule_put", self._offset.ms, *frames)
+        return stored
+
+    async def remove(self, *schedules: tuple[str, str]) -> list[int]:
+        """Remove schedules (id, revision or "" for any): 1 removed, 0 not there, -1 changed."""
+        removed: list[int] = []
+        for i in range(0, len(schedules), _BATCH):
+            pairs = [part for pair in schedules[i : i + _BATCH] for part in pair]
+            removed += await self._write("schedule_remove", *pairs)
+        return removed
+
+    async def run(
+        self, schedule: str, revision: str, job_id: str, envelope: bytes, lane: str, expires: str
+    ) -> bool:
+        """Make a job of a schedule now; false when it was changed meanwhile."""
+        keys = self._keys
+
+        async def once(_: bool) -> int:
+            return await self._client.script(
+                self._run,
+                (
+                    keys.schedules,
+                    keys.schedule_prefix,
+                    keys.jobs,
+                    keys.lane_prefix,
+                    keys.lanes,
+                    keys.due,
+                    keys.expiry,
+                    keys.idle,
+                    keys.wake_channel,
+                    keys.next_channel,
+                ),
+                self._offset.ms,
+                *(schedule, revision, job_id, envelope, lane, expires),
+            )
+
+        return await retrying(once, seconds=_SECONDS, what="the schedule could not be run") == 1
+
+    async def read(self, ids: Sequence[str]) -> StoredSchedules:
+        """The schedules of these ids, as far as there are any."""
+        return await self._read("ids", *ids)
+
+    async def page(self, start: int = 0, most: int = 1000) -> StoredSchedules:
+        """Schedules by their next fire, those that have none last."""
+        return await self._read("page", start, most)
+
+    async def count(self) -> StoredSchedules:
+        """The counts alone."""
+        return await self._read("count")
+
+    async def mark(self, text: str) -> None:
+        """Note that the schedules of the code are stored, so that their loss is noticed."""
+        if text:
+            await self._client.command("SET", self._keys.declared, text)
+        else:
+            await self._client.command("DEL", self._keys.declared)
+
+    async def _read(self, what: str, *arguments: Any) -> StoredSchedules:
+        keys = self._keys
+
+        async def once(_: bool) -> list[Any]:
+            return await self._client.script(
+                self._scripts["schedule_read"],
+                (keys.schedules, keys.schedule_prefix, keys.leader, keys.declared),
+                self._offset.ms,
+                what,
+                *arguments,
+            )
+
+        now, count, active, mark, *rows = await retrying(
+            once, seconds=_SECONDS, what="schedules could not be read"
+        )
+        found = {row[0].decode(): _stored(row) for row in rows if len(row) > 1}
+        return StoredSchedules(now, count, active, mark.decode(), found)
+
+    async def _write(self, name: str, *arguments: Any) -> list[Any]:
+        keys = self._keys
+
+        async def once(_: bool) -> list[Any]:
+            return await self._client.script(
+                self._scripts[name],
+                (keys.schedules, keys.schedule_prefix, keys.schedule_channel),
+                *arguments,
+            )
+
+        return await retrying(once, seconds=_SECONDS, what="the schedules could not be changed")
+
+
+def _put_frame(change: ChangedSchedule) -> Iterable[Any]:
+    yield from (change.id, change.expected, change.revision, change.spec)
+    yield from (_text(change.next), change.paused)
+
+
+def _stored(row: Sequence[bytes]) -> StoredSchedule:
+    fields = {row[i].decode(): row[i + 1] for i in range(1, len(row), 2)}
+    return StoredSchedule(
+        id=row[0].decode(),
+        revision=fields.get("v", b"").decode(),
+        spec=fields.get("s", b""),
+        next=_number(fields.get("n", b"")),
+        last=_number(fields.get("l", b"")) or None,
+        paused=fields["p"].decode() if "p" in fields else None,
+        fired=int(fields.get("c", 0)),
+        skipped=int(fields.get("k", 0)),
+        last_skip=_skip(fields.get("x")),
+        waits="w" in fields,
+        running=tuple(fields.get("j", b"").decode().split()),
+        added=int(fields.get("a", 0)),
+        changed=int(fields.get("m", 0)),
+    )
+
+
+def _skip(packed: bytes | None) -> Skip | None:
+    try:
+        _, at, count, why = msgpack.unpackb(packed) if packed else (0, 0, 0, "")
+    except (TypeError, ValueError):
+        return None
+    return Skip(int(at), int(count), str(why)) if count else None
+
+
+def _number(text: bytes) -> int | None:
+    return int(float(text)) if text else None
+
+
+def _text(number: int | None) -> str | int:
+    return "" if number is None else number
