@@ -111,6 +111,8 @@ def _info(job_id: str, fields: dict[bytes, bytes], signing: Signing) -> JobInfo:
         error_type=failure.error_type if failure else None,
         error=failure.error_text if failure else None,
         traceback=failure.traceback if failure else None,
+        schedule_id=envelope.fire.schedule if envelope.fire else None,
+        scheduled_for=_instant(envelope.fire.slot) if envelope.fire else None,
     )
 
 

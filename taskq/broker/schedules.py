@@ -56,9 +56,9 @@ class FiringJob(NamedTuple):
 class Firing:
     """What a tick shall do for one schedule, and from what that was computed.
 
-    `slot` is the next fire time as it was read, `following` the one after this tick (None: there is
-    none, and the schedule goes unless `keep`). From `until` (ms) on the plan is out of date. `left_out`
-    fires are skipped for the reason `why`. `expires` is `""` or `"+<ms>"`.
+    `slot` is the next fire time as it was read, `following` the one after this tick (None: there
+    is none, and the schedule goes unless `keep`). From `until` (ms) on the plan is out of date.
+    `left_out` fires are skipped for the reason `why`. `expires` is `""` or `"+<ms>"`.
     """
 
     id: str
@@ -108,7 +108,7 @@ class Skip(NamedTuple):
     """The last time a schedule left out fires: when (ms), how many, and why."""
 
     at: int
-    count: int
+    number: int
     why: str
 
 
@@ -155,9 +155,7 @@ class ScheduleStore:
         }
         self._run = script("schedule_run")
 
-    async def due(
-        self, ahead_ms: int, limit: int
-    ) -> tuple[int, float | None, list[DueSchedule]]:
+    async def due(self, ahead_ms: int, limit: int) -> tuple[int, float | None, list[DueSchedule]]:
         """The server's time (ms), seconds until the first one beyond, and what fires until then."""
         keys = self._keys
         now, beyond, *rows = await self._client.script(
@@ -326,10 +324,10 @@ def _stored(row: Sequence[bytes]) -> StoredSchedule:
 
 def _skip(packed: bytes | None) -> Skip | None:
     try:
-        _, at, count, why = msgpack.unpackb(packed) if packed else (0, 0, 0, "")
+        _, at, number, why = msgpack.unpackb(packed) if packed else (0, 0, 0, "")
     except (TypeError, ValueError):
         return None
-    return Skip(int(at), int(count), str(why)) if count else None
+    return Skip(int(at), int(number), str(why)) if number else None
 
 
 def _number(text: bytes) -> int | None:

@@ -13,6 +13,7 @@ import msgpack
 
 from taskq.core.durations import seconds
 from taskq.core.errors import ConfigError, DecodeError
+from taskq.core.job import Fire
 from taskq.core.outcome import Failed, FailureKind
 from taskq.core.retry import Retry
 
@@ -47,6 +48,7 @@ class Envelope:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     attempts: int = 0
     failures: int = 0
+    fire: Fire | None = None
     version: int = VERSION
 
 
@@ -59,12 +61,14 @@ def pack_envelope(
     retry: Retry | None = None,
     headers: dict[str, str] | None = None,
     before: tuple[int, int] = (0, 0),
+    fire: Fire | None = None,
 ) -> bytes:
     """The bytes of an envelope; what is None or empty takes no room.
 
     `before`: attempts and failures that the job had in this process.
     """
-    if timeout is None and result_ttl is None and retry is None and not headers and not before[0]:
+    plain = timeout is None and result_ttl is None and retry is None and not headers
+    if plain and not before[0] and fire is None:
         return msgpack.packb((VERSION, task, payload))
     extras: dict[str, Any] = {}
     if timeout is not None:
@@ -77,6 +81,8 @@ def pack_envelope(
         extras["h"] = headers
     if before[0]:
         extras["b"] = before
+    if fire is not None:
+        extras["s"] = list(fire)
     return msgpack.packb((VERSION, task, payload, extras))
 
 
@@ -105,6 +111,7 @@ def unpack_envelope(data: bytes) -> Envelope:
             headers=_texts(extras.get("h") or {}),
             attempts=attempts,
             failures=failures,
+            fire=_fire(extras.get("s")),
             version=version,
         )
     except Exception as error:
@@ -135,6 +142,15 @@ def _counts(before: Any) -> tuple[int, int]:
     if type(attempts) is not int or type(failures) is not int or not 0 <= failures <= attempts:
         raise TypeError("counts of attempts that are none")
     return attempts, failures
+
+
+def _fire(parts: list[Any] | None) -> Fire | None:
+    if parts is None:
+        return None
+    schedule, slot, by_hand = parts[:3]
+    if type(schedule) is not str or type(slot) is not int:
+        raise TypeError("a schedule's fire of another type")
+    return Fire(schedule, slot, bool(by_hand))
 
 
 def _unpack_retry(parts: list[Any] | None) -> Retry | None:

@@ -5,7 +5,8 @@
     TaskqError
     ├── ConfigError               a wrong option, URL, name or target (also a ValueError)
     │   ├── UnknownOption         an option nobody knows (also a TypeError)
-    │   └── TaskDefinitionError   a function that cannot be a task
+    │   ├── TaskDefinitionError   a function that cannot be a task
+    │   └── ScheduleExists        another schedule has this id
     ├── CallError                 a call that does not fit the task's signature (also a TypeError)
     ├── PayloadError              a value that cannot travel (also a ValueError)
     │   ├── EncodeError           this value, at this path
@@ -15,6 +16,7 @@
     │       ├── UnsignedMessage   it bears no seal
     │       └── ForgedMessage     its seal is broken
     ├── UnknownTask               no task registered under this name (also a LookupError)
+    ├── ScheduleNotFound          no schedule has this id (also a LookupError)
     ├── ServerError               the server cannot serve (also a ConnectionError)
     │   ├── ServerUnavailable     nobody answered in time
     │   ├── ServerRefused         it answered, and refused; waiting does not help
@@ -63,6 +65,8 @@ __all__ = [
     "ResultNotKept",
     "ResultTimeout",
     "RetryLater",
+    "ScheduleExists",
+    "ScheduleNotFound",
     "ServerError",
     "ServerRefused",
     "ServerUnavailable",
@@ -90,6 +94,10 @@ class UnknownOption(ConfigError, TypeError):
 
 class TaskDefinitionError(ConfigError):
     """A function that cannot be registered as a task."""
+
+
+class ScheduleExists(ConfigError):
+    """Another schedule has this id; nothing was changed."""
 
 
 class CallError(TaskqError, TypeError):
@@ -126,6 +134,10 @@ class ForgedMessage(UntrustedMessage):
 
 class UnknownTask(TaskqError, LookupError):
     """No task is registered under this name."""
+
+
+class ScheduleNotFound(TaskqError, LookupError):
+    """No schedule has this id."""
 
 
 class ServerError(TaskqError, ConnectionError):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from taskq.core.state import JobState
 
-__all__ = ["AttemptRecord", "Delivery", "Ending", "JobInfo", "NewJob", "Progress"]
+__all__ = ["AttemptRecord", "Delivery", "Ending", "Fire", "JobInfo", "NewJob", "Progress"]
 
 
 class NewJob(NamedTuple):
@@ -25,6 +25,17 @@ class NewJob(NamedTuple):
     when: str = ""
     expires: str = ""
     origin: str = ""
+
+
+class Fire(NamedTuple):
+    """Which fire of which schedule a job is of: the fire time in milliseconds since the epoch.
+
+    `by_hand` is true for a run somebody asked for beside the schedule's own fires.
+    """
+
+    schedule: str
+    slot: int
+    by_hand: bool = False
 
 
 class Delivery(NamedTuple):
@@ -85,7 +96,10 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobInfo:
-    """Everything the server knows about a job."""
+    """Everything the server knows about a job.
+
+    `schedule_id` and `scheduled_for` are those of a job that a schedule made.
+    """
 
     id: str
     task: str
@@ -111,3 +125,5 @@ class JobInfo:
     error_type: str | None = None
     error: str | None = None
     traceback: str | None = None
+    schedule_id: str | None = None
+    scheduled_for: datetime | None = None

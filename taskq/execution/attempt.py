@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from taskq.core.job import Fire
 from taskq.core.retry import Retry
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Attempt:
         "enqueued_ms",
         "failures",
         "fence",
+        "fire",
         "headers",
         "id",
         "interruption",
@@ -88,6 +90,7 @@ class Attempt:
         self.retry = task.task_options.retry if retry is None else retry
         self.queue = task.task_options.queue
         self.headers: dict[str, str] | None = None
+        self.fire: Fire | None = None
         self.enqueued_ms = 0
         self.local: LocalCall | None = None
         self.worker = ""

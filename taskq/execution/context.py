@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from taskq.core.errors import TaskqError
-from taskq.core.job import Progress
+from taskq.core.job import Fire, Progress
 from taskq.execution.ports import Reporter
 
 __all__ = ["DistantJob", "JobContext", "RunningJob", "current_job", "enter", "facts_of"]
@@ -27,6 +27,7 @@ class RunningJob(Protocol):
     queue: str
     worker: str
     headers: dict[str, str] | None
+    fire: Fire | None
     enqueued_ms: int
     timeout: float | None
     started: float
@@ -54,8 +55,14 @@ class DistantJob:
     enqueued_ms: int
     timeout: float | None
     fence: int = 1
+    fire: Fire | None = None
     started: float = field(default_factory=time.monotonic)
     report: Reporter | None = None
+
+    def __post_init__(self) -> None:
+        if self.fire is not None:
+            # On its way here it was a list.
+            self.fire = Fire(*self.fire)
 
 
 def facts_of(job: RunningJob) -> dict[str, Any]:
@@ -72,6 +79,7 @@ def facts_of(job: RunningJob) -> dict[str, Any]:
         "headers": job.headers,
         "enqueued_ms": job.enqueued_ms,
         "timeout": job.timeout,
+        "fire": job.fire,
     }
 
 
@@ -161,6 +169,30 @@ class JobContext:
     def enqueued_at(self) -> datetime:
         """When the job was enqueued, by the server's clock."""
         return datetime.fromtimestamp(self._attempt.enqueued_ms / 1000, UTC)
+
+    @property
+    def schedule_id(self) -> str | None:
+        """The schedule that made this job; None for other jobs."""
+        fire = self._attempt.fire
+        return None if fire is None else fire.schedule
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The fire time this job is for; None for jobs that no schedule made.
+
+        It is the time the trigger gave, before any jitter, and the same for every attempt. Of a
+        run that somebody asked for (`run_now`) it is when they asked.
+        """
+        fire = self._attempt.fire
+        return None if fire is None else datetime.fromtimestamp(fire.slot / 1000, UTC)
+
+    @property
+    def lateness(self) -> timedelta | None:
+        """How long after `scheduled_for` the job was made, both by the server's clock."""
+        fire = self._attempt.fire
+        if fire is None:
+            return None
+        return timedelta(milliseconds=self._attempt.enqueued_ms - fire.slot)
 
     @property
     def deadline(self) -> datetime | None:

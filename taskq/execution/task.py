@@ -34,6 +34,7 @@ __all__ = [
     "Task",
     "TaskOptionValues",
     "check_function",
+    "module_name",
     "remote_task",
     "task_name",
 ]
@@ -349,7 +350,7 @@ def task_name(function: Callable[..., Any], name: str | None) -> str:
     """The name of a task: as given, or `module.function`."""
     if name is not None:
         return check_name("task", name)
-    module = _module_name(function.__module__)
+    module = module_name(function.__module__)
     derived = f"{module}.{function.__qualname__}".replace(".<locals>.", ".")
     try:
         return check_name("task", derived)
@@ -359,7 +360,7 @@ def task_name(function: Callable[..., Any], name: str | None) -> str:
         ) from None
 
 
-def _module_name(module: str) -> str:
+def module_name(module: str) -> str:
     """The module's name; of the one that was run, the name by which others import it.
 
     So `python tasks.py` enqueues what `taskq worker tasks:q` knows.

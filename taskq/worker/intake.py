@@ -73,6 +73,7 @@ class Intake:
         attempt.fence = delivery.attempt
         attempt.queue = delivery.lane[:-2]
         attempt.headers = envelope.headers
+        attempt.fire = envelope.fire
         attempt.enqueued_ms = delivery.enqueued_ms
         attempt.worker = self._session.name
         attempt.report = self._reporter(attempt)

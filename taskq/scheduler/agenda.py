@@ -1,0 +1,125 @@
+"""Agenda: the schedules that fire soon, each with the plan of its tick, ready to be sent."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Iterable
+
+from taskq.broker.schedules import ChangedSchedule, DueSchedule, Firing, ScheduleStore
+from taskq.core.errors import TaskqError
+from taskq.core.ids import new_id
+from taskq.scheduler.planner import plan
+from taskq.scheduler.spec import Spec
+from taskq.scheduler.tally import Tally
+
+__all__ = ["Agenda"]
+
+_log = logging.getLogger("taskq.scheduler")
+
+READ = 200
+BREATH = 20
+"""Computing fire times takes some 50 us each: others of this loop get a turn in between."""
+
+MOST_KNOWN = 50_000
+
+
+class Agenda:
+    """Plans by schedule, and the schedules they were made from, read once for each revision."""
+
+    def __init__(self, store: ScheduleStore, tally: Tally) -> None:
+        self._store = store
+        self._tally = tally
+        self._known: dict[str, tuple[str, Spec]] = {}
+        self._plans: dict[str, Firing] = {}
+        self._heap: list[tuple[int, str]] = []
+
+    def clear(self) -> None:
+        """Forget all plans: they belong to a term."""
+        self._plans.clear()
+        self._heap.clear()
+
+    @property
+    def first(self) -> int | None:
+        """The earliest fire time planned, in milliseconds."""
+        while self._heap:
+            slot, schedule = self._heap[0]
+            planned = self._plans.get(schedule)
+            if planned is not None and planned.slot == slot:
+                return slot
+            heapq.heappop(self._heap)
+        return None
+
+    def take(self, until: int, most: int) -> list[Firing]:
+        """Take out the plans whose time has come by `until`, the earliest first."""
+        taken: list[Firing] = []
+        while len(taken) < most and (first := self.first) is not None and first <= until:
+            taken.append(self._plans.pop(heapq.heappop(self._heap)[1]))
+        return taken
+
+    async def plan(self, rows: Iterable[DueSchedule], now: int) -> None:
+        """Plan what a look found, at the server's time `now` (ms)."""
+        fresh = [row for row in rows if self._is_news(row)]
+        await self._read(fresh)
+        for number, row in enumerate(fresh):
+            if number % BREATH == BREATH - 1:
+                await asyncio.sleep(0)
+            await self._plan(row, now)
+
+    async def plan_following(self, done: Firing, now: int, horizon: int) -> None:
+        """Plan the next fire of a schedule that has just fired, when it comes before `horizon`."""
+        if done.following is not None and done.following <= horizon and done.jobs:
+            row = DueSchedule(done.id, done.revision, done.following, done.jobs[-1].slot, False)
+            await self._plan(row, now)
+
+    async def pause(self, row: DueSchedule, reason: str) -> None:
+        """Pause a schedule that cannot be fired, so that the others go on."""
+        _log.error("schedule %s is paused, because it cannot be fired: %s", row.id, reason)
+        self._tally.paused += 1
+        stored = (await self._store.read([row.id])).found.get(row.id)
+        if stored is not None and stored.revision == row.revision:
+            change = ChangedSchedule(
+                row.id, row.revision, new_id(), stored.spec, stored.next, reason[:1000]
+            )
+            await self._store.put([change])
+
+    def _is_news(self, row: DueSchedule) -> bool:
+        planned = self._plans.get(row.id)
+        return (
+            planned is None
+            or row.waits
+            or planned.revision != row.revision
+            or planned.slot != row.next
+        )
+
+    async def _read(self, rows: list[DueSchedule]) -> None:
+        unknown = [row for row in rows if self._known.get(row.id, ("",))[0] != row.revision]
+        while len(self._known) + len(unknown) > MOST_KNOWN and self._known:
+            del self._known[next(iter(self._known))]
+        for i in range(0, len(unknown), READ):
+            some = unknown[i : i + READ]
+            found = (await self._store.read([row.id for row in some])).found
+            for number, row in enumerate(some):
+                if number % BREATH == BREATH - 1:
+                    await asyncio.sleep(0)
+                stored = found.get(row.id)
+                if stored is None or stored.revision != row.revision:
+                    continue
+                try:
+                    self._known[row.id] = (row.revision, Spec.unpack(stored.spec))
+                except TaskqError as error:
+                    await self.pause(row, str(error))
+
+    async def _plan(self, row: DueSchedule, now: int) -> None:
+        revision, spec = self._known.get(row.id, ("", None))
+        if spec is None or revision != row.revision:
+            # Paused above, or changed since the look: the next one tells.
+            return
+        try:
+            planned = plan(row, spec, now)
+        except Exception as error:  # whatever a trigger raises: the others go on
+            await self.pause(row, f"{type(error).__name__}: {error}")
+            return
+        self._plans[row.id] = planned
+        heapq.heappush(self._heap, (planned.slot, row.id))

@@ -1,0 +1,84 @@
+"""Schedules of the code: `@q.schedule(...)` above `@q.task`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
+
+from taskq.core.errors import ConfigError
+from taskq.core.ids import check_name
+from taskq.execution.task import Task, module_name
+from taskq.scheduler.making import check_trigger, make_spec
+from taskq.scheduler.policy import ScheduleOptions, ScheduleOptionValues
+from taskq.scheduler.spec import Spec
+from taskq.triggers.trigger import Trigger
+
+__all__ = ["Declarations", "Declared", "home_of"]
+
+T = TypeVar("T", bound=Task[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """One schedule as the code says it; `paused` is how it begins."""
+
+    id: str
+    spec: Spec
+    paused: bool
+
+
+class Declarations:
+    """What the code declares, by id."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, Declared] = {}
+
+    def declare(
+        self, trigger: Trigger, schedule: str | None, options: ScheduleOptionValues
+    ) -> Callable[[T], T]:
+        """The decorator that declares a schedule of a task and gives the task back."""
+        check_trigger(trigger)
+        checked = ScheduleOptions().with_changes(cast("dict[str, Any]", options))
+        if schedule is not None:
+            check_name("schedule", schedule)
+
+        def decorate(task: T, /) -> T:
+            if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigError(
+                    f"{task!r} is no task; put @q.schedule above @q.task, not below it"
+                )
+            spec = make_spec(task.callee, trigger, checked)
+            spec = replace(spec, declared=home_of(task), fingerprint=spec.content)
+            self._add(schedule, task, spec, paused=bool(checked.paused))
+            return task
+
+        return decorate
+
+    def _add(self, given: str | None, task: Task[..., Any], spec: Spec, *, paused: bool) -> None:
+        schedule = given or self._free_id(task.name)
+        if schedule in self._all:
+            raise ConfigError(
+                f"two schedules are called {schedule!r}: of {self._all[schedule].spec.task} and of "
+                f"{task.name}; give one of them another id: @q.schedule(..., id='...')"
+            )
+        self._all[schedule] = Declared(schedule, spec, paused)
+
+    def _free_id(self, task: str) -> str:
+        """The task's name, and a number from the second one on."""
+        schedule, number = task, 1
+        while schedule in self._all:
+            number += 1
+            schedule = f"{task}-{number}"
+        return schedule
+
+    def __iter__(self) -> Iterator[Declared]:
+        return iter(self._all.values())
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+def home_of(task: Task[..., Any]) -> str:
+    """The module of a task's function, by the name others import it by."""
+    return module_name(task.function.__module__)

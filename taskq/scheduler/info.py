@@ -1,0 +1,116 @@
+"""A schedule as people see it: what it says, and how it stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from taskq.broker.schedules import StoredSchedule
+from taskq.core.errors import DecodeError, PayloadError
+from taskq.core.payload import decode_call
+from taskq.scheduler.policy import Policy
+from taskq.scheduler.spec import Spec, from_ms
+from taskq.triggers.trigger import Trigger
+
+__all__ = ["ScheduleInfo", "ScheduleState", "info_of"]
+
+ScheduleState = Literal["active", "paused", "finished"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleInfo:
+    """Everything the server knows about a schedule.
+
+    `next_fire` is None when it is `finished`; of a paused one it is the fire it was paused before.
+    `last_fire` is the last fire time that was decided, made or left out. `fired` counts fires that
+    made a job, `skipped` those left out, the last of them `last_skip` ago with `skip_reason`.
+    `running` are ids of its jobs that had not ended when it last fired. `waiting` tells that a fire
+    waits for them. `declared` is the module whose code declares it, None for one added at run time.
+    `trigger` and `task` are None and "" when they cannot be read here; `pause_reason` says why.
+    """
+
+    id: str
+    state: ScheduleState
+    task: str = ""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    trigger: Trigger | None = None
+    next_fire: datetime | None = None
+    last_fire: datetime | None = None
+    pause_reason: str | None = None
+    fired: int = 0
+    skipped: int = 0
+    last_skip: datetime | None = None
+    skip_reason: str | None = None
+    waiting: bool = False
+    running: tuple[str, ...] = ()
+    queue: str = ""
+    priority: int = 5
+    policy: Policy = field(default_factory=Policy)
+    tags: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
+    declared: str | None = None
+    added_at: datetime | None = None
+    changed_at: datetime | None = None
+
+    @property
+    def paused(self) -> bool:
+        """Whether it makes no fires until `resume`."""
+        return self.pause_reason is not None
+
+    def explain(self) -> str:
+        """When it fires, in plain words."""
+        return "it cannot be read here" if self.trigger is None else self.trigger.explain()
+
+
+def info_of(stored: StoredSchedule) -> ScheduleInfo:
+    """What is shown of a stored schedule; one that cannot be read is shown as far as it can."""
+    state: ScheduleState = "active"
+    if stored.paused is not None:
+        state = "paused"
+    elif stored.next is None:
+        state = "finished"
+    return ScheduleInfo(
+        id=stored.id,
+        state=state,
+        next_fire=_instant(stored.next),
+        last_fire=_instant(stored.last),
+        pause_reason=stored.paused,
+        fired=stored.fired,
+        skipped=stored.skipped,
+        last_skip=_instant(stored.last_skip.at) if stored.last_skip else None,
+        skip_reason=stored.last_skip.why if stored.last_skip else None,
+        waiting=stored.waits,
+        running=stored.running,
+        added_at=_instant(stored.added),
+        changed_at=_instant(stored.changed),
+        **_said(stored),
+    )
+
+
+def _said(stored: StoredSchedule) -> dict[str, Any]:
+    try:
+        spec = Spec.unpack(stored.spec)
+    except DecodeError:
+        return {}
+    try:
+        args, kwargs = decode_call(spec.payload)
+    except PayloadError:
+        args, kwargs = [], {}
+    return {
+        "task": spec.task,
+        "args": tuple(args),
+        "kwargs": kwargs,
+        "trigger": spec.trigger,
+        "queue": spec.queue,
+        "priority": spec.priority,
+        "policy": spec.policy,
+        "tags": spec.tags,
+        "metadata": spec.metadata,
+        "declared": spec.declared or None,
+    }
+
+
+def _instant(milliseconds: int | None) -> datetime | None:
+    return from_ms(milliseconds) if milliseconds else None

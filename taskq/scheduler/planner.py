@@ -1,0 +1,176 @@
+"""What a tick is to do for one schedule: which fires are made, which are left out, what is next.
+
+Pure: times are milliseconds of the server's clock, and nothing here asks for them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final
+
+from taskq.broker.schedules import DueSchedule, Firing, FiringJob, Overlap
+from taskq.core.errors import ConfigError
+from taskq.scheduler.spec import Spec, from_ms
+
+__all__ = ["job_id", "plan"]
+
+_DAY: Final = 86_400_000
+_AUTO_FROM: Final = 60_000
+_COUNTED: Final = 1_000
+_UNLIMITED: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class _Missed:
+    """Fire times from the first that is due: the latest ones, how many in all, and what follows."""
+
+    latest: deque[int]
+    count: int
+    following: int | None
+    exact: bool = True
+
+
+def plan(due: DueSchedule, spec: Spec, now: int) -> Firing:
+    """What to do for a schedule that is due, or will be soon.
+
+    Before its time the plan is made as of its time. A schedule that `waits` for its last run is not
+    late because of that: its grace does not count. Raises what the trigger raises.
+    """
+    if due.next is None:
+        raise ConfigError("it is due, and has no next fire time")
+    now = max(now, due.next)
+    missed = _missed(spec, due.next, now)
+    grace = None if due.waits else _grace(spec, missed)
+    slots = _chosen(spec, due.next, now, missed, grace)
+    overlap, limit = _overlap(spec)
+    return Firing(
+        id=due.id,
+        revision=due.revision,
+        slot=due.next,
+        following=missed.following,
+        until=_until(slots, missed.following, grace),
+        jobs=tuple(_job(due.id, spec, slot, missed.following) for slot in slots),
+        lane=spec.lane,
+        overlap=overlap,
+        limit=limit,
+        left_out=missed.count - len(slots),
+        why=_why(missed, slots),
+        expires=spec.expires_after,
+        keep=bool(spec.declared),
+    )
+
+
+def job_id(schedule: str, slot: int) -> str:
+    """The id of the job of one fire: readable, and the same whoever makes it.
+
+    >>> job_id("nightly", 1_800_000_000_000)
+    'nightly:2027-01-15T08:00:00Z'
+    """
+    instant = from_ms(slot)
+    fraction = f".{slot % 1000:03d}" if slot % 1000 else ""
+    return f"{schedule}:{instant:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+
+
+def _job(schedule: str, spec: Spec, slot: int, following: int | None) -> FiringJob:
+    due = slot + _jitter(schedule, spec, slot, following)
+    return FiringJob(slot, due, job_id(schedule, slot), spec.envelope(schedule, slot))
+
+
+def _missed(spec: Spec, first: int, now: int) -> _Missed:
+    """Walk from `first` to `now`; where that is too far, go on shortly before `now`."""
+    kept = deque[int](maxlen=spec.policy.max_catchup if spec.policy.coalesce == "all" else 1)
+    slot: int | None = first
+    count = 0
+    while slot is not None and slot <= now:
+        kept.append(slot)
+        count += 1
+        slot = spec.following(slot)
+        if count == _COUNTED and slot is not None and slot <= now:
+            return _shortly_before(spec, kept, now, count)
+    return _Missed(kept, count, slot)
+
+
+def _shortly_before(spec: Spec, kept: deque[int], now: int, count: int) -> _Missed:
+    back = 1_000
+    wanted = kept.maxlen or 1
+    while True:
+        # Doubled until there are enough fires between there and now, or all of a day.
+        latest = deque[int](maxlen=wanted)
+        walked = 0
+        slot = spec.following(now - back)
+        while slot is not None and slot <= now and walked <= wanted + _COUNTED:
+            latest.append(slot)
+            walked += 1
+            slot = spec.following(slot)
+        enough = walked >= wanted or back > _DAY * 400
+        if enough:
+            if slot is not None and slot <= now:
+                slot = spec.following(now)
+            return _Missed(latest or kept, count, slot, exact=False)
+        back *= 2
+
+
+def _grace(spec: Spec, missed: _Missed) -> int | None:
+    """How late a fire may be, in milliseconds; None: however late."""
+    given = spec.policy.misfire
+    if given is None:
+        return None
+    if given != "auto":
+        return int(given * 1000)
+    if missed.following is None:
+        return None
+    period = missed.following - missed.latest[-1]
+    return None if period >= _AUTO_FROM else period
+
+
+def _chosen(
+    spec: Spec, first: int, now: int, missed: _Missed, grace: int | None
+) -> tuple[int, ...]:
+    """The fires that are made."""
+    oldest = first if grace is None else now - grace
+    if spec.policy.coalesce == "earliest":
+        slot: int | None = first if first >= oldest else spec.following(oldest - 1)
+        return () if slot is None or slot > now else (slot,)
+    if spec.policy.coalesce == "all":
+        oldest = max(oldest, now - _DAY)
+    return tuple(slot for slot in missed.latest if slot >= oldest)
+
+
+def _until(slots: tuple[int, ...], following: int | None, grace: int | None) -> int | None:
+    """From when on the plan would be another one."""
+    ends = [following] if following is not None else []
+    if grace is not None and slots:
+        ends.append(slots[0] + grace + 1)
+    return min(ends, default=None)
+
+
+def _overlap(spec: Spec) -> tuple[Overlap, int]:
+    match spec.policy.overlapping:
+        case "skip":
+            return "skip", 1
+        case "queue_one":
+            return "wait", 1
+        case "allow":
+            return "allow", 1
+        case "cancel_previous":
+            return "cancel", _UNLIMITED
+        case number:
+            return "skip", number
+
+
+def _jitter(schedule: str, spec: Spec, slot: int, following: int | None) -> int:
+    """How late this fire is on purpose: always the same for the same fire, and before the next."""
+    most = spec.jitter_ms
+    if following is not None:
+        most = min(most, following - slot - 1)
+    if most <= 0:
+        return 0
+    digest = blake2b(f"{schedule}:{slot}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) % (most + 1)
+
+
+def _why(missed: _Missed, slots: tuple[int, ...]) -> str:
+    reason = "coalesced" if slots else "misfire"
+    return reason if missed.exact else f"{reason}, and more that were not counted"

@@ -1,0 +1,134 @@
+"""Reconcile: make the stored schedules of the code what the code says, by difference."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from taskq.broker.broker import Broker
+from taskq.broker.schedules import ChangedSchedule, StoredSchedule, StoredSchedules
+from taskq.core.ids import new_id
+from taskq.scheduler.declared import Declared
+from taskq.scheduler.editor import lenient
+from taskq.scheduler.making import begun
+from taskq.scheduler.spec import Spec, from_ms
+
+__all__ = ["declare_again", "reconcile"]
+
+_log = logging.getLogger("taskq.scheduler")
+
+_PAGE = 500
+_MARK = "1"
+_TRIES = 3
+
+
+async def reconcile(broker: Broker, declared: Sequence[Declared], modules: frozenset[str]) -> None:
+    """Add, replace and remove; what is unchanged is left alone, with all that was done to it.
+
+    Removed are schedules of the code that are not `declared` any more and whose module is among
+    `modules`. Raises `ServerError`.
+    """
+    for _ in range(_TRIES):
+        changes = await _changes(broker, declared)
+        if all(await broker.schedules.put(changes)):
+            # Another process did the same at the same time: look again what is left to do.
+            break
+    if declared:
+        await broker.schedules.mark(_MARK)
+    await _remove_undeclared(broker, {item.id for item in declared}, modules)
+
+
+async def declare_again(broker: Broker, declared: Sequence[Declared]) -> None:
+    """Store the schedules of the code if the server lost everything since they were stored.
+
+    Nothing is done while the mark is there: a schedule that is missing was removed by somebody.
+    """
+    if not declared or (await broker.schedules.count()).mark:
+        return
+    await broker.schedules.put(
+        [change for change in await _changes(broker, declared) if not change.expected]
+    )
+    await broker.schedules.mark(_MARK)
+
+
+async def _changes(broker: Broker, declared: Sequence[Declared]) -> list[ChangedSchedule]:
+    changes: list[ChangedSchedule] = []
+    for i in range(0, len(declared), _PAGE):
+        some = declared[i : i + _PAGE]
+        look = await broker.schedules.read([item.id for item in some])
+        for item in some:
+            change = _change(item, look)
+            if change is not None:
+                changes.append(change)
+    return changes
+
+
+def _change(item: Declared, look: StoredSchedules) -> ChangedSchedule | None:
+    stored = look.found.get(item.id)
+    before = None if stored is None else lenient(stored)
+    if before is not None and before.fingerprint == item.spec.fingerprint:
+        return None
+    following, spec = _first(item, stored, before, look.now)
+    paused = ("paused by the code" if item.paused else "") if stored is None else stored.paused
+    word = "is new" if stored is None else "was changed by the code"
+    _log.info("schedule %s %s: %s", item.id, word, spec.trigger.explain())
+    return ChangedSchedule(
+        item.id, stored.revision if stored else "", new_id(), spec.pack(), following, paused or ""
+    )
+
+
+def _first(
+    item: Declared, stored: StoredSchedule | None, before: Spec | None, now: int
+) -> tuple[int | None, Spec]:
+    """The next fire, and the schedule with its phase: kept where the trigger is the same."""
+    spec = item.spec
+    if before is not None and stored is not None and spec.same_times(before.fingerprint):
+        return stored.next, replace(spec, trigger=before.trigger)
+    begin, spec = begun(spec, now)
+    if begin is None:
+        _log.warning(
+            "schedule %s has no fire time from %s on; it is kept and never fires",
+            item.id,
+            from_ms(now),
+        )
+    return begin, spec
+
+
+async def _remove_undeclared(broker: Broker, ids: set[str], modules: frozenset[str]) -> None:
+    gone: list[tuple[str, str]] = []
+    others: list[str] = []
+    async for stored in _all(broker):
+        spec = lenient(stored)
+        if spec is None or not spec.declared or stored.id in ids:
+            continue
+        if spec.declared in modules:
+            gone.append((stored.id, stored.revision))
+        else:
+            others.append(f"{stored.id} of {spec.declared}")
+    if gone:
+        removed = await broker.schedules.remove(*gone)
+        names = [name for (name, _), done in zip(gone, removed, strict=True) if done == 1]
+        _log.info("removed schedules the code no longer declares: %s", ", ".join(names))
+    if others:
+        _log.info(
+            "left alone: schedules declared in modules this process has not loaded: %s",
+            _shortened(others),
+        )
+
+
+async def _all(broker: Broker):
+    start = 0
+    while True:
+        found = (await broker.schedules.page(start, _PAGE)).found
+        for stored in found.values():
+            yield stored
+        if len(found) < _PAGE:
+            return
+        start += _PAGE
+
+
+def _shortened(names: Iterable[str], most: int = 10) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -1,0 +1,231 @@
+"""`q.schedules`: schedules at run time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import islice
+from typing import Any, Unpack, cast
+
+from taskq.broker.pool import BrokerPool
+from taskq.broker.schedules import StoredSchedule
+from taskq.core.errors import ConfigError, ScheduleExists
+from taskq.core.ids import new_id
+from taskq.execution.handle import Job
+from taskq.execution.registry import Registry
+from taskq.execution.task import Signature, Task
+from taskq.scheduler.editor import (
+    Change,
+    Editor,
+    check_id,
+    first_fire,
+    lenient,
+    not_found,
+    options_for,
+    refreshed,
+    restless,
+    walk,
+    with_trigger,
+)
+from taskq.scheduler.info import ScheduleInfo, info_of
+from taskq.scheduler.making import check_trigger, make_spec
+from taskq.scheduler.policy import ScheduleOptionValues
+from taskq.scheduler.spec import Spec, from_ms, to_ms
+from taskq.triggers.trigger import Trigger
+
+__all__ = ["Schedules"]
+
+_Infos = list[ScheduleInfo]
+_Times = list[datetime]
+
+_PAGE = 500
+_TRIES = 20
+
+
+class Schedules:
+    """The schedules of a namespace, in code: `q.schedules`.
+
+    Every change is stored at once and noticed by whoever leads within a tenth of a second.
+    """
+
+    def __init__(self, desk: BrokerPool, registry: Registry) -> None:
+        self._editor = Editor(desk, registry)
+
+    async def add(
+        self,
+        id: str,
+        trigger: Trigger,
+        what: Signature[Any] | Task[..., Any],
+        *,
+        replace: bool = False,
+        **options: Unpack[ScheduleOptionValues],
+    ) -> ScheduleInfo:
+        """Add a schedule; it survives restarts of everything.
+
+        `what` is a signature (`cleanup.s(30)`) or a task, then with `args=` and `kwargs=`.
+        Adding the same again changes nothing. `options`: see `ScheduleOptionValues`.
+
+        Raises `ScheduleExists` when another schedule has this id, unless `replace` is true;
+        `ConfigError` for options and for a trigger that never fires again; `CallError` for
+        arguments that do not fit; `UnknownTask`. Nothing is stored then.
+
+        >>> await q.schedules.add("cleanup", every(minutes=5), cleanup.s())  # doctest: +SKIP
+        """
+        check_id(id)
+        checked = options_for(what, cast("dict[str, Any]", options))
+        spec = make_spec(self._editor.callee(what), check_trigger(trigger), checked)
+        spec = refreshed(spec)
+        paused = "paused when it was added" if checked.paused else None
+
+        def change(stored: StoredSchedule | None, now: int) -> Change | None:
+            if stored is not None:
+                before = Spec.unpack(stored.spec) if not replace else lenient(stored)
+                if before is not None and before.fingerprint == spec.fingerprint:
+                    return None
+                if not replace:
+                    raise ScheduleExists(
+                        f"there is a schedule {id!r} that says something else "
+                        f"({info_of(stored).task}, {info_of(stored).explain()}); give this one "
+                        "another id, or type add(..., replace=True)"
+                    )
+            following, anchored = first_fire(id, spec, now)
+            return anchored.pack(), following, paused
+
+        return await self._editor.put(id, change)
+
+    async def get(self, id: str) -> ScheduleInfo | None:
+        """A schedule, or None when there is none of this id."""
+        stored = (await self._editor.store.read([id])).found.get(id)
+        return None if stored is None else info_of(stored)
+
+    async def list(self, *, tag: str | None = None, task: str | None = None) -> _Infos:
+        """All schedules by their next fire, those that have none last; of a `tag` or `task`."""
+        infos: _Infos = []
+        while True:
+            found = (await self._editor.store.page(len(infos), _PAGE)).found
+            infos += [info_of(stored) for stored in found.values()]
+            if len(found) < _PAGE:
+                break
+        return [
+            info
+            for info in infos
+            if (tag is None or tag in info.tags) and (task is None or task == info.task)
+        ]
+
+    async def pause(self, id: str, reason: str = "paused by hand") -> ScheduleInfo:
+        """Make no more fires of a schedule; `reason` is kept and shown.
+
+        Raises `ScheduleNotFound`.
+        """
+
+        def change(stored: StoredSchedule, _: int) -> Change:
+            return stored.spec, stored.next, reason or "paused by hand"
+
+        return await self._editor.change(id, change)
+
+    async def resume(self, id: str, *, catch_up: bool = False) -> ScheduleInfo:
+        """Fire again, from the next fire time after now on.
+
+        With `catch_up` go on where it was paused: what was missed counts as late, as `misfire` and
+        `coalesce` say.
+
+        Raises `ScheduleNotFound`, and `ConfigError` when it has no fire time any more.
+        """
+
+        def change(stored: StoredSchedule, now: int) -> Change:
+            if stored.paused is None:
+                return stored.spec, stored.next, None
+            spec = Spec.unpack(stored.spec)
+            following = stored.next if catch_up else None
+            following = spec.following(now) if following is None else following
+            if following is None:
+                raise ConfigError(
+                    f"schedule {id!r} has no fire time after now; remove it, reschedule it, or "
+                    "type resume(..., catch_up=True) for a fire it missed"
+                )
+            return stored.spec, following, None
+
+        return await self._editor.change(id, change)
+
+    async def reschedule(self, id: str, trigger: Trigger) -> ScheduleInfo:
+        """Give a schedule another trigger; its next fire is computed from now.
+
+        Raises `ScheduleNotFound`, and `ConfigError` for a trigger that never fires again.
+        """
+        check_trigger(trigger)
+
+        def change(stored: StoredSchedule, now: int) -> Change:
+            following, spec = first_fire(id, with_trigger(Spec.unpack(stored.spec), trigger), now)
+            return refreshed(spec).pack(), following, stored.paused
+
+        return await self._editor.change(id, change)
+
+    async def modify(self, id: str, **options: Unpack[ScheduleOptionValues]) -> ScheduleInfo:
+        """Change options of a schedule, all of them or, when one is wrong, none.
+
+        Its next fire stays, unless `start` or `end` changes. An option given as None is as by
+        default again.
+
+        Raises `ScheduleNotFound`, `UnknownOption`, `ConfigError`, `CallError` and `UnknownTask`.
+        """
+        changes = cast("dict[str, Any]", options)
+        if "paused" in changes:
+            raise ConfigError("paused= is for a new schedule; type pause(id) or resume(id)")
+
+        def change(stored: StoredSchedule, now: int) -> Change:
+            spec = self._editor.modified(Spec.unpack(stored.spec), changes)
+            following = stored.next
+            if {"start", "end"} & changes.keys():
+                following, spec = first_fire(id, spec, now)
+            return refreshed(spec).pack(), following, stored.paused
+
+        return await self._editor.change(id, change)
+
+    async def remove(self, id: str) -> None:
+        """Remove a schedule; jobs it has made stay.
+
+        One that the code declares comes back with the next start of a worker: remove it there.
+
+        Raises `ScheduleNotFound`.
+        """
+        if (await self._editor.store.remove((id, "")))[0] != 1:
+            raise not_found(id)
+
+    async def run_now(self, id: str) -> Job[Any]:
+        """Run a schedule now, once, paused or not; its next fire stays as it is.
+
+        Raises `ScheduleNotFound`.
+        """
+        for _ in range(_TRIES):
+            look = await self._editor.store.read([id])
+            stored = look.found.get(id)
+            if stored is None:
+                raise not_found(id)
+            spec = Spec.unpack(stored.spec)
+            job_id = f"{id}:by-hand-{new_id()[-12:]}"
+            envelope = spec.envelope(id, look.now, by_hand=True)
+            made = await self._editor.store.run(
+                id, stored.revision, job_id, envelope, spec.lane, spec.expires_after
+            )
+            if made:
+                return self._editor.handle(job_id, spec)
+        raise restless(id)
+
+    async def preview(
+        self, what: str | Trigger, n: int = 5, *, after: datetime | None = None
+    ) -> _Times:
+        """The next `n` fire times of a schedule or of a trigger, from now or after `after`.
+
+        Raises `ScheduleNotFound`, and `ConfigError` when the trigger cannot be computed.
+        """
+        if isinstance(what, Trigger):
+            now = from_ms((await self._editor.store.count()).now) if after is None else after
+            return what.fires(now, n)
+        look = await self._editor.store.read([what])
+        stored = look.found.get(what)
+        if stored is None:
+            raise not_found(what)
+        spec = Spec.unpack(stored.spec)
+        first = stored.next if after is None else spec.following(to_ms(after))
+        if after is None and first is None:
+            first = spec.following(look.now)
+        return [from_ms(slot) for slot in islice(walk(spec, first), n)]
