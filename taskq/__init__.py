@@ -29,6 +29,8 @@ from taskq.core.errors import (
     ResultNotKept,
     ResultTimeout,
     RetryLater,
+    ScheduleExists,
+    ScheduleNotFound,
     ServerError,
     ServerRefused,
     ServerUnavailable,
@@ -51,6 +53,8 @@ from taskq.execution.deferred import Deferred
 from taskq.execution.handle import Job
 from taskq.execution.middleware import CallNext, JobDraft
 from taskq.execution.task import Signature, Task
+from taskq.scheduler.info import ScheduleInfo
+from taskq.scheduler.schedules import Schedules
 from taskq.triggers.calendars import calendar
 from taskq.triggers.combined import all_of, any_of
 from taskq.triggers.crontab import cron
@@ -94,6 +98,10 @@ __all__ = [
     "Retention",
     "Retry",
     "RetryLater",
+    "ScheduleExists",
+    "ScheduleInfo",
+    "ScheduleNotFound",
+    "Schedules",
     "Secret",
     "ServerError",
     "ServerRefused",

@@ -45,15 +45,21 @@ from taskq.execution.task import (
     remote_task,
     task_name,
 )
+from taskq.scheduler.declared import Declarations, home_of
+from taskq.scheduler.policy import ScheduleOptionValues
+from taskq.scheduler.schedules import Schedules
+from taskq.triggers.trigger import Trigger
 
 if TYPE_CHECKING:
     from taskq.deferred.runner import DeferredRunner
+    from taskq.scheduler.scheduler import Scheduler
     from taskq.worker.worker import Worker
 
 __all__ = ["TaskQ"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T", bound=Task[..., Any])
 
 
 class TaskDecorator(Protocol):
@@ -111,6 +117,8 @@ class TaskQ:
         self.desk = BrokerPool(self.settings)
         self._home = Home(self.desk, _deferrer(self.desk, deferred))
         self.resources = Resources(partial(lifespan, self) if lifespan is not None else None)
+        self.schedules = Schedules(self.desk, self.registry)
+        self.declarations = Declarations()
         self._portal = Portal(self.desk.aclose)
 
     @property
@@ -266,7 +274,35 @@ class TaskQ:
             if name not in known:
                 raise UnknownOption(f"workers have no option {name!r}{nearest(name, known)}")
         chosen = WorkerSettings(queues=queues, **settings)
-        return Worker(self.settings, self.registry, chosen, self.resources)
+        standby = self.scheduler() if chosen.scheduler and not chosen.burst else None
+        return Worker(self.settings, self.registry, chosen, self.resources, standby)
+
+    def schedule(
+        self, trigger: Trigger, /, *, id: str | None = None, **options: Unpack[ScheduleOptionValues]
+    ) -> Callable[[T], T]:
+        """Declare a schedule of a task: above `@q.task`, as often as you like.
+
+        `id`: default the task's name, with a number from the second one on. `options`: see
+        `ScheduleOptionValues`. Workers and `taskq scheduler` store what the code declares when they
+        start, and remove what it no longer does.
+
+        Raises `ConfigError` and `UnknownOption`, and `CallError` for arguments that do not fit.
+
+        >>> @q.schedule(cron("0 8 * * mon-fri", tz="Asia/Shanghai"))  # doctest: +SKIP
+        ... @q.task
+        ... async def daily_report() -> None: ...
+        """
+        return self.declarations.declare(trigger, id, options)
+
+    def scheduler(self) -> Scheduler:
+        """Only what fires schedules, without a worker: `async with q.scheduler(): ...`.
+
+        Any number of processes may have one: one of them leads, and each fire makes one job.
+        """
+        from taskq.scheduler.scheduler import Scheduler
+
+        modules = frozenset(home_of(task) for task in self.registry)
+        return Scheduler(self.settings, tuple(self.declarations), modules)
 
     async def run_until_empty(self, queues: Sequence[str] | None = None, **settings: Any) -> int:
         """Work until nothing is due; gives how many attempts ended. For tests and scripts."""

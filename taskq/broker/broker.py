@@ -71,7 +71,7 @@ class Broker:
         self.leases = Leases(*shared)
         self.upkeep = Upkeep(*shared)
         self.leadership = Leadership(*shared)
-        self.schedules = ScheduleStore(*shared)
+        self.schedules = ScheduleStore(*shared, signing=settings.signing)
 
     @property
     def keys(self) -> Keys:

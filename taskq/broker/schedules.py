@@ -12,6 +12,8 @@ from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
+from taskq.core.errors import UntrustedMessage
+from taskq.core.signing import Signing
 
 __all__ = [
     "ChangedSchedule",
@@ -75,13 +77,14 @@ class Firing:
     expires: str = ""
     keep: bool = False
 
-    def frame(self, again_ms: int) -> Iterable[Any]:
-        """As `tick.lua` takes it."""
+    def frame(self, again_ms: int, signing: Signing) -> Iterable[Any]:
+        """As `tick.lua` takes it, the envelopes sealed."""
         yield from (self.id, self.revision, self.slot, _text(self.following), _text(self.until))
         yield from (self.left_out, self.why, self.overlap, self.limit, self.lane, self.expires)
         yield from (int(self.keep), again_ms, len(self.jobs))
         for job in self.jobs:
-            yield from job
+            envelope = signing.seal_job(job.id, self.lane, job.envelope)
+            yield from (job.slot, job.due, job.id, envelope)
 
 
 class Ticked(NamedTuple):
@@ -94,12 +97,15 @@ class Ticked(NamedTuple):
 
 
 class ChangedSchedule(NamedTuple):
-    """A schedule to be stored. `expected` is the revision it was read in, "" for a new one."""
+    """A schedule to be stored. `expected` is the revision it was read in, "" for a new one.
+
+    `spec` is None to leave what it says as it is stored.
+    """
 
     id: str
     expected: str
     revision: str
-    spec: bytes
+    spec: bytes | None
     next: int | None
     paused: str
 
@@ -114,11 +120,15 @@ class Skip(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSchedule:
-    """A schedule as it is stored; times in milliseconds."""
+    """A schedule as it is stored; times in milliseconds.
+
+    `untrusted` says why its `spec` is not given: its seal does not hold.
+    """
 
     id: str
     revision: str
     spec: bytes
+    untrusted: str = ""
     next: int | None = None
     last: int | None = None
     paused: str | None = None
@@ -145,10 +155,13 @@ class StoredSchedules:
 class ScheduleStore:
     """Typed calls of the scripts that read and write schedules."""
 
-    def __init__(self, client: Client, keys: Keys, offset: ClockOffset) -> None:
+    def __init__(
+        self, client: Client, keys: Keys, offset: ClockOffset, *, signing: Signing | None = None
+    ) -> None:
         self._client = client
         self._keys = keys
         self._offset = offset
+        self._signing = signing or Signing(keys.namespace)
         self._scripts = {
             name: script(name)
             for name in ("fires", "tick", "schedule_put", "schedule_read", "schedule_remove")
@@ -196,7 +209,7 @@ class ScheduleStore:
             self._offset.ms,
             leader,
             term,
-            *(part for firing in firings for part in firing.frame(again_ms)),
+            *(part for firing in firings for part in firing.frame(again_ms, self._signing)),
         )
         if reply is None:
             return None
@@ -209,7 +222,7 @@ class ScheduleStore:
         """Store schedules; false for those that were changed by somebody else meanwhile."""
         stored: list[bool] = []
         for i in range(0, len(changes), _BATCH):
-            frames = [part for change in changes[i : i + _BATCH] for part in _put_frame(change)]
+            frames = [part for change in changes[i : i + _BATCH] for part in self._frame(change)]
             stored += await self._write("schedule_put", self._offset.ms, *frames)
         return stored
 
@@ -243,7 +256,9 @@ class ScheduleStore:
                     keys.next_channel,
                 ),
                 self._offset.ms,
-                *(schedule, revision, job_id, envelope, lane, expires),
+                *(schedule, revision, job_id),
+                self._signing.seal_job(job_id, lane, envelope),
+                *(lane, expires),
             )
 
         return await retrying(once, seconds=_SECONDS, what="the schedule could not be run") == 1
@@ -267,6 +282,13 @@ class ScheduleStore:
         else:
             await self._client.command("DEL", self._keys.declared)
 
+    def _frame(self, change: ChangedSchedule) -> Iterable[Any]:
+        spec = b""
+        if change.spec is not None:
+            spec = self._signing.seal(change.spec, "schedule", change.id)
+        yield from (change.id, change.expected, change.revision, spec)
+        yield from (_text(change.next), change.paused)
+
     async def _read(self, what: str, *arguments: Any) -> StoredSchedules:
         keys = self._keys
 
@@ -282,7 +304,7 @@ class ScheduleStore:
         now, count, active, mark, *rows = await retrying(
             once, seconds=_SECONDS, what="schedules could not be read"
         )
-        found = {row[0].decode(): _stored(row) for row in rows if len(row) > 1}
+        found = {row[0].decode(): _stored(row, self._signing) for row in rows if len(row) > 1}
         return StoredSchedules(now, count, active, mark.decode(), found)
 
     async def _write(self, name: str, *arguments: Any) -> list[Any]:
@@ -298,17 +320,18 @@ class ScheduleStore:
         return await retrying(once, seconds=_SECONDS, what="the schedules could not be changed")
 
 
-def _put_frame(change: ChangedSchedule) -> Iterable[Any]:
-    yield from (change.id, change.expected, change.revision, change.spec)
-    yield from (_text(change.next), change.paused)
-
-
-def _stored(row: Sequence[bytes]) -> StoredSchedule:
+def _stored(row: Sequence[bytes], signing: Signing) -> StoredSchedule:
     fields = {row[i].decode(): row[i + 1] for i in range(1, len(row), 2)}
+    spec, untrusted = fields.get("s", b""), ""
+    try:
+        spec = signing.open(spec, "schedule", row[0].decode())
+    except UntrustedMessage as error:
+        spec, untrusted = b"", str(error)
     return StoredSchedule(
         id=row[0].decode(),
         revision=fields.get("v", b"").decode(),
-        spec=fields.get("s", b""),
+        spec=spec,
+        untrusted=untrusted,
         next=_number(fields.get("n", b"")),
         last=_number(fields.get("l", b"")) or None,
         paused=fields["p"].decode() if "p" in fields else None,

@@ -113,6 +113,15 @@ def worker(
             help="End when nothing is due.",
         ),
     ] = False,
+    no_scheduler: Annotated[
+        bool,
+        typer.Option(
+            "--no-scheduler",
+            envvar="TASKQ_NO_SCHEDULER",
+            rich_help_panel=_WORK,
+            help="Leave firing schedules to other workers, or to taskq scheduler.",
+        ),
+    ] = False,
     max_jobs: Annotated[
         int | None,
         typer.Option(
@@ -217,6 +226,7 @@ def worker(
         "grace": grace,
         "burst": burst,
         "low_share": low_share,
+        "scheduler": not no_scheduler,
         "max_jobs": max_jobs,
         "max_memory": max_memory,
     }

@@ -11,7 +11,7 @@ from taskq.broker.schedules import ChangedSchedule, DueSchedule, Firing, Schedul
 from taskq.core.errors import TaskqError
 from taskq.core.ids import new_id
 from taskq.scheduler.planner import plan
-from taskq.scheduler.spec import Spec
+from taskq.scheduler.spec import Spec, spec_of
 from taskq.scheduler.tally import Tally
 
 __all__ = ["Agenda"]
@@ -80,7 +80,7 @@ class Agenda:
         stored = (await self._store.read([row.id])).found.get(row.id)
         if stored is not None and stored.revision == row.revision:
             change = ChangedSchedule(
-                row.id, row.revision, new_id(), stored.spec, stored.next, reason[:1000]
+                row.id, row.revision, new_id(), None, stored.next, reason[:1000]
             )
             await self._store.put([change])
 
@@ -107,7 +107,7 @@ class Agenda:
                 if stored is None or stored.revision != row.revision:
                     continue
                 try:
-                    self._known[row.id] = (row.revision, Spec.unpack(stored.spec))
+                    self._known[row.id] = (row.revision, spec_of(stored))
                 except TaskqError as error:
                     await self.pause(row, str(error))
 

@@ -25,7 +25,7 @@ from taskq.execution.task import Signature, Task
 from taskq.scheduler.info import ScheduleInfo, info_of
 from taskq.scheduler.making import begun, make_spec
 from taskq.scheduler.policy import ScheduleOptions
-from taskq.scheduler.spec import Spec, from_ms
+from taskq.scheduler.spec import Spec, from_ms, spec_of
 from taskq.triggers.trigger import Trigger
 
 __all__ = [
@@ -42,8 +42,8 @@ __all__ = [
     "with_trigger",
 ]
 
-Change = tuple[bytes, int | None, str | None]
-"""The bytes of a schedule, its next fire (ms), and why it is paused."""
+Change = tuple[bytes | None, int | None, str | None]
+"""The bytes of a schedule (None: as they are), its next fire (ms), and why it is paused."""
 
 _LONGEST_ID = 100
 _TRIES = 20
@@ -173,7 +173,7 @@ def with_trigger(spec: Spec, trigger: Trigger) -> Spec:
 def lenient(stored: StoredSchedule) -> Spec | None:
     """What a stored schedule says; None when it cannot be read."""
     try:
-        return Spec.unpack(stored.spec)
+        return spec_of(stored)
     except DecodeError:
         return None
 
@@ -198,7 +198,12 @@ def restless(id: str) -> TaskqError:
 def _as_put(put: ChangedSchedule, now: int) -> StoredSchedule:
     """What was stored, when it is gone again before it could be read: it has fired, and ended."""
     return StoredSchedule(
-        id=put.id, revision=put.revision, spec=put.spec, next=put.next, added=now, changed=now
+        id=put.id,
+        revision=put.revision,
+        spec=put.spec or b"",
+        next=put.next,
+        added=now,
+        changed=now,
     )
 
 

@@ -10,7 +10,7 @@ from taskq.broker.schedules import StoredSchedule
 from taskq.core.errors import DecodeError, PayloadError
 from taskq.core.payload import decode_call
 from taskq.scheduler.policy import Policy
-from taskq.scheduler.spec import Spec, from_ms
+from taskq.scheduler.spec import from_ms, spec_of
 from taskq.triggers.trigger import Trigger
 
 __all__ = ["ScheduleInfo", "ScheduleState", "info_of"]
@@ -91,7 +91,7 @@ def info_of(stored: StoredSchedule) -> ScheduleInfo:
 
 def _said(stored: StoredSchedule) -> dict[str, Any]:
     try:
-        spec = Spec.unpack(stored.spec)
+        spec = spec_of(stored)
     except DecodeError:
         return {}
     try:

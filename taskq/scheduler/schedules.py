@@ -29,7 +29,7 @@ from taskq.scheduler.editor import (
 from taskq.scheduler.info import ScheduleInfo, info_of
 from taskq.scheduler.making import check_trigger, make_spec
 from taskq.scheduler.policy import ScheduleOptionValues
-from taskq.scheduler.spec import Spec, from_ms, to_ms
+from taskq.scheduler.spec import from_ms, spec_of, to_ms
 from taskq.triggers.trigger import Trigger
 
 __all__ = ["Schedules"]
@@ -78,7 +78,7 @@ class Schedules:
 
         def change(stored: StoredSchedule | None, now: int) -> Change | None:
             if stored is not None:
-                before = Spec.unpack(stored.spec) if not replace else lenient(stored)
+                before = spec_of(stored) if not replace else lenient(stored)
                 if before is not None and before.fingerprint == spec.fingerprint:
                     return None
                 if not replace:
@@ -118,7 +118,7 @@ class Schedules:
         """
 
         def change(stored: StoredSchedule, _: int) -> Change:
-            return stored.spec, stored.next, reason or "paused by hand"
+            return None, stored.next, reason or "paused by hand"
 
         return await self._editor.change(id, change)
 
@@ -133,8 +133,8 @@ class Schedules:
 
         def change(stored: StoredSchedule, now: int) -> Change:
             if stored.paused is None:
-                return stored.spec, stored.next, None
-            spec = Spec.unpack(stored.spec)
+                return None, stored.next, None
+            spec = spec_of(stored)
             following = stored.next if catch_up else None
             following = spec.following(now) if following is None else following
             if following is None:
@@ -142,7 +142,7 @@ class Schedules:
                     f"schedule {id!r} has no fire time after now; remove it, reschedule it, or "
                     "type resume(..., catch_up=True) for a fire it missed"
                 )
-            return stored.spec, following, None
+            return None, following, None
 
         return await self._editor.change(id, change)
 
@@ -154,7 +154,7 @@ class Schedules:
         check_trigger(trigger)
 
         def change(stored: StoredSchedule, now: int) -> Change:
-            following, spec = first_fire(id, with_trigger(Spec.unpack(stored.spec), trigger), now)
+            following, spec = first_fire(id, with_trigger(spec_of(stored), trigger), now)
             return refreshed(spec).pack(), following, stored.paused
 
         return await self._editor.change(id, change)
@@ -172,7 +172,7 @@ class Schedules:
             raise ConfigError("paused= is for a new schedule; type pause(id) or resume(id)")
 
         def change(stored: StoredSchedule, now: int) -> Change:
-            spec = self._editor.modified(Spec.unpack(stored.spec), changes)
+            spec = self._editor.modified(spec_of(stored), changes)
             following = stored.next
             if {"start", "end"} & changes.keys():
                 following, spec = first_fire(id, spec, now)
@@ -200,7 +200,7 @@ class Schedules:
             stored = look.found.get(id)
             if stored is None:
                 raise not_found(id)
-            spec = Spec.unpack(stored.spec)
+            spec = spec_of(stored)
             job_id = f"{id}:by-hand-{new_id()[-12:]}"
             envelope = spec.envelope(id, look.now, by_hand=True)
             made = await self._editor.store.run(
@@ -224,7 +224,7 @@ class Schedules:
         stored = look.found.get(what)
         if stored is None:
             raise not_found(what)
-        spec = Spec.unpack(stored.spec)
+        spec = spec_of(stored)
         first = stored.next if after is None else spec.following(to_ms(after))
         if after is None and first is None:
             first = spec.following(look.now)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgpack
 
+from taskq.broker.schedules import StoredSchedule
 from taskq.core.envelope import pack_envelope
 from taskq.core.errors import ConfigError, DecodeError
 from taskq.core.job import Fire
@@ -17,7 +18,7 @@ from taskq.scheduler.policy import Policy
 from taskq.triggers.packing import pack_trigger, unpack_trigger
 from taskq.triggers.trigger import Trigger
 
-__all__ = ["Spec", "from_ms", "to_ms"]
+__all__ = ["Spec", "from_ms", "spec_of", "to_ms"]
 
 VERSION: Final = 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -156,6 +157,13 @@ class Spec:
             raise
         except Exception as error:  # whatever bytes of somebody else lead to
             raise DecodeError(f"it is no schedule that this taskq can read: {error!r}") from error
+
+
+def spec_of(stored: StoredSchedule) -> Spec:
+    """What a stored schedule says; raises `DecodeError` when it cannot be read or trusted."""
+    if stored.untrusted:
+        raise DecodeError(stored.untrusted)
+    return Spec.unpack(stored.spec)
 
 
 def _digest(plain: Any) -> str:

@@ -24,6 +24,7 @@ class WorkerSettings:
     resident memory passes so many bytes. `leak_limit`: stop when so many threads or coroutines
     outlived their timeout. `unknown_limit`: how often a job whose task is not registered is
     given back before it fails. `name`: the worker's name, unique; None makes one.
+    `scheduler`: stand ready to fire schedules, if nobody else does; never with `burst`.
     """
 
     queues: Sequence[str] = ("default",)
@@ -38,6 +39,7 @@ class WorkerSettings:
     leak_limit: int = 20
     unknown_limit: int = 10
     name: str | None = None
+    scheduler: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.queues, str) or not self.queues:

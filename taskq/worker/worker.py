@@ -14,6 +14,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
 
@@ -51,7 +52,8 @@ HAND_IN_SECONDS = 5.0
 class Worker:
     """Runs jobs of `registry`'s tasks until it is stopped.
 
-    Use it as `async with worker: ...`, or `await worker.run()` until `worker.stop()`.
+    Use it as `async with worker: ...`, or `await worker.run()` until `worker.stop()`. A `companion`
+    runs beside it: it begins last and ends first, before running jobs are waited for.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class Worker:
         registry: Registry,
         settings: WorkerSettings,
         resources: Resources,
+        companion: AbstractAsyncContextManager[Any] | None = None,
     ) -> None:
         self.settings = settings
         self.registry = registry
         self.tally = Tally()
         self._broker_settings = broker
         self._resources = resources
+        self._companion = companion
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._services: list[asyncio.Task[None]] = []
@@ -92,6 +96,8 @@ class Worker:
             )
         ]
         self._heart.start()
+        if self._companion is not None:
+            await self._companion.__aenter__()
         return self
 
     async def __aexit__(
@@ -214,6 +220,8 @@ class Worker:
             ARMED.reach("drain")
         self._stop.set()
         self.fetcher.stop()
+        if self._companion is not None:
+            await self._companion.__aexit__(None, None, None)
         fetcher, *others = self._services
         await asyncio.wait({fetcher}, timeout=5.0)
         self.holdings.close()

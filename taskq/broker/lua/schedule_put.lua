@@ -3,7 +3,7 @@
 -- KEYS  1 schedules  2 schedule prefix  3 schedule channel
 -- ARGV  1 clock offset
 --       then per schedule: id, revision it must have ('' for: it must not exist), new revision,
---       the schedule (opaque), next fire (ms, '' for none), why it is paused ('' when it is not)
+--       the schedule (opaque; '' leaves it as it is), next fire (ms, '' for none), why it is paused ('' when it is not)
 -- Returns per schedule: 1 stored (or stored before by this very request), 0 it is another by now.
 -- Called by broker/schedules.py.
 --
@@ -23,7 +23,8 @@ for i = 2, #ARGV, 6 do
   elseif current ~= expected then
     answer[#answer + 1] = 0
   else
-    call('HSET', key, 'v', revision, 's', ARGV[i + 3], 'm', now)
+    call('HSET', key, 'v', revision, 'm', now)
+    if ARGV[i + 3] ~= '' then call('HSET', key, 's', ARGV[i + 3]) end
     if current == '' then call('HSET', key, 'a', now) end
     if following == '' then call('HDEL', key, 'n') else call('HSET', key, 'n', following) end
     if paused == '' then call('HDEL', key, 'p') else call('HSET', key, 'p', paused) end
