@@ -108,13 +108,43 @@ def current_job() -> JobContext:
     return JobContext(attempt)
 
 
-class JobContext:
-    """The running job, seen from inside its task."""
+class _Fired:
+    """What a job knows of the schedule that made it."""
 
     __slots__ = ("_attempt",)
 
     def __init__(self, attempt: RunningJob) -> None:
         self._attempt = attempt
+
+    @property
+    def schedule_id(self) -> str | None:
+        """The schedule that made this job; None for other jobs."""
+        fire = self._attempt.fire
+        return None if fire is None else fire.schedule
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """The fire time this job is for; None for jobs that no schedule made.
+
+        It is the time the trigger gave, before any jitter, and the same for every attempt. Of a
+        run that somebody asked for (`run_now`) it is when they asked.
+        """
+        fire = self._attempt.fire
+        return None if fire is None else datetime.fromtimestamp(fire.slot / 1000, UTC)
+
+    @property
+    def lateness(self) -> timedelta | None:
+        """How long after `scheduled_for` the job was made, both by the server's clock."""
+        fire = self._attempt.fire
+        if fire is None:
+            return None
+        return timedelta(milliseconds=self._attempt.enqueued_ms - fire.slot)
+
+
+class JobContext(_Fired):
+    """The running job, seen from inside its task."""
+
+    __slots__ = ()
 
     @property
     def id(self) -> str:
@@ -169,30 +199,6 @@ class JobContext:
     def enqueued_at(self) -> datetime:
         """When the job was enqueued, by the server's clock."""
         return datetime.fromtimestamp(self._attempt.enqueued_ms / 1000, UTC)
-
-    @property
-    def schedule_id(self) -> str | None:
-        """The schedule that made this job; None for other jobs."""
-        fire = self._attempt.fire
-        return None if fire is None else fire.schedule
-
-    @property
-    def scheduled_for(self) -> datetime | None:
-        """The fire time this job is for; None for jobs that no schedule made.
-
-        It is the time the trigger gave, before any jitter, and the same for every attempt. Of a
-        run that somebody asked for (`run_now`) it is when they asked.
-        """
-        fire = self._attempt.fire
-        return None if fire is None else datetime.fromtimestamp(fire.slot / 1000, UTC)
-
-    @property
-    def lateness(self) -> timedelta | None:
-        """How long after `scheduled_for` the job was made, both by the server's clock."""
-        fire = self._attempt.fire
-        if fire is None:
-            return None
-        return timedelta(milliseconds=self._attempt.enqueued_ms - fire.slot)
 
     @property
     def deadline(self) -> datetime | None:

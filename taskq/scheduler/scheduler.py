@@ -89,10 +89,19 @@ class Scheduler:
         election = self._election = Election(broker.leadership, self.name, lead)
         try:
             await self._prepare(broker, election, leader)
-            await election.run()
+            await self._stand(election)
         finally:
             self._election = None
             await broker.aclose()
+
+    async def _stand(self, election: Election) -> None:
+        """Stand for office, whatever goes wrong in between."""
+        while True:
+            try:
+                await election.run()
+            except Exception:
+                _log.exception("the election failed, which is an error of taskq; it goes on")
+                await asyncio.sleep(1.0)
 
     async def _prepare(self, broker: Broker, election: Election, leader: Leader) -> None:
         """Listen, and store what the code declares; waits for the server."""

@@ -50,7 +50,7 @@ def names_of(kind: Any) -> set[str]:
         (
             "guides/tasks.md",
             "From inside: `current_job()`",
-            {name for name in vars(JobContext) if not name.startswith("_")},
+            {name for name in dir(JobContext) if not name.startswith("_")},
         ),
         ("guides/results.md", "States", {str(state) for state in JobState} - {"waiting"}),
         ("reference/jobs.md", "taskq.JobInfo", names_of(JobInfo)),
