@@ -46,9 +46,7 @@ from taskq.execution.task import (
     task_name,
 )
 from taskq.scheduler.declared import Declarations, home_of
-from taskq.scheduler.policy import ScheduleOptionValues
 from taskq.scheduler.schedules import Schedules
-from taskq.triggers.trigger import Trigger
 
 if TYPE_CHECKING:
     from taskq.deferred.runner import DeferredRunner
@@ -59,7 +57,6 @@ __all__ = ["TaskQ"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-T = TypeVar("T", bound=Task[..., Any])
 
 
 class TaskDecorator(Protocol):
@@ -119,6 +116,7 @@ class TaskQ:
         self.resources = Resources(partial(lifespan, self) if lifespan is not None else None)
         self.schedules = Schedules(self.desk, self.registry)
         self.declarations = Declarations()
+        self.schedule = self.declarations.declare
         self._portal = Portal(self.desk.aclose)
 
     @property
@@ -276,23 +274,6 @@ class TaskQ:
         chosen = WorkerSettings(queues=queues, **settings)
         standby = self.scheduler() if chosen.scheduler and not chosen.burst else None
         return Worker(self.settings, self.registry, chosen, self.resources, standby)
-
-    def schedule(
-        self, trigger: Trigger, /, *, id: str | None = None, **options: Unpack[ScheduleOptionValues]
-    ) -> Callable[[T], T]:
-        """Declare a schedule of a task: above `@q.task`, as often as you like.
-
-        `id`: default the task's name, with a number from the second one on. `options`: see
-        `ScheduleOptionValues`. Workers and `taskq scheduler` store what the code declares when they
-        start, and remove what it no longer does.
-
-        Raises `ConfigError` and `UnknownOption`, and `CallError` for arguments that do not fit.
-
-        >>> @q.schedule(cron("0 8 * * mon-fri", tz="Asia/Shanghai"))  # doctest: +SKIP
-        ... @q.task
-        ... async def daily_report() -> None: ...
-        """
-        return self.declarations.declare(trigger, id, options)
 
     def scheduler(self) -> Scheduler:
         """Only what fires schedules, without a worker: `async with q.scheduler(): ...`.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 from taskq.core.errors import ConfigError
-from taskq.core.ids import check_name
 from taskq.execution.task import Task, module_name
+from taskq.scheduler.editor import check_id
 from taskq.scheduler.making import check_trigger, make_spec
 from taskq.scheduler.policy import ScheduleOptions, ScheduleOptionValues
 from taskq.scheduler.spec import Spec
@@ -35,13 +35,24 @@ class Declarations:
         self._all: dict[str, Declared] = {}
 
     def declare(
-        self, trigger: Trigger, schedule: str | None, options: ScheduleOptionValues
+        self, trigger: Trigger, /, *, id: str | None = None, **options: Unpack[ScheduleOptionValues]
     ) -> Callable[[T], T]:
-        """The decorator that declares a schedule of a task and gives the task back."""
+        """Declare a schedule of a task: `@q.schedule(...)` above `@q.task`, as often as you like.
+
+        `id`: default the task's name, with a number from the second one on. `options`: see
+        `ScheduleOptionValues`. Workers and `taskq scheduler` store what the code declares when they
+        start, and remove what it no longer does.
+
+        Raises `ConfigError` and `UnknownOption`, and `CallError` for arguments that do not fit.
+
+        >>> @q.schedule(cron("0 8 * * mon-fri", tz="Asia/Shanghai"))  # doctest: +SKIP
+        ... @q.task
+        ... async def daily_report() -> None: ...
+        """
         check_trigger(trigger)
         checked = ScheduleOptions().with_changes(cast("dict[str, Any]", options))
-        if schedule is not None:
-            check_name("schedule", schedule)
+        if id is not None:
+            check_id(id)
 
         def decorate(task: T, /) -> T:
             if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -50,13 +61,13 @@ class Declarations:
                 )
             spec = make_spec(task.callee, trigger, checked)
             spec = replace(spec, declared=home_of(task), fingerprint=spec.content)
-            self._add(schedule, task, spec, paused=bool(checked.paused))
+            self._add(id, task, spec, paused=bool(checked.paused))
             return task
 
         return decorate
 
     def _add(self, given: str | None, task: Task[..., Any], spec: Spec, *, paused: bool) -> None:
-        schedule = given or self._free_id(task.name)
+        schedule = given or check_id(self._free_id(task.name))
         if schedule in self._all:
             raise ConfigError(
                 f"two schedules are called {schedule!r}: of {self._all[schedule].spec.task} and of "
