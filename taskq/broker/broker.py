@@ -9,6 +9,7 @@ from taskq.broker.armed import ArmedClient
 from taskq.broker.client import Client, Locate
 from taskq.broker.clock import ClockOffset
 from taskq.broker.consumer import Consumer
+from taskq.broker.deferrals import Deferrals
 from taskq.broker.entrance import Entrance
 from taskq.broker.jobs import Jobs
 from taskq.broker.keys import Keys
@@ -69,6 +70,7 @@ class Broker:
         self.waiting = Waiting(*shared)
         self.jobs = Jobs(*shared, failure_ttl=failure_ttl, signing=settings.signing)
         self.leases = Leases(*shared)
+        self.deferrals = Deferrals(*shared, retention=settings.retention, signing=settings.signing)
         self.upkeep = Upkeep(*shared)
         self.leadership = Leadership(*shared)
         self.schedules = ScheduleStore(*shared, signing=settings.signing)

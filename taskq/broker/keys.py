@@ -20,6 +20,7 @@ key                   type   holds                                   lives
 ``{ns}:failed:<q>``   zset   ids of failed jobs by time, bounded      failure ttl after the last
 ``{ns}:stats:<min>``  hash   ``<queue>:<outcome>`` -> count           1 day
 ``{ns}:sent:<client>``string number of a producer's last batch        1 minute after the last
+``{ns}:deferring``    hash   process -> time and what it has deferred   1 minute after the last
 ``{ns}:malformed``    list   raw stream entries that are no jobs      1 week after the last
 ``{ns}:schedules``    zset   ids of schedules by next fire (ms); inf  with the schedules
                              for those that have none
@@ -81,6 +82,7 @@ class Keys:
         self.failed = tag + "failed:"
         self.stats = tag + "stats:"
         self.sent = tag + "sent:"
+        self.deferring = tag + "deferring"
         self.malformed = tag + "malformed"
         self.wake_channel = tag + "wake:"
         self.done_channel = tag + "done:"

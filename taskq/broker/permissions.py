@@ -63,6 +63,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "zrange": (_KEY, "0", "1"),
     "zrangebyscore": (_KEY, "0", "1"),
     "zrem": (_KEY, "m"),
+    "zscore": (_KEY, "m"),
 }
 """Every command taskq uses, with arguments as an example."""
 

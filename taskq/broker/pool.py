@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 
 from taskq.broker.broker import Broker, BrokerSettings
+from taskq.broker.deferrals import Deferrals
 from taskq.core.job import Ending, JobInfo, NewJob
 from taskq.core.state import JobState
 
@@ -39,6 +40,10 @@ class BrokerPool:
     def configured(self) -> bool:
         """Whether somebody said where the server is, or uses it."""
         return self.settings.configured() or self.connected
+
+    def deferrals(self) -> Deferrals:
+        """The server's side of durable calls."""
+        return self.current().deferrals
 
     async def aclose(self) -> None:
         """Close the running loop's broker; the next use makes a new one."""

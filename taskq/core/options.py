@@ -101,10 +101,12 @@ class JobOptions:
         checked = replace(self, **values)
         if checked.delay is not None and checked.eta is not None:
             raise ConfigError("delay and eta both say when the job is due; type one of them")
-        if checked.debounce is not None and (checked.key is None or checked.order is not None):
+        if checked.debounce is not None and (
+            checked.key is None or checked.order is not None or checked.durable
+        ):
             raise ConfigError(
                 "debounce= needs to know which calls are the same: type key='...' beside it, and "
-                "no order="
+                "neither order= nor durable="
             )
         return checked
 

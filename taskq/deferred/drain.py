@@ -39,6 +39,7 @@ async def drain(shift: Shift, admission: Admission, grace: float) -> None:
                 shift.floor.abandon(call)
     finally:
         shift.on_change = None
+    await shift.preparation.settle_down(INTERRUPTED_SECONDS)
     left = [*shift.calls, *admission.outside]
     admission.outside.clear()
     await shift.hand_over.leftovers(sorted(left, key=lambda call: call.submitted))

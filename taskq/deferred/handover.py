@@ -17,64 +17,28 @@ from taskq.core.job import NewJob
 from taskq.core.outcome import Failed
 from taskq.core.state import JobState
 from taskq.deferred.call import Call
+from taskq.deferred.durable import Durable
 from taskq.deferred.latch import Latch
 from taskq.deferred.plain import PlainTask
 from taskq.deferred.ports import Backing
 from taskq.deferred.report import Report
-from taskq.execution.deferred import Deferred
-from taskq.execution.middleware import JobDraft, Middleware, handed_in, through
+from taskq.execution.handle import Job
 from taskq.execution.request import Request
 
-__all__ = ["HandOver", "refuse_plain"]
+__all__ = ["HandOver", "job_of", "refuse_unfit"]
 
 _log = logging.getLogger("taskq.deferred")
 
-Prepared = Callable[[Call, BaseException | None], None]
-
 
 class HandOver:
-    """Sends calls to the queue, and calls through the middleware around handing in."""
+    """Sends calls to the queue. `on_replaced` takes each that has become a job there."""
 
-    def __init__(self, backing: Backing, middleware: Middleware, report: Report) -> None:
+    def __init__(self, backing: Backing, report: Report, durable: Durable) -> None:
         self._backing = backing
-        self._middleware = middleware
         self._report = report
+        self.durable = durable
+        self.on_replaced: Callable[[Call], None] | None = None
         self._sending: set[asyncio.Task[None]] = set()
-
-    # --------------------------------------------------------------------- before the first attempt
-
-    def must_prepare(self, call: Call) -> bool:
-        """Whether something must be awaited before it may start."""
-        return bool(self._middleware.enqueues)
-
-    def prepare(self, call: Call, prepared: Prepared) -> None:
-        """Call it through the middleware around handing in."""
-        if call.accepted is None:
-            call.accepted = Latch()
-        self._spawn(self._prepare(call, prepared), call)
-
-    async def _prepare(self, call: Call, prepared: Prepared) -> None:
-        async def innermost(draft: JobDraft) -> Deferred[Any]:
-            call.args, call.kwargs, call.options = draft.args, draft.kwargs, draft.options
-            return Deferred(call)
-
-        draft = JobDraft(
-            task=call.task.name,
-            args=call.args,
-            kwargs=call.kwargs,
-            options=call.options,
-            verb="defer",
-        )
-        try:
-            handle = await through(self._middleware.enqueues, draft, innermost)
-            handed_in(Deferred[Any], Deferred, handle, draft)
-        except Exception as error:
-            prepared(call, error)
-            return
-        call.accept()
-        prepared(call, None)
-
-    # ------------------------------------------------------------------------------ to the queue
 
     def overflow(self, call: Call, why: str) -> None:
         """Enqueue a call there is no room for.
@@ -82,7 +46,7 @@ class HandOver:
         Raises `BacklogFull` for a plain function, and `EncodeError` for arguments that stay here.
         """
         self.check(call, why)
-        request = _request(call)
+        request = job_of(call)
         if call.accepted is None:
             call.accepted = Latch()
         self._spawn(self._overflow(call, request), call)
@@ -102,11 +66,14 @@ class HandOver:
             call.failed, call.error, call.refusal = failed, error, error
             call.end(JobState.FAILED)
             return
-        self._became(call, request)
+        self._became(call)
 
     async def leftovers(self, calls: Iterable[Call]) -> None:
         """Enqueue what is unfinished at the end of the drain; what cannot go there is lost."""
         sendable = list(self._sendable(calls))
+        stored = [item for item in sendable if item[0].stored]
+        await asyncio.gather(*(self._let_go(*item) for item in stored))
+        sendable = [item for item in sendable if not item[0].stored]
         if not sendable:
             return
         try:
@@ -118,14 +85,21 @@ class HandOver:
                 self._lose(call, str(error))
             return
         _log.warning("%d unfinished deferred calls go on in the queue", len(sendable))
-        for call, request in sendable:
-            self._became(call, request)
+        for call, _ in sendable:
+            self._became(call)
+
+    async def _let_go(self, call: Call, request: Request) -> None:
+        try:
+            await self.durable.let_go(call, request)
+        except (ServerError, ConnectionError) as error:
+            _log.warning("durable call %s runs when its lease is over: %s", call.id, error)
+        self._became(call)
 
     def _sendable(self, calls: Iterable[Call]) -> Iterator[tuple[Call, Request]]:
         for call in calls:
             try:
                 refuse_plain(call)
-                yield call, _request(call)
+                yield call, job_of(call)
             except TaskqError as error:
                 self._lose(call, str(error))
 
@@ -133,12 +107,23 @@ class HandOver:
         """Wait until everything that is being sent has been."""
         while self._sending:
             await asyncio.wait(self._sending)
+        await self.durable.drain()
 
-    def _became(self, call: Call, request: Request) -> None:
+    def _became(self, call: Call) -> None:
         self._report.tally.spilled += 1
-        call.job = request.handle(self._backing, call.task.callee, True)
+        self.replace(call)
+
+    def replace(self, call: Call) -> None:
+        """A job of the queue takes the place of a call."""
+        callee, ttl = call.task.callee, call.options.result_ttl
+        keeps = (callee.options.result_ttl if ttl is None else ttl) > 0
+        call.job = Job(
+            self._backing, call.id, created=True, keeps_result=keeps, rebuild=callee.rebuild
+        )
         call.state = JobState.QUEUED
         call.close()
+        if self.on_replaced is not None:
+            self.on_replaced(call)
 
     def _lose(self, call: Call, reason: str) -> None:
         self._report.lost(call, reason)
@@ -149,6 +134,12 @@ class HandOver:
         task = asyncio.get_running_loop().create_task(work, context=call.context.copy())
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
+
+
+def refuse_unfit(call: Call) -> None:
+    """Raise what speaks against handing a call to the queue: `ConfigError`, `EncodeError`."""
+    refuse_plain(call)
+    job_of(call)
 
 
 def refuse_plain(call: Call) -> None:
@@ -164,7 +155,7 @@ def refusal_of_plain(call: Call) -> str:
     )
 
 
-def _request(call: Call) -> Request:
+def job_of(call: Call) -> Request:
     """The job that goes on where a call is; raises `EncodeError`."""
     before = (call.attempts, call.failures)
     request = Request.of(call.task.callee, call.options, call.args, call.kwargs, before=before)

@@ -11,15 +11,17 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-from taskq.core.errors import ConfigError, TaskqError
+from taskq.core.errors import TaskqError
 from taskq.core.options import JobOptions
 from taskq.core.state import JobState
 from taskq.deferred.admission import Admission
 from taskq.deferred.call import Call
 from taskq.deferred.drain import drain
-from taskq.deferred.handover import HandOver, refuse_plain
+from taskq.deferred.durable import Durable
+from taskq.deferred.handover import HandOver, refuse_unfit
 from taskq.deferred.plain import PlainTasks
 from taskq.deferred.ports import Backing
+from taskq.deferred.preparation import Preparation
 from taskq.deferred.report import DeferredFailure, DeferredStats, ErrorHook, Report
 from taskq.deferred.settings import DeferredSettings
 from taskq.deferred.shift import Shift
@@ -95,8 +97,7 @@ class DeferredRunner:
         shift, admission, here = self._current()
         call = Call(task, options, args, kwargs, self._cancel)
         if options.durable:
-            refuse_plain(call)
-            raise ConfigError("durable=True is not there yet")
+            refuse_unfit(call)
         if here:
             return Deferred(admission.admit(call))
         return self._from_thread(shift, admission, call)
@@ -188,8 +189,10 @@ class DeferredRunner:
                 "nothing can be deferred in a thread before an event loop is known: open the TaskQ "
                 "with `async with q`, FastAPI(lifespan=q.lifespan), or q.deferred for it alone"
             )
-        hand_over = HandOver(self._backing, self._home.middleware, self._report)
-        shift = self._shift = Shift(loop, self.settings, self._report, hand_over)
+        durable = Durable(self._backing, self.settings.lease)
+        hand_over = HandOver(self._backing, self._report, durable)
+        preparation = Preparation(self._home.middleware, durable, hand_over)
+        shift = self._shift = Shift(loop, self.settings, self._report, hand_over, preparation)
         admission = self._admission = Admission(shift, self.settings, self._report)
         shift.floor.on_room = admission.let_in
         return shift, admission

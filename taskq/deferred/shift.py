@@ -21,6 +21,7 @@ from taskq.deferred.call import IN_LINE, NOT_DUE, PREPARING, Call
 from taskq.deferred.floor import Floor
 from taskq.deferred.handover import HandOver
 from taskq.deferred.lines import Lines
+from taskq.deferred.preparation import Preparation
 from taskq.deferred.report import Report
 from taskq.deferred.settings import DeferredSettings
 from taskq.execution.attempt import Attempt, Interruption
@@ -44,6 +45,7 @@ class Shift:
         settings: DeferredSettings,
         report: Report,
         hand_over: HandOver,
+        preparation: Preparation,
     ) -> None:
         self.loop = loop
         self.calls: set[Call] = set()
@@ -52,6 +54,9 @@ class Shift:
         self.on_change: Callable[[], None] | None = None
         self.lines = Lines()
         self.hand_over = hand_over
+        self.preparation = preparation
+        hand_over.on_replaced = self.forget
+        hand_over.durable.on_lost = self._lost
         self._report = report
         executors = ExecutorSet(threads=settings.threads, processes=settings.processes)
         self.floor = Floor(loop, settings.concurrency, executors, report.tally, self._on_outcome)
@@ -72,9 +77,9 @@ class Shift:
             delay = _delay(options)
             if delay > 0:
                 self.put_off(call, delay)
-        if self.hand_over.must_prepare(call):
+        if self.preparation.must_prepare(call):
             call.gates |= PREPARING
-            self.hand_over.prepare(call, self._prepared)
+            self.preparation.prepare(call, self._prepared)
         if not call.gates:
             self.floor.ready(call)
 
@@ -110,6 +115,8 @@ class Shift:
 
     def over(self, call: Call, state: JobState) -> None:
         """A call has ended here."""
+        if call.stored:
+            self.hand_over.durable.settle(call, state)
         call.end(state)
         self.forget(call)
 
@@ -159,10 +166,20 @@ class Shift:
                 self._report.tally.cancelled += 1
                 self.over(call, JobState.CANCELLED)
             case _:
-                # Released or lost: whoever interrupted it knows where it goes.
                 call.state = JobState.QUEUED
-                if self.on_change is not None:
+                if attempt.interruption is Interruption.LOST:
+                    self.hand_over.replace(call)
+                elif self.on_change is not None:
+                    # Released: the drain knows where it goes.
                     self.on_change()
+
+    def _lost(self, call: Call) -> None:
+        """The queue has taken a durable call over: what runs here is for nobody any more."""
+        call.stored = False
+        if call.attempt is not None:
+            self.floor.interrupt(call, Interruption.LOST)
+        else:
+            self.hand_over.replace(call)
 
     def _fail(self, call: Call, outcome: Failed, error: BaseException | None) -> None:
         call.failures += 1

@@ -1,0 +1,22 @@
+-- A process says what it has deferred, for a minute.
+--
+-- KEYS  1 deferring
+-- ARGV  1 clock offset  2 process  3 its record (opaque), '' to take it back
+-- Returns how many processes are known.
+-- Called by broker/deferrals.py.
+--
+-- Each record is behind the time it was written, so that those of dead processes are known and go.
+local call = redis.call
+--@include clock
+local key, now = KEYS[1], clock(ARGV[1])
+if ARGV[3] == '' then
+  call('HDEL', key, ARGV[2])
+else
+  call('HSET', key, ARGV[2], string.format('%.0f', now) .. ' ' .. ARGV[3])
+  call('PEXPIRE', key, 60000)
+end
+local known = call('HGETALL', key)
+for i = 1, #known, 2 do
+  if tonumber(string.match(known[i + 1], '^%d+')) < now - 60000 then call('HDEL', key, known[i]) end
+end
+return #known / 2

@@ -1,0 +1,141 @@
+"""Durable calls: in the queue before they run here, and settled there when they have.
+
+A durable call is an ordinary job that is due when its process has been silent for the length of a
+lease. While the process lives it puts that off; whoever takes the job out of the due set, the
+process at the end or a worker after the lease, is the one who may say how it ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from taskq.core.envelope import pack_failure
+from taskq.core.errors import PayloadError, ServerError
+from taskq.core.outcome import Failed
+from taskq.core.payload import encode_value
+from taskq.core.state import JobState
+from taskq.deferred.call import Call
+from taskq.deferred.ports import Backing
+from taskq.execution.request import Request
+
+__all__ = ["Durable"]
+
+_log = logging.getLogger("taskq.deferred")
+
+LOOKS_PER_LEASE = 6
+
+
+class Durable:
+    """Stores durable calls, holds them, and settles them. `on_lost` takes one the queue has now."""
+
+    def __init__(self, backing: Backing, lease: float) -> None:
+        self._backing = backing
+        self._lease = lease
+        self.on_lost: Callable[[Call], None] | None = None
+        self._held: dict[str, Call] = {}
+        self._holding: asyncio.Task[None] | None = None
+        self._settling: set[asyncio.Task[None]] = set()
+
+    async def store(self, call: Call, request: Request) -> bool:
+        """Put a call into the queue, due after its wait and a lease; false when its id is taken.
+
+        Raises `ServerError` and `ConnectionError`.
+        """
+        job = request.job._replace(when=f"+{self._due_in(call)}", expires="")
+        [created] = await self._backing.submit((job,))
+        if created:
+            call.stored = True
+            self._held[call.id] = call
+            if self._holding is None:
+                self._holding = asyncio.get_running_loop().create_task(
+                    self._hold(), name="taskq-deferred-hold"
+                )
+        return created
+
+    def settle(self, call: Call, state: JobState) -> None:
+        """Tell the queue how a call ended here."""
+        own, kept = call.options.result_ttl, call.task.task_options.result_ttl
+        self._spawn(self._settle(call, state, _payload(call, state), kept if own is None else own))
+
+    async def let_go(self, call: Call, request: Request) -> bool:
+        """Give a call to the queue now; false when that has it already.
+
+        Raises `ServerError` and `ConnectionError`.
+        """
+        self._held.pop(call.id, None)
+        return await self._backing.deferrals().let_go(request.job)
+
+    async def drain(self) -> None:
+        """Wait until the queue has been told of everything."""
+        while self._settling:
+            await asyncio.wait(self._settling)
+        if self._holding is not None:
+            self._holding.cancel()
+            await asyncio.wait((self._holding,))
+            self._holding = None
+
+    async def _settle(self, call: Call, state: JobState, payload: bytes, ttl: float) -> None:
+        try:
+            held = await self._backing.deferrals().settle(call.id, state, payload, ttl)
+        except (ServerError, ConnectionError) as error:
+            _log.error("durable call %s has ended here and will run again: %s", call.id, error)
+            return
+        finally:
+            self._held.pop(call.id, None)
+        if not held:
+            _log.warning(
+                "durable call %s has ended here, but the queue took it over before: it may have "
+                "run twice",
+                call.id,
+            )
+
+    async def _hold(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease / LOOKS_PER_LEASE)
+            if not self._held:
+                continue
+            calls = list(self._held.values())
+            for at in range(0, len(calls), 1000):
+                await self._hold_some(calls[at : at + 1000])
+
+    async def _hold_some(self, calls: list[Call]) -> None:
+        leases = [(call.id, self._due_in(call)) for call in calls]
+        try:
+            held = await self._backing.deferrals().hold(leases)
+        except (ServerError, ConnectionError) as error:
+            _log.warning("%d durable calls could not be held: %s", len(calls), error)
+            return
+        self._lose(call for call, still in zip(calls, held, strict=True) if not still)
+
+    def _lose(self, calls: Iterable[Call]) -> None:
+        for call in calls:
+            # One that has ended meanwhile was settled, and is no longer held for that reason.
+            held = self._held.pop(call.id, None)
+            if held is not None and not call.over and self.on_lost is not None:
+                self.on_lost(call)
+
+    def _due_in(self, call: Call) -> int:
+        wait = 0.0
+        if call.timer is not None:
+            wait = max(0.0, call.timer.when() - asyncio.get_running_loop().time())
+        return int((wait + self._lease) * 1000)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+
+
+def _payload(call: Call, state: JobState) -> bytes:
+    if state is JobState.FAILED:
+        return pack_failure(call.failed or Failed("Lost", "", ""))
+    if state is not JobState.SUCCEEDED:
+        return b""
+    try:
+        return encode_value(call.returned)
+    except PayloadError as error:
+        _log.warning("the result of durable call %s stays in this process: %s", call.id, error)
+        return encode_value(None)

@@ -1,0 +1,95 @@
+"""Preparation: what is awaited before the first attempt of some calls.
+
+The middleware around handing in, and storing durable calls. Most calls need neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from taskq.core.errors import ServerError
+from taskq.deferred.call import Call
+from taskq.deferred.durable import Durable
+from taskq.deferred.handover import HandOver, job_of
+from taskq.deferred.latch import Latch
+from taskq.execution.deferred import Deferred
+from taskq.execution.middleware import JobDraft, Middleware, handed_in, through
+
+__all__ = ["Preparation"]
+
+_log = logging.getLogger("taskq.deferred")
+
+Prepared = Callable[[Call, BaseException | None], None]
+
+
+class Preparation:
+    """Prepares calls, each in an asyncio task of its own."""
+
+    def __init__(self, middleware: Middleware, durable: Durable, hand_over: HandOver) -> None:
+        self._middleware = middleware
+        self._durable = durable
+        self._hand_over = hand_over
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def must_prepare(self, call: Call) -> bool:
+        """Whether something must be awaited before it may start."""
+        return call.options.durable or bool(self._middleware.enqueues)
+
+    def prepare(self, call: Call, prepared: Prepared) -> None:
+        """Call it through the middleware around handing in, and store it if it is durable."""
+        if call.accepted is None:
+            call.accepted = Latch()
+        self._spawn(self._prepare(call, prepared), call)
+
+    async def _prepare(self, call: Call, prepared: Prepared) -> None:
+        async def innermost(draft: JobDraft) -> Deferred[Any]:
+            call.args, call.kwargs, call.options = draft.args, draft.kwargs, draft.options
+            return Deferred(call)
+
+        draft = JobDraft(
+            task=call.task.name,
+            args=call.args,
+            kwargs=call.kwargs,
+            options=call.options,
+            verb="defer",
+        )
+        try:
+            handle = await through(self._middleware.enqueues, draft, innermost)
+            handed_in(Deferred[Any], Deferred, handle, draft)
+            stays = not call.options.durable or await self._store(call)
+        except Exception as error:
+            prepared(call, error)
+            return
+        call.accept()
+        if stays:
+            prepared(call, None)
+
+    async def _store(self, call: Call) -> bool:
+        """Store a durable call; false when a job of its id is there already, and is it now."""
+        request = job_of(call)
+        try:
+            created = await self._durable.store(call, request)
+        except (ServerError, ConnectionError) as error:
+            _log.warning(
+                "deferred %s (%s) runs, and is not durable: %s", call.task.name, call.id, error
+            )
+            call.refusal = error
+            return True
+        if not created:
+            self._hand_over.replace(call)
+        return created
+
+    async def settle_down(self, within: float) -> None:
+        """Wait `within` seconds for what is being prepared or sent, and give up on the rest."""
+        if self._sending:
+            _, late = await asyncio.wait(self._sending, timeout=within)
+            for task in late:
+                task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], call: Call) -> None:
+        task = asyncio.get_running_loop().create_task(work, context=call.context.copy())
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)

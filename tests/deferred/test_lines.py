@@ -1,0 +1,88 @@
+"""Order and keys: which calls wait for which, and which are the same."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+
+import pytest
+
+from taskq import DeferredSettings, JobState, TaskQ
+
+
+async def test_calls_submitted_in_order_run_in_order(alone: TaskQ) -> None:
+    seen: list[int] = []
+
+    async def note(number: int) -> None:
+        # The first takes longest
+        await asyncio.sleep(0.01 * (3 - number))
+        seen.append(number)
+
+    ordered = alone.deferred.options(order="submitted", key="user:7")
+    handles = [ordered.defer(note, number) for number in range(3)]
+    other = alone.deferred.options(order="submitted", key="user:8").defer(note, 3)
+
+    for handle in (*handles, other):
+        await handle
+    assert seen == [3, 0, 1, 2]
+
+
+async def test_order_without_a_key_is_that_of_the_request() -> None:
+    request: ContextVar[str] = ContextVar("request")
+    q = TaskQ("redis://localhost:1", deferred=DeferredSettings(request_id=request))
+    seen: list[str] = []
+
+    async def note(text: str, pause: float) -> None:
+        await asyncio.sleep(pause)
+        seen.append(text)
+
+    async with q.deferred:
+        for name, pause in (("slow", 0.05), ("quick", 0.0)):
+            request.set(name)
+            for number in range(2):
+                text = f"{name} {number}"
+                q.deferred.options(order="submitted").defer(note, text, pause)
+
+    assert seen == ["quick 0", "quick 1", "slow 0", "slow 1"]
+
+
+async def test_a_call_of_the_same_key_that_waits_is_the_same_call(alone: TaskQ) -> None:
+    go, ran = asyncio.Event(), list[int]()
+
+    async def refresh(number: int) -> None:
+        ran.append(number)
+        await go.wait()
+
+    keyed = alone.deferred.options(key="page")
+    running = keyed.defer(refresh, 1)
+    while not ran:
+        await asyncio.sleep(0)
+
+    # What changed since it began needs a run of its own, and one is enough
+    second = keyed.defer(refresh, 2)
+    third = keyed.defer(refresh, 3)
+    from_thread = await asyncio.to_thread(keyed.defer, refresh, 4)
+
+    assert running.id != second.id == third.id
+    go.set()
+    await third
+    await from_thread
+    assert ran == [1, 2]
+    assert alone.deferred.stats().merged == 2
+
+
+async def test_debounced_calls_run_once_with_the_last_arguments(alone: TaskQ) -> None:
+    seen: list[int] = []
+    quiet = alone.deferred.options(key="save", debounce=0.05)
+
+    handles = [quiet.defer(seen.append, number) for number in range(5)]
+
+    assert {handle.id for handle in handles} == {handles[0].id}
+    assert handles[0].status is JobState.SCHEDULED
+    await handles[0]
+    assert seen == [4]
+
+
+async def test_debounce_needs_a_key(alone: TaskQ) -> None:
+    with pytest.raises(ValueError, match="type key="):
+        alone.deferred.options(debounce=1)
