@@ -94,6 +94,29 @@ class WorkerState:
         return self.silent is not None and self.silent < SILENT_SECONDS
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeferringState:
+    """A process that defers calls, as it described itself `silent` seconds ago.
+
+    `durable` ones of its calls run elsewhere if it dies; the others are lost then.
+    """
+
+    name: str
+    host: str = ""
+    pid: int = 0
+    running: int = 0
+    waiting: int = 0
+    scheduled: int = 0
+    durable: int = 0
+    oldest: float | None = None
+    succeeded: int = 0
+    failed: int = 0
+    spilled: int = 0
+    lost: int = 0
+    started_at: datetime | None = None
+    silent: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Something that needs somebody, and what to type.
@@ -123,6 +146,7 @@ class Overview:
     taken_at: datetime
     queues: tuple[QueueState, ...] = ()
     workers: tuple[WorkerState, ...] = ()
+    deferring: tuple[DeferringState, ...] = ()
     scheduled: int = 0
     overdue: int = 0
     next_due: float | None = None
@@ -192,7 +216,7 @@ class Overview:
 async def read_overview(
     client: Client, keys: Keys, offset: ClockOffset, *, failure_ttl: float = 604_800.0
 ) -> Overview:
-    """Read everything about one namespace in one round trip, at one moment.
+    """Read everything about one namespace at one moment; what processes defer, right after it.
 
     Failed jobs older than `failure_ttl` (seconds) are not counted. Raises `ServerError`.
     """
@@ -218,6 +242,7 @@ async def read_overview(
         _MOST_LOOKS,
     )
     now, minutes, lanes, failed, workers, due, malformed, dead, left_out = reply
+    deferring = await client.command("HGETALL", keys.deferring)
     described = sorted(map(_worker, workers), key=lambda worker: worker.name)
     rates = _rates(minutes, (now % 60_000) / 60_000)
     scheduled, overdue, *first = due
@@ -225,6 +250,7 @@ async def read_overview(
         taken_at=datetime.fromtimestamp(now / 1000, UTC),
         queues=_queues(lanes, failed, described, rates),
         workers=tuple(described),
+        deferring=tuple(_deferring(deferring, now)),
         scheduled=scheduled,
         overdue=overdue,
         next_due=first[0] / 1000 if first else None,
@@ -292,6 +318,38 @@ def _worker(row: Sequence[Any]) -> WorkerState:
         rss=int(told.get("rss", 0)),
         silent=max(0.0, (_DESCRIPTION_MS - left_ms) / 1000) if left_ms > 0 else None,
     )
+
+
+def _deferring(reply: Mapping[bytes, bytes], now: int) -> Iterable[DeferringState]:
+    for name, record in sorted(reply.items()):
+        written, _, description = record.partition(b" ")
+        silent = max(0.0, (now - int(written)) / 1000)
+        if silent > _DESCRIPTION_MS / 1000:
+            # It did not say goodbye, and whoever comes next takes its record away.
+            continue
+        told = _described(description)
+        started = told.get("started_at")
+        yield DeferringState(
+            name=name.decode(),
+            host=str(told.get("host", "")),
+            started_at=datetime.fromtimestamp(started, UTC) if started else None,
+            oldest=told.get("oldest"),
+            silent=silent,
+            **{count: int(told.get(count, 0)) for count in _COUNTS},
+        )
+
+
+_COUNTS = (
+    "pid",
+    "running",
+    "waiting",
+    "scheduled",
+    "durable",
+    "succeeded",
+    "failed",
+    "spilled",
+    "lost",
+)
 
 
 def _described(description: bytes | None) -> dict[str, Any]:

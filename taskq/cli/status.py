@@ -154,7 +154,7 @@ def _plain(value: Any) -> Any:
 def _page(overview: Overview, where: str, settings: BrokerSettings) -> Page:
     return Page(
         f"{where}, namespace {settings.keys.namespace}\n{_sum(overview)}",
-        (_queues(overview), _workers(overview)),
+        (_queues(overview), _workers(overview), *_deferring(overview)),
         tuple(
             Note("bad", "bad", str(trouble))
             if trouble.serious
@@ -235,6 +235,28 @@ def _worker(worker: WorkerState, now: datetime) -> tuple[str, ...]:
         "> 1 min ago" if worker.silent is None else f"{in_words(worker.silent)} ago",
         ", ".join(worker.queues),
     )
+
+
+def _deferring(overview: Overview) -> tuple[Grid, ...]:
+    """Processes that defer calls; no table where there are none."""
+    if not overview.deferring:
+        return ()
+    columns = (
+        *("defers", "pid", "running", "waiting", "scheduled", "durable", "oldest"),
+        *("done", "failed", "lost", "last seen"),
+    )
+    rows = tuple(
+        (
+            one.name,
+            str(one.pid),
+            *(f"{n:,}" for n in (one.running, one.waiting, one.scheduled, one.durable)),
+            "" if one.oldest is None else in_words(one.oldest),
+            *(f"{n:,}" for n in (one.succeeded, one.failed, one.lost)),
+            f"{in_words(one.silent)} ago",
+        )
+        for one in overview.deferring
+    )
+    return (Grid(columns, rows, frozenset({"defers"})),)
 
 
 def _per_minute(per_second: float) -> str:

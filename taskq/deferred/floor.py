@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -47,6 +48,9 @@ class Floor:
         self.executors = executors
         self.running: set[Call] = set()
         self.waiting: deque[Call] = deque()
+        # For who watches the loop: whether it has anything to do, and in which thread it runs.
+        self.busy = threading.Event()
+        self.thread = 0
         self.on_room: Callable[[], None] | None = None
 
     def ready(self, call: Call) -> None:
@@ -77,6 +81,9 @@ class Floor:
             self._on_outcome(call, None, None)
             return
         self.running.add(call)
+        if not self.busy.is_set():
+            self.thread = threading.get_ident()
+            self.busy.set()
         call.state = JobState.RUNNING
         attempt = call.next_attempt()
         if attempt.timeout is not None:

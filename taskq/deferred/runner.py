@@ -19,12 +19,14 @@ from taskq.deferred.call import Call
 from taskq.deferred.drain import drain
 from taskq.deferred.durable import Durable
 from taskq.deferred.handover import HandOver, refuse_unfit
+from taskq.deferred.notice import Notice
 from taskq.deferred.plain import PlainTasks
 from taskq.deferred.ports import Backing
 from taskq.deferred.preparation import Preparation
 from taskq.deferred.report import DeferredFailure, DeferredStats, ErrorHook, Report
 from taskq.deferred.settings import DeferredSettings
 from taskq.deferred.shift import Shift
+from taskq.deferred.watch import Watch
 from taskq.execution.deferred import Deferred
 from taskq.execution.home import Home
 from taskq.execution.request import PLAIN
@@ -53,6 +55,8 @@ class DeferredRunner:
         self._plain = PlainTasks(home)
         self._shift: Shift | None = None
         self._admission: Admission | None = None
+        self._watch: Watch | None = None
+        self._notice: Notice | None = None
         self._beginning = threading.Lock()
 
     @overload
@@ -143,6 +147,9 @@ class DeferredRunner:
         if shift is None or admission is None or shift.loop is not asyncio.get_running_loop():
             return
         await drain(shift, admission, self.settings.grace if grace is None else grace)
+        if self._watch is not None and self._notice is not None:
+            self._watch.stop()
+            await self._notice.stop()
         if self._shift is shift:
             self._shift = self._admission = None
 
@@ -195,6 +202,8 @@ class DeferredRunner:
         shift = self._shift = Shift(loop, self.settings, self._report, hand_over, preparation)
         admission = self._admission = Admission(shift, self.settings, self._report)
         shift.floor.on_room = admission.let_in
+        self._watch = Watch(loop, shift.floor, self.settings.slow)
+        self._notice = Notice(loop, self._backing, self.stats)
         return shift, admission
 
     def _from_thread(self, shift: Shift, admission: Admission, call: Call) -> Deferred[Any]:

@@ -12,13 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.leases import BeatReply
 from taskq.core.errors import ServerError
-from taskq.execution.attempt import Attempt
+from taskq.execution.stall import culprit
 
 __all__ = ["Heart"]
 
@@ -116,7 +115,7 @@ class Heart:
 
     def _warn(self, stalled: float) -> None:
         frame = sys._current_frames().get(self._main_thread)  # pyright: ignore[reportPrivateUsage]
-        who, where = _culprit(frame)
+        who, where = culprit(frame)
         _log.warning(
             "%s has blocked the event loop for %.1f s at %s; every other job of this worker waits. "
             "Make it a plain def to run it in a thread, or executor='process' for computing",
@@ -132,21 +131,6 @@ class Heart:
             # The worker's loop is closed: nobody is left to be told.
             if self._stopping is not None:
                 self._stopping.set()
-
-
-def _culprit(frame: FrameType | None) -> tuple[str, str]:
-    """The task that runs in this stack, and the line where its own function stands."""
-    where, who = "an unknown line", "Something"
-    while frame is not None:
-        if frame.f_code.co_name == "run_attempt":
-            attempt = frame.f_locals.get("attempt")
-            if isinstance(attempt, Attempt):
-                who = f"task {attempt.task.name} (job {attempt.id})"
-                break
-        if not frame.f_globals.get("__name__", "").startswith("taskq."):
-            where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        frame = frame.f_back
-    return who, where
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:
