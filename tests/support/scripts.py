@@ -6,6 +6,7 @@ test says what a script changed and thereby what it left alone.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,8 +18,10 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.consumer import Consumer, Frame
 from taskq.broker.jobs import Jobs
 from taskq.broker.keys import Keys
+from taskq.broker.leadership import Leadership
 from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.producer import Producer
+from taskq.broker.schedules import ScheduleStore
 from taskq.broker.upkeep import Upkeep
 from taskq.broker.url import Address
 from taskq.broker.waiting import Waiting
@@ -133,6 +136,8 @@ class Scene:
         self.upkeep = Upkeep(*shared)
         self.jobs = Jobs(*shared, failure_ttl=FAILURE_TTL / 1000)
         self.waiting = Waiting(*shared)
+        self.leadership = Leadership(*shared)
+        self.schedules = ScheduleStore(*shared)
         self.policy = ReapPolicy(max_crashes=3, failure_ttl=FAILURE_TTL / 1000, keep_failed=100)
         # Half past a minute: no test ends in another minute of the counters than it began.
         self.offset.ms = 30_000 - self.now() % 60_000
@@ -258,12 +263,17 @@ class Scene:
     def _value(self, name: str, key: bytes) -> Any:
         kind = self.look.type(key).decode()
         if kind == "hash":
+            if name == "leader" or name.startswith("schedule:"):
+                return {field.decode(): text for field, text in self.look.hgetall(key).items()}
             return self._hash(key, is_job=name.startswith("j:"))
         if kind == "stream":
             return self._lane(key)
         if kind == "zset":
             ranked = self.look.zrange(key, 0, -1, withscores=True)
-            return {member.decode(): int(score) for member, score in ranked}
+            return {
+                member.decode(): score if math.isinf(score) else int(score)
+                for member, score in ranked
+            }
         if kind == "set":
             return {member.decode() for member in self.look.smembers(key)}
         if kind == "list":
