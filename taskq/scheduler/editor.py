@@ -62,11 +62,11 @@ class Editor:
         return self._desk.current().schedules
 
     async def change(
-        self, id: str, change: Callable[[StoredSchedule, int], Change]
+        self, id: str, change: Callable[[StoredSchedule, int], Change | None]
     ) -> ScheduleInfo:
         """Change a schedule that exists; `change` is given it and the server's time (ms)."""
 
-        def existing(stored: StoredSchedule | None, now: int) -> Change:
+        def existing(stored: StoredSchedule | None, now: int) -> Change | None:
             if stored is None:
                 raise not_found(id)
             return change(stored, now)

@@ -131,9 +131,9 @@ class Schedules:
         Raises `ScheduleNotFound`, and `ConfigError` when it has no fire time any more.
         """
 
-        def change(stored: StoredSchedule, now: int) -> Change:
+        def change(stored: StoredSchedule, now: int) -> Change | None:
             if stored.paused is None:
-                return None, stored.next, None
+                return None
             spec = spec_of(stored)
             following = stored.next if catch_up else None
             following = spec.following(now) if following is None else following
