@@ -17,7 +17,7 @@ import hiredis
 
 from taskq.broker.connection import Connection, ConnectionLost
 from taskq.broker.dial import Admit, dial
-from taskq.broker.replies import translate
+from taskq.broker.replies import demoted, translate
 from taskq.broker.scripts import Script
 from taskq.broker.url import Address
 from taskq.core.errors import ServerError, ServerUnavailable
@@ -69,14 +69,14 @@ class Client:
             if str(reply).startswith("NOSCRIPT"):
                 reply = await self._call("EVAL", script.text, len(keys), *keys, *args)
             if isinstance(reply, hiredis.ReplyError):
-                raise translate(reply, self.where)
+                raise self._error(reply)
         return reply
 
     async def command(self, *command: Any) -> Any:
         """Send one command that is no script."""
         reply = await self._call(*command)
         if isinstance(reply, hiredis.ReplyError):
-            raise translate(reply, self.where)
+            raise self._error(reply)
         return reply
 
     async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
@@ -146,6 +146,12 @@ class Client:
         if connection is None or connection.lost:
             connection = await self.connect()
         return await connection.call(*command)
+
+    def _error(self, reply: hiredis.ReplyError) -> ServerError:
+        if demoted(reply) and self._connection is not None:
+            # Whoever took its place is found by asking again where the server is.
+            self._connection.abort()
+        return translate(reply, self.where)
 
     def _pushed(self, message: list[Any]) -> None:
         if message[0] == b"message":

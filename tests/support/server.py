@@ -55,6 +55,9 @@ class TestServer:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            # SIGXFSZ stays ignored, as Python has it: a limit on the size of files is to look like
+            # a full disk, and not to end the server.
+            restore_signals=False,
         )
         log.close()
         deadline = time.monotonic() + 20
