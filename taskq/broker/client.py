@@ -69,14 +69,14 @@ class Client:
             if str(reply).startswith("NOSCRIPT"):
                 reply = await self._call("EVAL", script.text, len(keys), *keys, *args)
             if isinstance(reply, hiredis.ReplyError):
-                raise self._error(reply)
+                raise _error(reply, self._connection, self.where)
         return reply
 
     async def command(self, *command: Any) -> Any:
         """Send one command that is no script."""
         reply = await self._call(*command)
         if isinstance(reply, hiredis.ReplyError):
-            raise self._error(reply)
+            raise _error(reply, self._connection, self.where)
         return reply
 
     async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
@@ -147,12 +147,6 @@ class Client:
             connection = await self.connect()
         return await connection.call(*command)
 
-    def _error(self, reply: hiredis.ReplyError) -> ServerError:
-        if demoted(reply) and self._connection is not None:
-            # Whoever took its place is found by asking again where the server is.
-            self._connection.abort()
-        return translate(reply, self.where)
-
     def _pushed(self, message: list[Any]) -> None:
         if message[0] == b"message":
             handler = self._handlers.get(message[1])
@@ -196,6 +190,13 @@ class Client:
         if loop.time() - connection.heard_at > self._reply_timeout / 2:
             connection.call("PING").add_done_callback(_forget)
         self._watch = loop.call_later(self._reply_timeout / 4, self._watch_replies)
+
+
+def _error(reply: hiredis.ReplyError, connection: Connection | None, where: str) -> ServerError:
+    if demoted(reply) and connection is not None:
+        # Whoever took its place is found by asking again where the server is.
+        connection.abort()
+    return translate(reply, where)
 
 
 def _forget(future: asyncio.Future[Any]) -> None:
