@@ -33,10 +33,10 @@ class Admission:
     @property
     def full(self) -> bool:
         """Whether there is no room for another call."""
-        shift = self._shift
-        return bool(shift.backlog >= self._settings.backlog) and bool(
-            shift.backlog or len(shift.floor.running) >= self._settings.concurrency
-        )
+        backlog = self._shift.backlog
+        if backlog < self._settings.backlog:
+            return False
+        return backlog > 0 or len(self._shift.floor.running) >= self._settings.concurrency
 
     def admit(self, call: Call) -> Call:
         """Take a call, or merge it into one that waits; gives the one that will run.

@@ -11,12 +11,12 @@ from typing import Any
 
 from taskq.core.durations import seconds
 from taskq.core.errors import JobCancelled, JobExpired, JobFailed
-from taskq.core.ids import new_id
+from taskq.core.ids import IdSeries
 from taskq.core.options import JobOptions
 from taskq.core.outcome import Failed
 from taskq.core.state import JobState
 from taskq.deferred.latch import Latch
-from taskq.execution.attempt import Attempt, LocalCall
+from taskq.execution.attempt import Attempt
 from taskq.execution.handle import Job
 from taskq.execution.request import PLAIN
 from taskq.execution.task import Task
@@ -26,7 +26,7 @@ __all__ = ["Call"]
 PREPARING, IN_LINE, NOT_DUE = 1, 2, 4
 """The gates of a call: it may start when it waits behind none."""
 
-_FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
+_next_id = IdSeries().next
 
 
 class Call:
@@ -35,33 +35,24 @@ class Call:
     `gates` are those it waits behind. `over` is final: it ended here, or `job` has taken its place.
     """
 
-    __slots__ = (
-        "accepted",
-        "args",
-        "attempt",
-        "attempts",
-        "context",
-        "ended",
-        "error",
-        "expires_at",
-        "failed",
-        "failures",
-        "gates",
-        "id",
-        "job",
-        "kwargs",
-        "line",
-        "on_cancel",
-        "options",
-        "over",
-        "refusal",
-        "returned",
-        "state",
-        "stored",
-        "submitted",
-        "task",
-        "timer",
-    )
+    # What most calls never change stays the class's: writing it costs more than running many.
+    state = JobState.QUEUED
+    over = False
+    stored = False
+    gates = 0
+    attempts = 0
+    failures = 0
+    line: str | None = None
+    attempt: Attempt | None = None
+    timer: asyncio.TimerHandle | None = None
+    job: Job[Any] | None = None
+    returned: Any = None
+    failed: Failed | None = None
+    error: BaseException | None = None
+    refusal: BaseException | None = None
+    accepted: Latch | None = None
+    ended: Latch | None = None
+    expires_at: float | None = None
 
     def __init__(
         self,
@@ -71,7 +62,7 @@ class Call:
         kwargs: dict[str, Any],
         on_cancel: Callable[[Call], bool],
     ) -> None:
-        self.id = options.id or new_id()
+        self.id = options.id or _next_id()
         self.task = task
         self.options = options
         self.args = args
@@ -79,30 +70,15 @@ class Call:
         self.context: Context = copy_context()
         self.on_cancel = on_cancel
         self.submitted = time.monotonic()
-        self.state = JobState.QUEUED
-        self.over = False
-        self.stored = False
-        self.gates = 0
-        self.attempts = 0
-        self.failures = 0
-        self.line: str | None = None
-        self.attempt: Attempt | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.job: Job[Any] | None = None
-        self.returned: Any = None
-        self.failed: Failed | None = None
-        self.error: BaseException | None = None
-        self.refusal: BaseException | None = None
-        self.accepted: Latch | None = None
-        self.ended: Latch | None = None
-        self.expires_at = _expires_at(task, options)
+        if options.expires is not None or task.task_options.expires is not None:
+            self.expires_at = _expires_at(task, options)
 
     def next_attempt(self) -> Attempt:
         """The attempt that is about to run."""
         self.attempts += 1
         task, options = self.task, self.options
         attempt = Attempt(task, self.id, b"", number=self.attempts, failures=self.failures)
-        attempt.local = LocalCall(self.args, self.kwargs)
+        attempt.local = self
         attempt.worker = "deferred"
         if options is not PLAIN:
             attempt.headers = options.headers
@@ -199,13 +175,11 @@ class Call:
         ) from self.error
 
 
-def _expires_at(task: Task[Any, Any], options: JobOptions) -> float | None:
+def _expires_at(task: Task[Any, Any], options: JobOptions) -> float:
     """On this process's own clock, for it is this process that starts it."""
     expires: Any = options.expires
     if expires is None:
         expires = task.task_options.expires
-        if expires is None:
-            return None
     if isinstance(expires, datetime):
         return time.monotonic() + expires.timestamp() - time.time()
     return time.monotonic() + seconds("expires", expires)

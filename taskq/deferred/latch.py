@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 __all__ = ["Latch"]
 
@@ -15,53 +16,45 @@ class Latch:
     looks at the flag: one of the two sees the other, whatever threads they run in.
     """
 
-    __slots__ = ("_waiting", "is_set")
+    __slots__ = ("_callbacks", "_waiting", "is_set")
 
     def __init__(self) -> None:
         self.is_set = False
-        self._waiting: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
 
     def set(self) -> None:
-        """It has happened."""
+        """It has happened. Called in an event loop."""
         self.is_set = True
+        here = asyncio.get_running_loop()
         while self._waiting:
-            self._waiting.pop()()
+            _tell(self._waiting.pop(), here)
+        while self._callbacks:
+            self._callbacks.pop()()
 
     def then(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when it happens, or now; at least once, in any thread."""
-        self._waiting.append(callback)
+        self._callbacks.append(callback)
         if self.is_set:
             callback()
 
     async def wait(self) -> None:
         """Wait until it has happened."""
-        if self.is_set:
-            return
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-
-        def tell() -> None:
-            try:
-                loop.call_soon_threadsafe(_resolve, future)
-            except RuntimeError:
-                # That loop is closed: nobody waits there any more.
-                return
-
-        def wake() -> None:
-            if _running_loop() is loop:
-                _resolve(future)
-            else:
-                tell()
-
-        self.then(wake)
-        await future
+        here = asyncio.get_running_loop()
+        future = here.create_future()
+        self._waiting.append(future)
+        if not self.is_set:
+            await future
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+def _tell(future: asyncio.Future[None], here: asyncio.AbstractEventLoop) -> None:
+    loop = future.get_loop()
+    if loop is here:
+        _resolve(future)
+        return
+    with suppress(RuntimeError):
+        # That loop may be closed: nobody waits there any more.
+        loop.call_soon_threadsafe(_resolve, future)
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

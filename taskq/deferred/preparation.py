@@ -29,14 +29,10 @@ class Preparation:
     """Prepares calls, each in an asyncio task of its own."""
 
     def __init__(self, middleware: Middleware, durable: Durable, hand_over: HandOver) -> None:
-        self._middleware = middleware
+        self.layers = middleware.enqueues
         self._durable = durable
         self._hand_over = hand_over
         self._sending: set[asyncio.Task[None]] = set()
-
-    def must_prepare(self, call: Call) -> bool:
-        """Whether something must be awaited before it may start."""
-        return call.options.durable or bool(self._middleware.enqueues)
 
     def prepare(self, call: Call, prepared: Prepared) -> None:
         """Call it through the middleware around handing in, and store it if it is durable."""
@@ -57,7 +53,7 @@ class Preparation:
             verb="defer",
         )
         try:
-            handle = await through(self._middleware.enqueues, draft, innermost)
+            handle = await through(self.layers, draft, innermost)
             handed_in(Deferred[Any], Deferred, handle, draft)
             stays = not call.options.durable or await self._store(call)
         except Exception as error:

@@ -77,7 +77,7 @@ class Shift:
             delay = _delay(options)
             if delay > 0:
                 self.put_off(call, delay)
-        if self.preparation.must_prepare(call):
+        if options.durable or self.preparation.layers:
             call.gates |= PREPARING
             self.preparation.prepare(call, self._prepared)
         if not call.gates:
@@ -123,10 +123,12 @@ class Shift:
     def forget(self, call: Call) -> None:
         """A call is not this shift's any more."""
         self.calls.discard(call)
-        self.beyond.discard(call)
-        following = self.lines.leave(call)
-        if following is not None:
-            self._open(following, IN_LINE)
+        if call.line is not None:
+            following = self.lines.leave(call)
+            if following is not None:
+                self._open(following, IN_LINE)
+        if self.beyond:
+            self.beyond.discard(call)
         if self.on_change is not None:
             self.on_change()
 
@@ -146,15 +148,13 @@ class Shift:
             self.floor.ready(call)
 
     def _on_outcome(self, call: Call, attempt: Attempt | None, outcome: Outcome | None) -> None:
-        local = None if attempt is None else attempt.local
-        if attempt is None or local is None or outcome is None:
+        if attempt is None or outcome is None:
             self._report.tally.expired += 1
             self.over(call, JobState.EXPIRED)
             return
-        error, local.error = local.error, None
+        error, call.error = call.error, None
         match outcome:
             case Succeeded():
-                call.returned = local.value
                 self._report.succeeded(call)
                 self.over(call, JobState.SUCCEEDED)
             case Failed():

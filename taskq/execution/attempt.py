@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from taskq.core.job import Fire
 from taskq.core.retry import Retry
@@ -28,14 +27,13 @@ class Interruption(Enum):
     LOST = "lost"
 
 
-@dataclass(slots=True, eq=False)
-class LocalCall:
+class LocalCall(Protocol):
     """A call that stays in this process: arguments, value and error are the objects they are."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    value: Any = None
-    error: BaseException | None = None
+    returned: Any
+    error: BaseException | None
 
 
 class Attempt:

@@ -104,7 +104,12 @@ class Deferred(Generic[R]):
         return Cancelling(self._call, self._call.cancel())
 
     def __await__(self) -> Generator[Any, None, R]:
-        return self._result().__await__()
+        call = self._call
+        if not call.over:
+            yield from call.until_over().__await__()
+        if call.job is not None:
+            return (yield from call.job.result().__await__())
+        return call.value()
 
     async def _result(self) -> R:
         call = self._call

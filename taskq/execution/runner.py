@@ -40,7 +40,7 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
     loop = asyncio.get_running_loop()
     attempt.begin()
     enter(attempt)
-    clock = _Clock(attempt, loop)
+    clock = _NO_LIMIT if attempt.timeout is None else _Clock(attempt, loop)
     try:
         run = _RUN[attempt.task.task_options.executor]
         if attempt.task.callee.middleware.attempts:
@@ -78,6 +78,21 @@ class _Clock:
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+
+class _NoClock(_Clock):
+    """The clock of attempts that have no timeout; all of them share one."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+_NO_LIMIT: Final = _NoClock()
 
 
 @dataclass(slots=True)
@@ -131,7 +146,7 @@ def _load(attempt: Attempt) -> tuple[Any, Any]:
 def _seal(attempt: Attempt, value: Any) -> bytes:
     local = attempt.local
     if local is not None:
-        local.value = _opened(attempt, value)
+        local.returned = _opened(attempt, value)
         return b""
     return value.data if isinstance(value, _Sealed) else _sealed(value).data
 
