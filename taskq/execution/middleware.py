@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 J = TypeVar("J")
-Verb = Literal["enqueue", "defer", "schedule"]
+Verb = Literal["enqueue", "defer"]
 MiddlewareKind = Literal["attempt", "enqueue"]
 
 
@@ -31,8 +31,8 @@ MiddlewareKind = Literal["attempt", "enqueue"]
 class JobDraft:
     """A job that is about to be handed in, as enqueue middleware sees it.
 
-    `verb` says how it was asked for: `enqueue`, `defer` or `schedule`. What middleware gives to
-    `call_next` instead of it is handed in instead.
+    `verb` says how it was asked for: `enqueue` or `defer`. What middleware gives to `call_next`
+    instead of it is handed in instead.
 
     >>> JobDraft(task="resize", args=("a.png",)).with_headers(trace="7f").headers
     {'trace': '7f'}

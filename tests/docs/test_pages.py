@@ -10,7 +10,16 @@ from typing import Any, get_args
 
 import pytest
 
-from taskq import AttemptRecord, JobContext, JobInfo, JobState, Retention, Retry, TaskQ
+from taskq import (
+    AttemptRecord,
+    DeferredSettings,
+    JobContext,
+    JobInfo,
+    JobState,
+    Retention,
+    Retry,
+    TaskQ,
+)
 from taskq.core.options import JobOptions, TaskOptions
 from taskq.core.outcome import FailureKind
 from taskq.execution.task import JobOptionValues, TaskOptionValues
@@ -56,6 +65,7 @@ def names_of(kind: Any) -> set[str]:
         ("reference/jobs.md", "taskq.JobInfo", names_of(JobInfo)),
         ("reference/jobs.md", "taskq.AttemptRecord", names_of(AttemptRecord)),
         ("reference/worker.md", "Settings", names_of(WorkerSettings)),
+        ("guides/deferred.md", "Settings", names_of(DeferredSettings)),
     ],
 )
 def test_a_table_lists_what_there_is(page: str, heading: str, names: set[str]) -> None:
@@ -73,6 +83,7 @@ def test_what_a_table_of_options_is_compared_with_is_what_the_code_takes() -> No
         ("guides/tasks.md", "Options of a task", TaskOptions),
         ("guides/tasks.md", "Retries", Retry),
         ("reference/worker.md", "Settings", WorkerSettings),
+        ("guides/deferred.md", "Settings", DeferredSettings),
     ],
 )
 def test_numbers_of_a_table_are_the_defaults(page: str, heading: str, kind: Any) -> None:
@@ -100,7 +111,8 @@ def test_every_way_to_fail_is_told() -> None:
 
 
 def test_keywords_of_taskq_in_the_guides_are_its_own() -> None:
-    known = set(inspect.signature(TaskQ).parameters) | names_of(Retention)
+    known = set(inspect.signature(TaskQ).parameters)
+    known |= names_of(Retention) | names_of(DeferredSettings)
     used = {
         name
         for page in DOCS.rglob("*.md")
