@@ -18,13 +18,15 @@ __all__ = ["LeaderRecord", "Leadership"]
 class LeaderRecord:
     """Who leads as of now: `owner` is None when nobody does; `beat` moves while the owner lives.
 
-    `since` and `taken_at` are instants of the server's clock.
+    `since`, `heard` (its last beat) and `taken_at` are instants of the server's clock. Only people
+    look at them.
     """
 
     owner: str | None
     term: int
     beat: str
     since: datetime | None
+    heard: datetime | None
     taken_at: datetime
 
 
@@ -56,13 +58,17 @@ class Leadership:
     async def _call(
         self, what: Literal["look", "take", "renew", "resign"], name: str = "", *seen: str | int
     ) -> tuple[bool, LeaderRecord]:
-        done, owner, term, beat, since, now = await self._client.script(
+        done, owner, term, beat, since, heard, now = await self._client.script(
             self._script, self._keys, self._offset.ms, what, name, *seen
         )
         record = LeaderRecord(
-            owner.decode() or None, term, beat.decode(), _instant(since) if owner else None,
+            owner.decode() or None,
+            term,
+            beat.decode(),
+            _instant(since) if owner else None,
+            _instant(heard) if owner else None,
             _instant(now),
-        )  # fmt: skip
+        )
         return done == 1, record
 
 

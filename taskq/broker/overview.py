@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import msgpack
 
 from taskq.broker.client import Client
 from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
+from taskq.broker.scheduling import Scheduling
 from taskq.broker.scripts import script
+from taskq.broker.trouble import Trouble
 
 __all__ = [
     "OUTCOMES",
@@ -117,22 +119,6 @@ class DeferringState:
     silent: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Something that needs somebody, and what to type.
-
-    It is `serious` when jobs do not run because of it.
-    """
-
-    about: Literal["queues", "leases", "entries"]
-    what: str
-    fix: str
-    serious: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.fix}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
     """Everything about one namespace at one moment of the server's clock.
@@ -154,6 +140,7 @@ class Overview:
     half_reaped: tuple[str, ...] = ()
     rates: Mapping[str, Rate] = field(default_factory=dict[str, Rate])
     left_out: int = 0
+    scheduling: Scheduling = field(default_factory=Scheduling)
 
     @property
     def healthy(self) -> bool:
@@ -162,7 +149,7 @@ class Overview:
 
     def troubles(self) -> list[Trouble]:
         """What needs somebody, the serious first."""
-        found = [*self._unserved(), *self._overdue(), *self._silent()]
+        found = [*self._unserved(), *self._overdue(), *self._silent(), *self.scheduling.troubles()]
         if self.malformed:
             what = f"{self.malformed} entries in the streams were no jobs, and are kept aside"
             found.append(Trouble("entries", what, "taskq doctor", serious=False))

@@ -13,6 +13,8 @@ from taskq.cli.demo import demo
 from taskq.cli.doctor import doctor
 from taskq.cli.enqueue import enqueue
 from taskq.cli.exits import ERROR, USAGE
+from taskq.cli.schedule import schedule_commands
+from taskq.cli.scheduler import scheduler
 from taskq.cli.status import status
 from taskq.cli.worker import worker
 from taskq.core.errors import ConfigError, TaskqError
@@ -21,6 +23,7 @@ __all__ = ["build", "main"]
 
 COMMANDS: tuple[Callable[..., None], ...] = (
     worker,
+    scheduler,
     enqueue,
     status,
     doctor,
@@ -50,6 +53,7 @@ def build() -> typer.Typer:
     app.callback()(_taskq)
     for command in COMMANDS:
         app.command()(command)
+    app.add_typer(schedule_commands(), name="schedule")
     return app
 
 

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Annotated, Any, cast
 
@@ -23,6 +23,7 @@ from taskq.broker.overview import (
     in_words,
     read_overview,
 )
+from taskq.broker.scheduling import read_scheduling
 from taskq.cli.choice import Namespace, OptionalTarget, Url, choose, explained
 from taskq.cli.exits import OK, UNHEALTHY
 from taskq.cli.options import duration
@@ -82,9 +83,10 @@ async def _look(settings: BrokerSettings) -> tuple[Overview, str]:
 
 
 async def _read(client: Client, settings: BrokerSettings) -> Overview:
-    return await read_overview(
-        client, settings.keys, settings.offset, failure_ttl=settings.retention.failure_seconds
-    )
+    shared = client, settings.keys, settings.offset
+    ttl = settings.retention.failure_seconds
+    overview = await read_overview(*shared, failure_ttl=ttl)
+    return replace(overview, scheduling=await read_scheduling(*shared))
 
 
 # ----------------------------------------------------------------------------------- watching
@@ -180,7 +182,21 @@ def _sum(overview: Overview) -> str:
     rates = [(word, overview.rates[outcome]) for outcome, word in _RATES]
     now = ", ".join(f"{_per_minute(rate.last_minute)} {word}" for word, rate in rates)
     before = ", ".join(_per_minute(rate.last_five) for _, rate in rates)
-    return f"{', '.join(counts)}\nper minute: {now} (over five minutes: {before})"
+    schedules = _schedules(overview)
+    return f"{', '.join(counts)}{schedules}\nper minute: {now} (over five minutes: {before})"
+
+
+def _schedules(overview: Overview) -> str:
+    scheduling = overview.scheduling
+    if not scheduling.count and scheduling.leader is None:
+        return ""
+    told = "1 schedule" if scheduling.count == 1 else f"{scheduling.count:,} schedules"
+    resting = scheduling.count - scheduling.active
+    told += f" ({resting:,} paused or finished)" if resting else ""
+    if scheduling.leader is None or scheduling.since is None:
+        return f"\n{told}; nobody leads"
+    span = in_words(max(0.0, (overview.taken_at - scheduling.since).total_seconds()))
+    return f"\n{told}; {scheduling.leader} leads for {span}, term {scheduling.term}"
 
 
 _RATES = (("succeeded", "done"), ("failed", "failed"), ("retried", "retried"))

@@ -16,8 +16,9 @@ def record(owner: str | None, term: int, beat: int, scene: Scene) -> Kept:
     if owner is not None:
         fields["o"] = owner.encode()
     state = scene.state()["leader"]
-    fields["s"] = state.value["s"]
-    assert int(fields["s"]) == scene.about_now()
+    for name in ("s", "h"):
+        fields[name] = state.value[name]
+        assert int(fields[name]) == scene.about_now()
     return Kept(fields, About(DAY))
 
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from taskq.cli.doctor import doctor
 from taskq.cli.enqueue import enqueue
+from taskq.cli.schedule import schedule_commands
 from taskq.cli.status import status
 
 __all__ = ["typed"]
@@ -24,6 +25,7 @@ async def typed(*words: str, **environment: str) -> Result:
     app = typer.Typer(pretty_exceptions_enable=False)
     for command in COMMANDS:
         app.command()(command)
+    app.add_typer(schedule_commands(), name="schedule")
     unset = {name: None for name in os.environ if name.startswith("TASKQ_")}
     runner = CliRunner(env={**unset, "COLUMNS": "200", "NO_COLOR": "1"})
     # In a thread of its own: the command runs its own event loop.

@@ -18,6 +18,13 @@ COMMAND_LINE: Any = typer.main.get_command(build())
 COMMANDS: dict[str, Any] = COMMAND_LINE.commands
 
 
+def options_of(command: str) -> list[Any]:
+    """The options of a command, or of all those below it."""
+    below: dict[str, Any] = getattr(COMMANDS[command], "commands", {})
+    inner = below.values() or [COMMANDS[command]]
+    return [option for each in inner for option in each.params]
+
+
 def rows_about(command: str) -> str:
     """The first two columns of the table of options of a command."""
     section = re.search(rf"^## taskq {command}$(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
@@ -30,7 +37,7 @@ def rows_about(command: str) -> str:
 def test_every_flag_of_a_command_is_explained_and_no_other(command: str) -> None:
     flags = {
         flag
-        for option in COMMANDS[command].params
+        for option in options_of(command)
         for flag in (*option.opts, *option.secondary_opts)
         if flag.startswith("-")
     }
@@ -40,7 +47,7 @@ def test_every_flag_of_a_command_is_explained_and_no_other(command: str) -> None
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_variable_of_a_command_is_named_and_no_other(command: str) -> None:
-    told = [f"{option.envvar or ''} {option.help or ''}" for option in COMMANDS[command].params]
+    told = [f"{option.envvar or ''} {option.help or ''}" for option in options_of(command)]
     variables = {
         # Names in the text of a help: "[env var: TASKQ_URL]".
         variable
@@ -53,7 +60,7 @@ def test_every_variable_of_a_command_is_named_and_no_other(command: str) -> None
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_default_of_a_flag_is_the_one_on_the_page(command: str) -> None:
-    for option in COMMANDS[command].params:
+    for option in options_of(command):
         if isinstance(option.default, bool) or not isinstance(option.default, (int, float)):
             continue
         row = next(line for line in PAGE.splitlines() if f"`{option.opts[-1]}`" in line)

@@ -61,7 +61,7 @@ async def leads(*schedulers: Scheduler) -> Scheduler:
 
 
 def record(beat: int, owner: str | None = "a", term: int = 1) -> LeaderRecord:
-    return LeaderRecord(owner, term, str(beat), None, None)  # pyright: ignore[reportArgumentType]
+    return LeaderRecord(owner, term, str(beat), None, None, None)  # pyright: ignore[reportArgumentType]
 
 
 def test_silence_grows_while_looks_are_answered():

@@ -3,7 +3,8 @@
 -- KEYS  1 leader  2 lead channel
 -- ARGV  1 clock offset  2 what: 'look', 'take', 'renew' or 'resign'  3 own name
 --       4 term  5 owner and  6 beat that were seen (take), '' for nobody
--- Returns {done, owner or '', term, beat, since (ms), server's time (ms)}: the record as it is now.
+-- Returns {done, owner or '', term, beat, since (ms), last beat (ms), server's time (ms)}: the record
+--       as it is now.
 -- Called by broker/leadership.py.
 --
 -- Each write is a compare-and-set, so a repeated or late one changes nothing it should not. Who is
@@ -15,20 +16,24 @@ local call = redis.call
 local leader, channel = unpack(KEYS)
 local now = clock(ARGV[1])
 local what, name = ARGV[2], ARGV[3]
-local record = call('HMGET', leader, 'o', 't', 'b', 's')
+local record = call('HMGET', leader, 'o', 't', 'b', 's', 'h')
 local owner, term, beat, since = record[1] or '', record[2] or '0', record[3] or '0', record[4] or '0'
+local heard = record[5] or since
+local now_text = string.format('%.0f', now)
 local done = 0
 
 if what == 'take' and owner == ARGV[5] and term == ARGV[4] and (owner == '' or beat == ARGV[6]) then
   pass_when_full(leader)
-  owner, beat, since = name, '0', string.format('%.0f', now)
+  owner, beat, since, heard = name, '0', now_text, now_text
   term = string.format('%.0f', term + 1)
-  call('HSET', leader, 'o', owner, 't', term, 'b', beat, 's', since)
+  call('HSET', leader, 'o', owner, 't', term, 'b', beat, 's', since, 'h', heard)
   done = 1
 elseif what == 'renew' and owner == name and term == ARGV[4] then
   pass_when_full(leader)
   beat = string.format('%.0f', beat + 1)
-  call('HSET', leader, 'b', beat)
+  heard = now_text
+  -- When it was heard is for people; who judges it looks at the beat alone.
+  call('HSET', leader, 'b', beat, 'h', heard)
   done = 1
 elseif what == 'resign' and owner == name and term == ARGV[4] then
   call('HDEL', leader, 'o')
@@ -37,4 +42,4 @@ elseif what == 'resign' and owner == name and term == ARGV[4] then
   done = 1
 end
 if done == 1 then call('PEXPIRE', leader, 86400000) end
-return { done, owner, tonumber(term), beat, tonumber(since), now }
+return { done, owner, tonumber(term), beat, tonumber(since), tonumber(heard), now }

@@ -1,0 +1,77 @@
+"""`taskq scheduler`: fire schedules, and run no jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from typing import Annotated
+
+import typer
+
+import taskq
+from taskq.app import TaskQ
+from taskq.cli.loading import Loaded, load_app
+from taskq.cli.logs import LogFormat, LogLevel, configure_logs
+from taskq.cli.options import Target
+
+__all__ = ["scheduler"]
+
+_log = logging.getLogger("taskq.cli")
+
+
+def scheduler(
+    target: Target = None,
+    log_level: Annotated[
+        LogLevel,
+        typer.Option(
+            envvar="TASKQ_LOG_LEVEL",
+            metavar="LEVEL",
+            case_sensitive=False,
+            help="debug, info, warning or error.",
+        ),
+    ] = LogLevel.INFO,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(
+            envvar="TASKQ_LOG_FORMAT",
+            metavar="FORMAT",
+            case_sensitive=False,
+            help="text, or json with one object per line.",
+        ),
+    ] = LogFormat.TEXT,
+) -> None:
+    """Fire schedules until stopped; jobs are run by workers. Any number may run: one leads.
+
+    Workers do this too, unless they run with --no-scheduler.
+
+    Example: taskq scheduler shop.tasks:q
+    """
+    configure_logs(log_level, log_format, with_pid=False)
+    loaded = load_app(target)
+    asyncio.run(_serve(loaded))
+
+
+async def _serve(loaded: Loaded) -> None:
+    app = loaded.app
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await _announce(app, loaded.target)
+    async with app.scheduler():
+        await stop.wait()
+        _log.info("stopping")
+    await app.aclose()
+
+
+async def _announce(app: TaskQ, target: str) -> None:
+    declared = len(app.declarations)
+    _log.info(
+        "taskq %s scheduler of %s, on %s, namespace %s, %d schedules in the code; Ctrl-C ends it",
+        taskq.__version__,
+        target,
+        await app.settings.locate(),
+        app.settings.keys.namespace,
+        declared,
+    )
