@@ -23,6 +23,8 @@ from taskq import (
 from taskq.core.options import JobOptions, TaskOptions
 from taskq.core.outcome import FailureKind
 from taskq.execution.task import JobOptionValues, TaskOptionValues
+from taskq.scheduler.info import ScheduleInfo
+from taskq.scheduler.policy import ScheduleOptionValues
 from taskq.worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -65,6 +67,12 @@ def names_of(kind: Any) -> set[str]:
         ("reference/jobs.md", "taskq.JobInfo", names_of(JobInfo)),
         ("reference/jobs.md", "taskq.AttemptRecord", names_of(AttemptRecord)),
         ("reference/worker.md", "Settings", names_of(WorkerSettings)),
+        (
+            "guides/scheduling.md",
+            "Options of a schedule",
+            set(ScheduleOptionValues.__annotations__),
+        ),
+        ("reference/schedules.md", "taskq.ScheduleInfo", names_of(ScheduleInfo)),
         ("guides/deferred.md", "Settings", names_of(DeferredSettings)),
     ],
 )
