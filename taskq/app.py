@@ -273,7 +273,8 @@ class TaskQ:
                 raise UnknownOption(f"workers have no option {name!r}{nearest(name, known)}")
         chosen = WorkerSettings(queues=queues, **settings)
         standby = self.scheduler() if chosen.scheduler and not chosen.burst else None
-        return Worker(self.settings, self.registry, chosen, self.resources, standby)
+        at_last = self._home.drain_if_not_open
+        return Worker(self.settings, self.registry, chosen, self.resources, standby, at_last)
 
     def scheduler(self) -> Scheduler:
         """Only what fires schedules, without a worker: `async with q.scheduler(): ...`.

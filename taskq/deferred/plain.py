@@ -10,7 +10,7 @@ from typing import Any, cast
 from taskq.core.errors import TaskDefinitionError
 from taskq.core.options import TaskOptions
 from taskq.execution.home import Home
-from taskq.execution.task import Task
+from taskq.execution.task import Task, module_name
 
 __all__ = ["PlainTask", "PlainTasks"]
 
@@ -72,4 +72,4 @@ def name_of(function: Callable[..., Any]) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
+    return f"{module_name(named.__module__)}.{named.__qualname__}"

@@ -169,7 +169,7 @@ class DeferredRunner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.drain()
+        await self._home.drain()
 
     def _current(self) -> tuple[Shift, Admission, bool]:
         """The shift that takes calls now, and whether this is its event loop."""

@@ -50,7 +50,14 @@ class Home:
             self._deferrer = self._make(self)
         return self._deferrer
 
+    async def drain_if_not_open(self) -> None:
+        """As `drain`, unless the TaskQ is open in this event loop: then its closing does that."""
+        if self.loop is not asyncio.get_running_loop():
+            await self.drain()
+
     async def drain(self) -> None:
         """Let what is deferred in this event loop end, if anything is."""
+        if self.loop is asyncio.get_running_loop():
+            self.loop = None
         if self._deferrer is not None:
             await self._deferrer.drain()

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
@@ -53,7 +53,8 @@ class Worker:
     """Runs jobs of `registry`'s tasks until it is stopped.
 
     Use it as `async with worker: ...`, or `await worker.run()` until `worker.stop()`. A `companion`
-    runs beside it: it begins last and ends first, before running jobs are waited for.
+    runs beside it: it begins last and ends first, before running jobs are waited for. `at_last` is
+    awaited when the jobs are over, before what they use is closed.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Worker:
         settings: WorkerSettings,
         resources: Resources,
         companion: AbstractAsyncContextManager[Any] | None = None,
+        at_last: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -70,6 +72,7 @@ class Worker:
         self._broker_settings = broker
         self._resources = resources
         self._companion = companion
+        self._at_last = at_last
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._services: list[asyncio.Task[None]] = []
@@ -108,6 +111,8 @@ class Worker:
     ) -> None:
         try:
             await self._drain()
+            if self._at_last is not None:
+                await self._at_last()
         finally:
             await self._resources.close()
 

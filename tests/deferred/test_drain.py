@@ -1,0 +1,121 @@
+"""The drain: what is deferred ends before anything is closed, or goes on in the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from taskq import DeferredSettings, JobFailed, JobState, TaskQ
+from tests.support.server import TestServer
+from tests.support.waiting import eventually
+
+
+def brief(url: str = "redis://localhost:1", namespace: str = "taskq", grace: float = 0.2) -> TaskQ:
+    return TaskQ(url, namespace=namespace, deferred=DeferredSettings(grace=grace))
+
+
+async def test_what_runs_waits_and_follows_ends_first(alone: TaskQ) -> None:
+    ended: list[str] = []
+
+    async def second() -> None:
+        ended.append("second")
+
+    async def first() -> None:
+        await asyncio.sleep(0.05)
+        alone.defer(second)
+        ended.append("first")
+
+    alone.defer(first)
+    alone.deferred.options(delay=0.1).defer(ended.append, "delayed")
+    alone.deferred.options(key="k", debounce=60).defer(ended.append, "debounced")
+    await alone.deferred.drain(5)
+
+    assert sorted(ended) == ["debounced", "delayed", "first", "second"]
+
+
+async def test_what_is_due_after_the_grace_is_not_waited_for() -> None:
+    q = brief(grace=20)
+    async with q.deferred:
+        later = q.deferred.options(delay=60).defer(asyncio.sleep, 0)
+        began = time.monotonic()
+
+    assert time.monotonic() - began < 10
+    with pytest.raises(JobFailed, match="is a plain function"):
+        await later
+    assert q.deferred.stats().lost == 1
+
+
+async def test_the_grace_is_a_limit_and_what_is_lost_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    q, go, cleaned = brief(), threading.Event(), list[str]()
+
+    @q.task(name="travels")
+    async def travels() -> None:
+        await asyncio.Event().wait()
+
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append("hang")
+
+    async with q.deferred:
+        handles = [q.defer(hang), q.defer(go.wait, 20), travels.defer()]
+        await eventually(lambda: q.deferred.stats().running == 3)
+    go.set()
+    await q.aclose()
+
+    assert cleaned == ["hang"]
+    assert [handle.status for handle in handles] == [JobState.FAILED] * 3
+    assert "travels" in caplog.text
+    assert "is lost" in caplog.text
+    assert q.deferred.stats().lost == 3
+
+
+async def test_it_may_be_opened_again(alone: TaskQ) -> None:
+    for number in range(2):
+        async with alone.deferred:
+            handle = alone.defer(asyncio.sleep, 0, result=number)
+        assert await handle == number
+    assert alone.deferred.stats().succeeded == 2
+
+
+def test_each_event_loop_has_its_turn() -> None:
+    q = brief()
+
+    async def main(number: int) -> int:
+        async with q.deferred:
+            return await q.defer(asyncio.sleep, 0, result=number)
+
+    assert [asyncio.run(main(number)) for number in range(3)] == [0, 1, 2]
+
+
+async def test_a_thread_without_a_loop_is_told_what_to_open() -> None:
+    q = brief()
+
+    with pytest.raises(Exception, match="open the TaskQ with"):
+        await asyncio.to_thread(q.defer, print)
+
+
+async def test_a_worker_waits_for_what_its_jobs_deferred(
+    q: TaskQ, server: TestServer, namespace: str
+) -> None:
+    ended: list[str] = []
+
+    async def after() -> None:
+        await asyncio.sleep(0.05)
+        ended.append("after")
+
+    @q.task(name="work")
+    async def work() -> None:
+        q.defer(after)
+        ended.append("work")
+
+    await work.enqueue()
+    await q.run_until_empty()
+
+    assert ended == ["work", "after"]
