@@ -48,10 +48,11 @@ class Admission:
             twin = self._twin(call)
             if twin is not None:
                 return twin
-        if self.full:
-            self._turn_away(call)
-        else:
+        # As few words as possible for the common case.
+        if len(self._shift.calls) < self._settings.backlog or not self.full:
             self._shift.take(call)
+        else:
+            self._turn_away(call)
         return call
 
     def admit_from_thread(self, call: Call) -> None:

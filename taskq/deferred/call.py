@@ -69,7 +69,7 @@ class Call:
         self.kwargs = kwargs
         self.context: Context = copy_context()
         self.on_cancel = on_cancel
-        self.submitted = time.monotonic()
+        self.asked_at = time.time()
         if options.expires is not None or task.task_options.expires is not None:
             self.expires_at = _expires_at(task, options)
 
@@ -88,7 +88,7 @@ class Call:
                 attempt.retry = options.retry
             if options.queue is not None:
                 attempt.queue = options.queue
-        attempt.enqueued_ms = int((time.time() - time.monotonic() + self.submitted) * 1000)
+        attempt.enqueued_ms = int(self.asked_at * 1000)
         self.attempt = attempt
         return attempt
 
@@ -100,13 +100,12 @@ class Call:
     def close(self) -> None:
         """Let go of everything that only a call to come needs."""
         self.over = True
-        self.attempt = None
-        self.args, self.kwargs = (), {}
-        del self.context
+        del self.args, self.kwargs, self.context
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
-        self.accept()
+        if self.accepted is not None:
+            self.accepted.set()
         if self.ended is not None:
             self.ended.set()
 

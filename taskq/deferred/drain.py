@@ -42,7 +42,7 @@ async def drain(shift: Shift, admission: Admission, grace: float) -> None:
     await shift.preparation.settle_down(INTERRUPTED_SECONDS)
     left = [*shift.calls, *admission.outside]
     admission.outside.clear()
-    await shift.hand_over.leftovers(sorted(left, key=lambda call: call.submitted))
+    await shift.hand_over.leftovers(sorted(left, key=lambda call: call.asked_at))
     for call in left:
         shift.forget(call)
     await shift.hand_over.drain()

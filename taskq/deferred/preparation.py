@@ -41,6 +41,9 @@ class Preparation:
         self._spawn(self._prepare(call, prepared), call)
 
     async def _prepare(self, call: Call, prepared: Prepared) -> None:
+        if call.over:
+            return
+
         async def innermost(draft: JobDraft) -> Deferred[Any]:
             call.args, call.kwargs, call.options = draft.args, draft.kwargs, draft.options
             return Deferred(call)
@@ -76,6 +79,9 @@ class Preparation:
             return True
         if not created:
             self._hand_over.replace(call)
+        elif call.over:
+            # Cancelled while it was on its way.
+            self._durable.settle(call, call.state)
         return created
 
     async def settle_down(self, within: float) -> None:

@@ -114,13 +114,13 @@ class DeferredRunner:
         calls = [*shift.calls]
         scheduled = sum(call.state is JobState.SCHEDULED for call in calls)
         running = len(shift.floor.running)
-        first = min((call.submitted for call in calls), default=None)
+        first = min((call.asked_at for call in calls), default=None)
         return DeferredStats(
             running=running,
             waiting=len(calls) - running - scheduled + len(admission.outside),
             scheduled=scheduled,
             durable=sum(call.stored for call in calls),
-            oldest=None if first is None else time.monotonic() - first,
+            oldest=None if first is None else max(0.0, time.time() - first),
             **asdict(self._report.tally),
         )
 

@@ -152,11 +152,12 @@ class Shift:
             self._report.tally.expired += 1
             self.over(call, JobState.EXPIRED)
             return
+        if isinstance(outcome, Succeeded):
+            self._report.succeeded(call)
+            self.over(call, JobState.SUCCEEDED)
+            return
         error, call.error = call.error, None
         match outcome:
-            case Succeeded():
-                self._report.succeeded(call)
-                self.over(call, JobState.SUCCEEDED)
             case Failed():
                 self._fail(call, outcome, error)
             case RetryAsked(delay):
