@@ -23,6 +23,8 @@ _METRICS: dict[str, tuple[str, str]] = {
     "p99_ms": ("p99 ms", ".3f"),
     "bytes_per_job": ("bytes/job", ".0f"),
     "first_job_ms": ("first job ms", ",.0f"),
+    "call_us": ("µs/call", ".1f"),
+    "round_ms": ("round ms", ",.0f"),
     "import_ms": ("ms", ",.0f"),
     "import_cpu_ms": ("CPU ms", ",.0f"),
     "enqueue_us": ("enqueue µs/job", ".1f"),

@@ -73,6 +73,7 @@ RULES: dict[str, Rule] = {
     "depth_enqueue_of_control": Rule("lower", 1.0),
     "delayed_drain_of_control": Rule("lower", 1.0),
     "import_of_redis": Rule("lower", 0.5),
+    "defer_of_create_task": Rule("lower", 0.5),
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.measuring import Findings
 from benchmarks.plan import Mode, Plan
 from benchmarks.scenarios.curve import delayed, depth
+from benchmarks.scenarios.defer import defer
 from benchmarks.scenarios.drain import drain, drain_on_asyncio, nap
 from benchmarks.scenarios.enqueue import enqueue
 from benchmarks.scenarios.latency import latency
@@ -45,6 +46,12 @@ SCENARIOS: dict[str, Scenario] = {
         ),
         Scenario("enqueue", "one by one, gathered, together, beside the same by hand", enqueue),
         Scenario("nap", "jobs that sleep 100 ms, 500 at once", nap, _NOT_SHORT),
+        Scenario(
+            "defer",
+            "calls in this process, beside bare asyncio tasks on asyncio's own loop",
+            defer,
+            loop="asyncio",
+        ),
         Scenario("latency", "enqueue to result on an idle worker, in round trips", latency),
         Scenario("memory", "server memory per queued job, keys left by finished ones", memory),
         Scenario("depth", "cost of a job by depth of the queue", depth),
