@@ -25,6 +25,8 @@ _METRICS: dict[str, tuple[str, str]] = {
     "first_job_ms": ("first job ms", ",.0f"),
     "call_us": ("µs/call", ".1f"),
     "round_ms": ("round ms", ",.0f"),
+    "add_us": ("add µs", ",.0f"),
+    "core_percent": ("% of a core", ".2f"),
     "import_ms": ("ms", ",.0f"),
     "import_cpu_ms": ("CPU ms", ",.0f"),
     "enqueue_us": ("enqueue µs/job", ".1f"),
@@ -45,8 +47,8 @@ def header(machine: dict[str, Any]) -> str:
 
 
 def scenario_table(findings: Findings) -> Table:
-    """A row for each side, with the median of every metric; the first also with its spread."""
-    metrics = list(next(iter(findings.rows.values()))[0])
+    """A row for each side, with the median of every metric it has; the first with its spread."""
+    metrics = list(dict.fromkeys(name for rounds in findings.rows.values() for name in rounds[0]))
     headings = [""]
     for number, metric in enumerate(metrics):
         headings.append(_METRICS[metric][0])
@@ -58,8 +60,10 @@ def scenario_table(findings: Findings) -> Table:
         row = [name]
         for number, metric in enumerate(metrics):
             form = _METRICS[metric][1]
-            row.append(format(medians[metric], form))
-            if not number:
+            row.append(format(medians[metric], form) if metric in medians else "")
+            if not number and metric not in medians:
+                row.append("")
+            elif not number:
                 samples = findings.samples(name, metric)
                 row.append(f"{min(samples):{form}} - {max(samples):{form}}")
         rows.append(row)

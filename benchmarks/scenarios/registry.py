@@ -14,6 +14,7 @@ from benchmarks.scenarios.drain import drain, drain_on_asyncio, nap
 from benchmarks.scenarios.enqueue import enqueue
 from benchmarks.scenarios.latency import latency
 from benchmarks.scenarios.memory import memory
+from benchmarks.scenarios.schedules import schedules
 from benchmarks.scenarios.start import imports, start
 
 __all__ = ["SCENARIOS", "Scenario"]
@@ -56,6 +57,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("memory", "server memory per queued job, keys left by finished ones", memory),
         Scenario("depth", "cost of a job by depth of the queue", depth),
         Scenario("delayed", "cost of a job by number of delayed others", delayed),
+        Scenario("schedules", "late fires, schedules at rest, cost of adding one", schedules),
         Scenario("import", "import times", imports),
         Scenario("start", "a worker process from spawn to its first job done, and its RSS", start),
     )
