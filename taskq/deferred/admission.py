@@ -81,9 +81,12 @@ class Admission:
             self._wait_in_thread()
 
     def _wait_in_thread(self) -> None:
+        room = threading.Event()
+        room.set()
         while self.full and not self._shift.loop.is_closed():
-            room = threading.Event()
-            self._shift.loop.call_soon_threadsafe(self.waiting_threads.append, room.set)
+            if room.is_set():
+                room.clear()
+                self._shift.loop.call_soon_threadsafe(self.waiting_threads.append, room.set)
             # Room that came before the loop has heard of this thread wakes nobody.
             room.wait(0.5)
 

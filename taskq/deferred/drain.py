@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from taskq.deferred.admission import Admission
 from taskq.deferred.shift import Shift
@@ -17,11 +18,14 @@ INTERRUPTED_SECONDS = 1.0
 """What calls get to clean up once they are interrupted."""
 
 
-async def drain(shift: Shift, admission: Admission, grace: float) -> None:
+async def drain(
+    shift: Shift, admission: Admission, grace: float, on_closed: Callable[[], None]
+) -> None:
     """End a shift within `grace` seconds and a little more.
 
     Calls that run or could run go on, and what they defer is taken too. Those that are due only
-    after the grace are not waited for. At its end what runs is interrupted.
+    after the grace are not waited for. At its end what runs is interrupted, and `on_closed` is
+    called: from then on calls are somebody else's.
     """
     loop = shift.loop
     deadline = shift.deadline = loop.time() + grace
@@ -30,16 +34,12 @@ async def drain(shift: Shift, admission: Admission, grace: float) -> None:
     shift.on_change = changed.set
     try:
         await _until_empty(shift, admission, changed, deadline)
-        if shift.floor.running:
-            _log.warning("%d deferred calls did not end in time", len(shift.floor.running))
-            for call in list(shift.floor.running):
-                shift.floor.interrupt(call, Interruption.RELEASE)
-            await _until_idle(shift, changed, loop.time() + INTERRUPTED_SECONDS)
-            for call in list(shift.floor.running):
-                shift.floor.abandon(call)
+        on_closed()
+        shift.floor.close()
+        await shift.preparation.settle_down(INTERRUPTED_SECONDS)
+        await _interrupt(shift, changed)
     finally:
         shift.on_change = None
-    await shift.preparation.settle_down(INTERRUPTED_SECONDS)
     left = [*shift.calls, *admission.outside]
     admission.outside.clear()
     await shift.hand_over.leftovers(sorted(left, key=lambda call: call.asked_at))
@@ -47,6 +47,18 @@ async def drain(shift: Shift, admission: Admission, grace: float) -> None:
         shift.forget(call)
     await shift.hand_over.drain()
     await shift.floor.executors.aclose()
+
+
+async def _interrupt(shift: Shift, changed: asyncio.Event) -> None:
+    running = list(shift.floor.running)
+    if not running:
+        return
+    _log.warning("%d deferred calls did not end in time", len(running))
+    for call in running:
+        shift.floor.interrupt(call, Interruption.RELEASE)
+    await _until_idle(shift, changed, shift.loop.time() + INTERRUPTED_SECONDS)
+    for call in list(shift.floor.running):
+        shift.floor.abandon(call)
 
 
 def _bring_forward(shift: Shift, deadline: float) -> None:

@@ -61,6 +61,10 @@ class Floor:
             call.state = JobState.QUEUED
             self.waiting.append(call)
 
+    def close(self) -> None:
+        """Start nothing more."""
+        self._slots = 0
+
     def interrupt(self, call: Call, why: Interruption) -> None:
         """Interrupt the running attempt of a call, if there is one."""
         attempt = call.attempt

@@ -14,19 +14,13 @@ from typing import Any, ParamSpec, TypeVar, Unpack, overload
 from taskq.core.errors import TaskqError
 from taskq.core.options import JobOptions
 from taskq.core.state import JobState
-from taskq.deferred.admission import Admission
 from taskq.deferred.call import Call
-from taskq.deferred.drain import drain
-from taskq.deferred.durable import Durable
-from taskq.deferred.handover import HandOver, refuse_unfit
-from taskq.deferred.notice import Notice
+from taskq.deferred.crew import Crew
+from taskq.deferred.handover import refuse_unfit
 from taskq.deferred.plain import PlainTasks
 from taskq.deferred.ports import Backing
-from taskq.deferred.preparation import Preparation
 from taskq.deferred.report import DeferredFailure, DeferredStats, ErrorHook, Report
 from taskq.deferred.settings import DeferredSettings
-from taskq.deferred.shift import Shift
-from taskq.deferred.watch import Watch
 from taskq.execution.deferred import Deferred
 from taskq.execution.home import Home
 from taskq.execution.request import PLAIN
@@ -37,6 +31,9 @@ __all__ = ["DeferredRunner", "Deferring"]
 P = ParamSpec("P")
 R = TypeVar("R")
 H = TypeVar("H", bound=ErrorHook)
+
+DRAINS = 10
+"""How often it is drained at most when calls that end defer others."""
 
 
 class DeferredRunner:
@@ -53,10 +50,7 @@ class DeferredRunner:
         self._backing = backing
         self._report = Report(settings)
         self._plain = PlainTasks(home)
-        self._shift: Shift | None = None
-        self._admission: Admission | None = None
-        self._watch: Watch | None = None
-        self._notice: Notice | None = None
+        self._crew: Crew | None = None
         self._beginning = threading.Lock()
 
     @overload
@@ -98,26 +92,30 @@ class DeferredRunner:
         check = task.callee.check
         if check is not None:
             check(args, kwargs)
-        shift, admission, here = self._current()
-        call = Call(task, options, args, kwargs, self._cancel)
+        crew, here = self._current()
+        call = Call(task, options, args, kwargs, crew.cancel)
         if options.durable:
             refuse_unfit(call)
         if here:
-            return Deferred(admission.admit(call))
-        return self._from_thread(shift, admission, call)
+            return Deferred(crew.admission.admit(call))
+        if crew.admission.full:
+            crew.admission.check_from_thread(call)
+        crew.loop.call_soon_threadsafe(self._admit_from_thread, call)
+        return Deferred(call)
 
     def stats(self) -> DeferredStats:
         """How much runs and waits now, and what has become of the rest."""
-        shift, admission = self._shift, self._admission
-        if shift is None or admission is None:
+        crew = self._crew
+        if crew is None:
             return DeferredStats(**asdict(self._report.tally))
+        shift, outside = crew.shift, crew.admission.outside
         calls = [*shift.calls]
         scheduled = sum(call.state is JobState.SCHEDULED for call in calls)
         running = len(shift.floor.running)
         first = min((call.asked_at for call in calls), default=None)
         return DeferredStats(
             running=running,
-            waiting=len(calls) - running - scheduled + len(admission.outside),
+            waiting=len(calls) - running - scheduled + len(outside),
             scheduled=scheduled,
             durable=sum(call.stored for call in calls),
             oldest=None if first is None else max(0.0, time.time() - first),
@@ -143,15 +141,14 @@ class DeferredRunner:
         What is left then is interrupted and enqueued, and is lost where it cannot be; the log names
         each. What is deferred later starts anew.
         """
-        shift, admission = self._shift, self._admission
-        if shift is None or admission is None or shift.loop is not asyncio.get_running_loop():
-            return
-        await drain(shift, admission, self.settings.grace if grace is None else grace)
-        if self._watch is not None and self._notice is not None:
-            self._watch.stop()
-            await self._notice.stop()
-        if self._shift is shift:
-            self._shift = self._admission = None
+        left = self.settings.grace if grace is None else grace
+        for _ in range(DRAINS):
+            crew = self._crew
+            if crew is None or crew.loop is not asyncio.get_running_loop():
+                return
+            await crew.leave(left, self._without_crew)
+            # What was deferred while the rest was handed over has had its time.
+            left = 0.0
 
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[None, None]:
@@ -171,23 +168,22 @@ class DeferredRunner:
     ) -> None:
         await self._home.drain()
 
-    def _current(self) -> tuple[Shift, Admission, bool]:
-        """The shift that takes calls now, and whether this is its event loop."""
+    def _current(self) -> tuple[Crew, bool]:
+        """The crew that takes calls now, and whether this is its event loop."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
             running = None
-        shift, admission = self._shift, self._admission
-        if shift is None or admission is None or shift.loop.is_closed():
+        crew = self._crew
+        if crew is None or crew.loop.is_closed():
             with self._beginning:
-                shift, admission = self._begin(running)
-        return shift, admission, shift.loop is running
+                crew = self._begin(running)
+        return crew, crew.loop is running
 
-    def _begin(self, running: asyncio.AbstractEventLoop | None) -> tuple[Shift, Admission]:
-        shift, admission = self._shift, self._admission
-        if shift is not None and admission is not None and not shift.loop.is_closed():
+    def _begin(self, running: asyncio.AbstractEventLoop | None) -> Crew:
+        if self._crew is not None and not self._crew.loop.is_closed():
             # Another thread was faster.
-            return shift, admission
+            return self._crew
         loop = self._home.loop
         if loop is None or loop.is_closed():
             loop = running
@@ -196,29 +192,18 @@ class DeferredRunner:
                 "nothing can be deferred in a thread before an event loop is known: open the TaskQ "
                 "with `async with q`, FastAPI(lifespan=q.lifespan), or q.deferred for it alone"
             )
-        durable = Durable(self._backing, self.settings.lease)
-        hand_over = HandOver(self._backing, self._report, durable)
-        preparation = Preparation(self._home.middleware, durable, hand_over)
-        shift = self._shift = Shift(loop, self.settings, self._report, hand_over, preparation)
-        admission = self._admission = Admission(shift, self.settings, self._report)
-        shift.floor.on_room = admission.let_in
-        self._watch = Watch(loop, shift.floor, self.settings.slow)
-        self._notice = Notice(loop, self._backing, self.stats)
-        return shift, admission
+        around = self._home.middleware
+        crew = Crew(loop, self._backing, around, self.settings, self._report, self.stats)
+        self._crew = crew
+        return crew
 
-    def _from_thread(self, shift: Shift, admission: Admission, call: Call) -> Deferred[Any]:
-        if admission.full:
-            admission.check_from_thread(call)
-        shift.loop.call_soon_threadsafe(admission.admit_from_thread, call)
-        return Deferred(call)
+    def _admit_from_thread(self, call: Call) -> None:
+        crew, _ = self._current()
+        call.on_cancel = crew.cancel
+        crew.admission.admit_from_thread(call)
 
-    def _cancel(self, call: Call) -> bool:
-        shift, _, here = self._current()
-        if here:
-            shift.cancel(call)
-        else:
-            shift.loop.call_soon_threadsafe(shift.cancel, call)
-        return True
+    def _without_crew(self) -> None:
+        self._crew = None
 
 
 class Deferring:

@@ -76,6 +76,33 @@ async def test_the_grace_is_a_limit_and_what_is_lost_is_named(
     assert q.deferred.stats().lost == 3
 
 
+async def test_calls_that_wait_for_a_slot_do_not_begin_when_time_is_up(
+    q: TaskQ, server: TestServer, namespace: str
+) -> None:
+    # Given a slot that is taken, and calls that wait for it
+    settings = DeferredSettings(concurrency=1, grace=0.2)
+    narrow = TaskQ(server.url, namespace=namespace, deferred=settings)
+    began: list[int] = []
+
+    @narrow.task(name="work")
+    async def work(number: int) -> int:
+        began.append(number)
+        if number == 0 and began == [0]:
+            await asyncio.Event().wait()
+        return number
+
+    async with narrow:
+        handles = [work.defer(number) for number in range(3)]
+        await eventually(lambda: began)
+
+    # Then they begin in a worker, each once
+    assert began == [0]
+    async with narrow:
+        assert await narrow.run_until_empty() == 3
+        assert [await handle.result(timeout=5) for handle in handles] == [0, 1, 2]
+    assert sorted(began) == [0, 0, 1, 2]
+
+
 async def test_it_may_be_opened_again(alone: TaskQ) -> None:
     for number in range(2):
         async with alone.deferred:
