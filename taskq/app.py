@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from taskq.execution.deferred import Deferred
 from taskq.execution.handle import Job
 from taskq.execution.home import Home
 from taskq.execution.injection import dependencies_of
+from taskq.execution.lifespan import Lifespan
 from taskq.execution.middleware import AttemptMiddleware, EnqueueMiddleware, MiddlewareKind
 from taskq.execution.portal import Portal
 from taskq.execution.ports import Injector
@@ -292,11 +293,14 @@ class TaskQ:
         await worker.run()
         return worker.tally.finished
 
-    @asynccontextmanager
-    async def lifespan(self, _app: object = None) -> AsyncGenerator[None, None]:
-        """For ASGI: `FastAPI(lifespan=q.lifespan)` connects at start and closes at the end."""
-        async with self.resources.held(), self:
-            yield
+    def lifespan(self, app: object = None, *, scheduler: bool = False) -> Lifespan:
+        """For ASGI: `FastAPI(lifespan=q.lifespan)` connects at start and closes at the end.
+
+        `FastAPI(lifespan=q.lifespan(scheduler=True))` fires schedules as well, if nobody else does:
+        in any number of processes each fire makes one job.
+        """
+        del app
+        return Lifespan(lambda: _alive(self, scheduler))
 
     async def __aenter__(self) -> TaskQ:
         await self.desk.current().client.connect()
@@ -331,6 +335,12 @@ class TaskQ:
         task = kind(function, known_as, checked, self._home, injector)
         self.registry.add(task)
         return task
+
+
+@asynccontextmanager
+async def _alive(q: TaskQ, scheduler: bool) -> AsyncGenerator[None, None]:
+    async with q.resources.held(), q, q.scheduler() if scheduler else nullcontext():
+        yield
 
 
 def _injector(

@@ -16,13 +16,17 @@ import time
 import urllib.request
 from collections.abc import Awaitable, Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskq.broker.overview import read_overview
-from taskq.core.errors import JobCancelled, JobExpired, JobFailed
+from taskq.core.errors import JobCancelled, JobExpired, JobFailed, JobNotFound
 from taskq.embedded.server import EmbeddedServer
+from taskq.scheduler.planner import job_id
+from taskq.scheduler.spec import to_ms
+from taskq.triggers.interval import every
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,6 +73,7 @@ class _Demo:
                 await self._scene("failing twice, retried", self._retried(app))
                 await self._scene("a timeout", self._timeout(app))
                 await self._scene("delayed by a second", self._delayed(app))
+                await self._scene("a schedule, every half second", _scheduled(app))
                 await self._scene("cancelled before it runs", self._cancelled(app))
                 await self._scene("expired before it runs", self._expired(app))
                 await self._scene("kill -9 of a worker in mid run", self._killed(app, supervisor))
@@ -170,6 +175,28 @@ async def _refused(enqueueing: Awaitable[Any]) -> str:
         return f"unexpectedly gave {await job.result(timeout=20)!r}"
     except (JobFailed, JobCancelled, JobExpired) as error:
         return f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+async def _scheduled(app: Any) -> str:
+    schedules, trigger = app.q.schedules, every(seconds=0.5)
+    await schedules.add("demo", trigger, app.note.s("tick"), overlap="allow")
+    first, *others = await schedules.preview("demo", 3)
+    jobs = [app.q.job(job_id("demo", to_ms(fire))) for fire in (first, *others)]
+    infos = [await _ended(job) for job in jobs]
+    await schedules.remove("demo")
+    late = max(info.enqueued_at - info.scheduled_for for info in infos)
+    return f"{len(infos)} fires, each one job, {late / timedelta(milliseconds=1):.0f} ms late"
+
+
+async def _ended(job: Any) -> Any:
+    """The job of a fire that is to come, once it has run."""
+    while True:
+        try:
+            await job.result(timeout=20)
+        except JobNotFound:
+            await asyncio.sleep(0.02)
+        else:
+            return await job.info()
 
 
 async def _itself(job: Any) -> Any:
