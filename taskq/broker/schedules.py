@@ -354,7 +354,11 @@ def _skip(packed: bytes | None) -> Skip | None:
 
 
 def _number(text: bytes) -> int | None:
-    return int(float(text)) if text else None
+    """A number of milliseconds; None where there is none, or something else."""
+    try:
+        return int(float(text)) if text else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _text(number: int | None) -> str | int:

@@ -137,8 +137,11 @@ class Leader:
         return True
 
     async def _refused(self, firing: Firing, error: ServerRefused) -> bool:
-        """A script ended over one schedule: its keys are not what they were made as."""
-        if "WRONGTYPE" not in str(error):
+        """A tick ended with an error over one schedule: its keys are not what they were made as.
+
+        An error about this client, or about its rights, is no fault of the schedule.
+        """
+        if "answered an error" not in str(error):
             raise error
         await self._agenda.pause(_row(firing), str(error))
         return True

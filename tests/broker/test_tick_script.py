@@ -414,6 +414,19 @@ async def test_more_than_the_limit_is_due_at_once(scene: Scene, slot: int) -> No
     assert len(rows) == 3
 
 
+async def test_what_is_listed_and_is_no_schedule_is_listed_no_more(scene: Scene, slot: int) -> None:
+    # Given keys that somebody deleted, and replaced
+    scene.look.zadd(scene.keys.schedules, {"gone": 1, "other": 2})
+    scene.look.set(scene.keys.schedule_prefix + "other", "text")
+
+    _, _, rows = await scene.schedules.due(2_000, 10)
+
+    assert [row.id for row in rows] == ["s"]
+    assert scene.state()["schedules"] == {"s": slot}
+    scene.look.zadd(scene.keys.schedules, {"other": 2})
+    assert list((await scene.schedules.page()).found) == ["s"]
+
+
 async def test_paused_schedules_are_never_due(scene: Scene) -> None:
     scene.look.zadd(scene.keys.schedules, {"s": "inf"})
 

@@ -311,18 +311,47 @@ async def test_a_broken_schedule_is_paused_and_the_others_go_on(
     await q.schedules.pause("broken")
     look.hdel(keys.schedule_prefix + "broken", "p")
     look.zadd(keys.schedules, {"broken": 1})
-    # And one whose key is no schedule at all
-    look.zadd(keys.schedules, {"nothing": 2})
+    # And some whose keys are no schedules at all, or have nonsense in them
+    look.zadd(keys.schedules, {"nothing": 2, "text": 3})
+    look.set(keys.schedule_prefix + "text", "text")
+    await q.schedules.add("nonsense", every(seconds=0.2), task.s())
+    look.hset(keys.schedule_prefix + "nonsense", mapping={"l": "nonsense"})
+    await q.schedules.add("never", every(seconds=0.2), task.s())
+    look.hset(keys.schedule_prefix + "never", mapping={"n": "nonsense"})
     await q.schedules.add("well", every(seconds=0.2), task.s())
 
     await eventually(lambda: len(runs) >= 2)
 
+    for name in ("nonsense", "never"):
+        await eventually(lambda name=name: _paused(q, name))
     info = await q.schedules.get("broken")
     assert info is not None
     assert info.paused
     assert "no schedule that this taskq can read" in str(info.pause_reason)
     assert "schedule broken is paused" in caplog.text
     assert scheduler.term == 1
+
+
+async def _paused(q: TaskQ, schedule: str) -> bool:
+    info = await q.schedules.get(schedule)
+    return info is not None and info.paused
+
+
+async def test_ninety_schedules_after_two_hours_without_anybody(
+    q: TaskQ, task: Any, runs: Runs, later: Later, now: Now
+) -> None:
+    start = now()
+    for number in range(90):
+        await q.schedules.add(f"s{number}", every(minutes=1, anchor=start), task.s())
+    later(7_200 + 30)
+
+    # Each comes once, for the latest of its fires, and nothing more
+    async with q.worker():
+        await eventually(lambda: len(runs) >= 90)
+        await asyncio.sleep(0.5)
+
+    assert len(runs) == 90
+    assert {round((fire - start).total_seconds()) for fire in runs.fires if fire} == {7_200}
 
 
 async def test_a_schedule_of_a_task_nobody_here_knows_is_fired(

@@ -19,7 +19,8 @@ local answer = {
   now, call('ZCARD', schedules), call('ZCOUNT', schedules, '-inf', '(+inf'), call('GET', declared) or '',
 }
 for i = 1, #wanted do
-  local row = call('HGETALL', prefix .. wanted[i])
+  local row = redis.pcall('HGETALL', prefix .. wanted[i])
+  if row.err then row = {} end
   table.insert(row, 1, wanted[i])
   answer[#answer + 1] = row
 end
