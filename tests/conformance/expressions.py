@@ -112,9 +112,8 @@ class Item:
 
 @st.composite
 def stars(draw: st.DrawFn, field: Numbers) -> Item:
-    every = list(range(field.low, field.high + 1))
-    step = draw(st.none() | field.steps(field.high - field.low))
-    return Item(f"*/{step}", every[::step]) if step else Item("*", every)
+    step = draw(field.steps(field.high - field.low))
+    return Item(f"*/{step}", list(range(field.low, field.high + 1))[::step])
 
 
 @st.composite
@@ -165,7 +164,8 @@ def part(low: int, high: int, **spelling: Any) -> st.SearchStrategy[Part]:
         return Part(",".join(item.text for item in items), frozenset(found))
 
     item = stars(field) | values(field) | ranges(field) | wraps(field)
-    return st.lists(item, min_size=1, max_size=3).map(joined)
+    every = Item("*", list(range(low, high + 1)))
+    return st.just(joined([every])) | st.lists(item, min_size=1, max_size=3).map(joined)
 
 
 def expressions(
