@@ -17,7 +17,7 @@ __all__ = ["ORACLES", "Oracle", "of_apscheduler", "of_celery", "of_croniter", "o
 Oracle = Callable[[str, str, datetime, datetime, int], list[datetime]]
 """So many fires of an expression in a zone, after one instant and before another; in UTC."""
 
-_SECOND = timedelta(seconds=1)
+_INSTANT = timedelta(microseconds=1)
 
 
 def _until(fires: Iterator[datetime], end: datetime, most: int) -> list[datetime]:
@@ -55,7 +55,7 @@ def of_apscheduler(
         trigger = CronTrigger.from_crontab(expr, timezone=ZoneInfo(zone))
         # Without the end it would search until the year 9999.
         trigger.end_date = end.astimezone(ZoneInfo(zone)) + timedelta(days=800)
-        fire = trigger.get_next_fire_time(None, start + _SECOND)
+        fire = trigger.get_next_fire_time(None, start + _INSTANT)
         while fire is not None:
             yield fire
             fire = trigger.get_next_fire_time(fire, fire)
