@@ -338,9 +338,10 @@ class TaskQ:
 
 
 @asynccontextmanager
-async def _alive(q: TaskQ, scheduler: bool) -> AsyncGenerator[None, None]:
+async def _alive(q: TaskQ, scheduler: bool) -> AsyncGenerator[dict[str, Any], None]:
     async with q.resources.held(), q, q.scheduler() if scheduler else nullcontext():
-        yield
+        # What requests know it by.
+        yield q.deferred.for_requests()
 
 
 def _injector(

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
 
 from taskq.core.errors import TaskqError
 from taskq.core.options import JobOptions
@@ -26,7 +26,7 @@ from taskq.execution.home import Home
 from taskq.execution.request import PLAIN
 from taskq.execution.task import JobOptionValues, Task
 
-__all__ = ["DeferredRunner", "Deferring"]
+__all__ = ["STATE_KEY", "DeferredRunner", "Deferring"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +34,9 @@ H = TypeVar("H", bound=ErrorHook)
 
 DRAINS = 10
 """How often it is drained at most when calls that end defer others."""
+
+STATE_KEY: Final = "taskq"
+"""Where requests find the runner."""
 
 
 class DeferredRunner:
@@ -151,10 +154,14 @@ class DeferredRunner:
             left = 0.0
 
     @asynccontextmanager
-    async def lifespan(self, _app: object = None) -> AsyncGenerator[None, None]:
+    async def lifespan(self, _app: object = None) -> AsyncGenerator[dict[str, Any], None]:
         """For ASGI applications that have no queue: `FastAPI(lifespan=q.deferred.lifespan)`."""
         async with self:
-            yield
+            yield self.for_requests()
+
+    def for_requests(self) -> dict[str, Any]:
+        """What the state of an ASGI lifespan holds, so that requests find this runner."""
+        return {STATE_KEY: self}
 
     async def __aenter__(self) -> DeferredRunner:
         self._home.loop = asyncio.get_running_loop()

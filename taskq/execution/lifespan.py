@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import Any
 
 __all__ = ["Lifespan"]
 
 
-class Lifespan(AbstractAsyncContextManager[None]):
+class Lifespan(AbstractAsyncContextManager[dict[str, Any]]):
     """A context that `open` makes. Called with an application it is another one of the same.
 
     So `FastAPI(lifespan=q.lifespan)` and `FastAPI(lifespan=q.lifespan(scheduler=True))` both do,
-    and so does `async with q.lifespan():` inside a lifespan of one's own.
+    and so does `async with q.lifespan():` inside a lifespan of one's own. It gives the state that
+    requests see.
     """
 
-    def __init__(self, open: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+    def __init__(self, open: Callable[[], AbstractAsyncContextManager[dict[str, Any]]]) -> None:
         self._open = open
         self._opened = open()
 
@@ -24,8 +26,8 @@ class Lifespan(AbstractAsyncContextManager[None]):
         """The lifespan of an application, which frameworks pass along."""
         return Lifespan(self._open)
 
-    async def __aenter__(self) -> None:
-        await self._opened.__aenter__()
+    async def __aenter__(self) -> dict[str, Any]:
+        return await self._opened.__aenter__()
 
     async def __aexit__(
         self,

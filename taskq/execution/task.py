@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -193,9 +193,10 @@ class Task(Generic[P, R]):
 class AsyncTask(Task[P, R]):
     """A task made of an `async def`."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function, here and now."""
-        return self.function(*args, **kwargs)
+        # A coroutine function itself, so that others can tell what it is.
+        return await self.function(*args, **kwargs)
 
 
 class SyncTask(Task[P, R]):

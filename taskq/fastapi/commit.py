@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from anyio import from_thread
@@ -47,6 +48,7 @@ class OnCommit(Generic[R]):
     def __init__(self, signature: Signature[R]) -> None:
         self._signature = signature
         self._request = signature.request()
+        self._context = copy_context()
         self._job: Job[R] | None = None
         self._failure: BaseException | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -84,6 +86,11 @@ class OnCommit(Generic[R]):
         desk, callee = self._signature.desk, self._signature.callee
         request: Request = self._request
         try:
+            if callee.middleware.enqueues:
+                # It sees the call as it was made, in the context in which it was.
+                enqueueing = self._signature.enqueue()
+                self._job = await asyncio.create_task(enqueueing, context=self._context)
+                return
             [created] = await desk.submit((request.job,))
         except Exception as error:
             self._failure = error

@@ -1,0 +1,195 @@
+"""Background tasks with the calls of FastAPI's, run by the deferred runner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
+from typing import Any, Literal, ParamSpec, Unpack, cast
+
+import fastapi
+from starlette.background import BackgroundTask
+
+from taskq.core.errors import ConfigError, TaskqError
+from taskq.deferred.runner import DeferredRunner
+from taskq.execution.deferred import Deferred
+from taskq.execution.task import JobOptionValues
+from taskq.fastapi.on_the_spot import runner_on_the_spot
+
+__all__ = ["Adding", "BackgroundTasks", "When"]
+
+_log = logging.getLogger("taskq.fastapi")
+
+P = ParamSpec("P")
+
+When = Literal["success", "always"]
+
+
+class AddingOptionValues(JobOptionValues, total=False):
+    """The keywords of `BackgroundTasks.options(...)`."""
+
+    when: When
+
+
+class BackgroundTasks(fastapi.BackgroundTasks):
+    """Tasks that run after the response, in this process: FastAPI's, with the same calls.
+
+    Change the import, and leave the endpoints as they are. Tasks run at the same time, each for
+    itself: one that fails is logged and stops nobody, `def` functions have threads of their own,
+    and neither a background of the response's own nor a client that leaves loses them. They belong
+    to the runner of the TaskQ whose `lifespan` the application has, and the application waits for
+    them when it stops. Without one they run as part of the request.
+
+    `strict=True`: exactly as FastAPI's, one after the other until one fails. `via`: the runner of
+    a collection that is made by hand: `Response(background=BackgroundTasks(via=q.deferred))`.
+
+    >>> @app.post("/signup")  # doctest: +SKIP
+    ... async def signup(mail: str, tasks: BackgroundTasks) -> None:
+    ...     tasks.add_task(welcome, mail)
+    ...     tasks.options(retry=3, durable=True).add_task(enter_in_crm, mail)
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[BackgroundTask] | None = None,
+        *,
+        strict: bool = False,
+        via: DeferredRunner | None = None,
+    ) -> None:
+        super().__init__(tasks)
+        self.strict = strict
+        self._via = via
+        self._taken = 0
+        self._ended = False
+
+    def add_task(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have `func` called after the response: a coroutine function, a plain one, or a task."""
+        if self.strict:
+            super().add_task(func, *args, **kwargs)
+        else:
+            self._add(_Entry(func, args, kwargs, {}))
+
+    def options(self, **changes: Unpack[AddingOptionValues]) -> Adding:
+        """Options for single tasks: `tasks.options(retry=3).add_task(...)`.
+
+        Those of `q.deferred.options(...)`, and `when`: "success" (the default) runs the task when
+        the endpoint has succeeded, "always" also when it has raised.
+
+        Raises `ConfigError` for another `when`, and when the tasks are strict.
+        """
+        if self.strict:
+            raise ConfigError(
+                "strict background tasks are FastAPI's and have no options: leave out strict=True, "
+                "or type BackgroundTasks instead of StrictBackgroundTasks"
+            )
+        when = changes.get("when", "success")
+        if when not in ("success", "always"):
+            raise ConfigError(f"when={when!r}: type 'success' or 'always'")
+        return Adding(self._add, cast("dict[str, Any]", changes))
+
+    async def __call__(self) -> None:
+        """Run what was added and has not begun; a response calls this at its end."""
+        if self.strict:
+            await super().__call__()
+            return
+        while entries := self._take():
+            await self._run(entries)
+
+    async def end(self, error: BaseException | None) -> None:
+        """The request is over; `error` is what it ended with.
+
+        What has not begun begins now, but for what an error is to keep from running. What is added
+        later begins at once.
+        """
+        self._ended = self._via is not None
+        entries = self._take()
+        dropped = [] if error is None else [item for item in entries if item.when == "success"]
+        if dropped:
+            _log.warning(
+                "%d background tasks are dropped, since their request ended with %s: %s; "
+                "tasks.options(when='always').add_task(...) adds what shall run all the same",
+                len(dropped),
+                repr(error),
+                ", ".join(_name(item.func) for item in dropped),
+            )
+        await self._run([item for item in entries if item not in dropped])
+        if error is None:
+            await self()
+
+    def _add(self, entry: _Entry) -> None:
+        self.tasks.append(entry)
+        if self._ended:
+            self._begin(self._via, self._take())
+
+    def _take(self) -> list[_Entry]:
+        fresh, self._taken = self.tasks[self._taken :], len(self.tasks)
+        return [_Entry.of(item) for item in fresh]
+
+    async def _run(self, entries: list[_Entry]) -> None:
+        """Hand them to the runner; without one, run them to their end."""
+        if self._via is not None or not entries:
+            self._begin(self._via, entries)
+            return
+        async with runner_on_the_spot() as runner:
+            begun = self._begin(runner, entries)
+            await asyncio.gather(*(item.result() for item in begun), return_exceptions=True)
+
+    def _begin(
+        self, runner: DeferredRunner | None, entries: Iterable[_Entry]
+    ) -> list[Deferred[Any]]:
+        begun: list[Deferred[Any]] = []
+        for entry in entries:
+            try:
+                begun.append(entry.begin(cast("DeferredRunner", runner)))
+            except TaskqError as error:
+                # Of one: too many wait already, say. The others know nothing of it.
+                _log.error("the background task %s cannot run: %s", _name(entry.func), error)
+        return begun
+
+
+class Adding:
+    """Options for single background tasks; made by `BackgroundTasks.options(...)`."""
+
+    __slots__ = ("_add", "_options")
+
+    def __init__(self, add: Callable[[_Entry], None], options: dict[str, Any]) -> None:
+        self._add = add
+        self._options = options
+
+    def add_task(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have `func` called after the response, with these options."""
+        self._add(_Entry(func, args, kwargs, self._options))
+
+
+class _Entry(BackgroundTask):
+    """A task as Starlette keeps it, with its options and the context it was added in."""
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: dict[str, Any],
+    ) -> None:
+        super().__init__(func, *args, **kwargs)
+        self.when: When = options.get("when", "success")
+        self._options = {name: value for name, value in options.items() if name != "when"}
+        self._context = copy_context()
+
+    @classmethod
+    def of(cls, task: BackgroundTask) -> _Entry:
+        """An entry for a task of Starlette's own."""
+        if isinstance(task, _Entry):
+            return task
+        return cls(task.func, tuple(task.args), dict(task.kwargs), {})
+
+    def begin(self, runner: DeferredRunner) -> Deferred[Any]:
+        """Defer it."""
+        options: Any = self._options
+        defer = runner.options(**options).defer if options else runner.defer
+        return self._context.run(defer, self.func, *self.args, **self.kwargs)
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
