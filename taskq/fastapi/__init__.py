@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from taskq.fastapi.commit import OnCommit, enqueue_on_commit
+from taskq.fastapi.lifespans import lifespan
 from taskq.fastapi.router import job_router
 
 if TYPE_CHECKING:
@@ -19,5 +20,13 @@ __all__ = [
     "OnCommit",
     "StrictBackgroundTasks",
     "enqueue_on_commit",
+    "injected",
     "job_router",
+    "lifespan",
 ]
+
+injected: Final[Any] = ...
+"""A default for parameters that a dependency fills, so that type checkers ask for no argument.
+
+>>> async def load(user: int, db: Annotated[DB, Depends(get_db)] = injected): ...  # doctest: +SKIP
+"""

@@ -14,15 +14,20 @@ ASGILifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 def lifespan(
-    q: TaskQ, *own: ASGILifespan, worker: bool | Mapping[str, Any] = False
+    q: TaskQ,
+    *own: ASGILifespan,
+    worker: bool | Mapping[str, Any] = False,
+    scheduler: bool = False,
 ) -> ASGILifespan:
     """A lifespan for FastAPI that opens `q`, then `own` ones, and closes them in opposite order.
 
     What they yield for `request.state` is put together. `worker` runs a worker in each process of
-    the web server, which also looks after schedules: True, or the settings of `q.worker(...)`. That
-    is for development and for little work that waits more than it computes.
+    the web server: True, or the settings of `q.worker(...)`; it fires schedules too. `scheduler`
+    does that alone, without a worker. They are for development, and for little work that waits more
+    than it computes.
 
-    >>> app = FastAPI(lifespan=lifespan(q, my_lifespan, worker={"concurrency": 10}))  # doctest: +SKIP
+    >>> own = lifespan(q, my_lifespan, worker={"concurrency": 10})  # doctest: +SKIP
+    >>> app = FastAPI(lifespan=own)  # doctest: +SKIP
     """
 
     @asynccontextmanager
@@ -33,8 +38,11 @@ def lifespan(
             for one in own:
                 state.update(await stack.enter_async_context(one(app)) or {})
             if worker is not False:
-                settings = {} if worker is True else dict(worker)
-                await stack.enter_async_context(q.worker(**({"grace": 5.0} | settings)))
+                settings: dict[str, Any] = {} if worker is True else dict(worker)
+                settings.setdefault("grace", 5.0)
+                await stack.enter_async_context(q.worker(**settings))
+            if scheduler:
+                await stack.enter_async_context(q.scheduler())
             yield state
 
     return together

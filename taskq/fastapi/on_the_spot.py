@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 
 from taskq.core.errors import ConfigError
 from taskq.core.job import Ending, JobInfo, NewJob
+from taskq.deferred.ports import DeferralStore
 from taskq.deferred.runner import DeferredRunner
 from taskq.deferred.settings import DeferredSettings
 from taskq.execution.home import Home
@@ -50,6 +51,9 @@ class _NoQueue:
         _refuse()
 
     async def cancel_job(self, job_id: str) -> int:
+        _refuse()
+
+    def deferrals(self) -> DeferralStore:
         _refuse()
 
     async def aclose(self) -> None:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import redis
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import PlainTextResponse
+from starlette.background import BackgroundTask
+from starlette.background import BackgroundTasks as StarletteTasks
 
-from taskq import JobNotFound, ServerUnavailable, TaskQ
+from taskq import ConfigError, JobNotFound, ServerUnavailable, TaskQ, every
+from taskq.fastapi import BackgroundTasks, lifespan
 from tests.support.server import TestServer
 from tests.support.serving import serving
 from tests.support.waiting import eventually
@@ -156,3 +159,65 @@ async def test_requests_during_an_outage_fail_in_bounded_time(
         await asyncio.to_thread(server.start)
         assert (await client.post("/pictures/a.png")).status_code == 200
     server.close()
+
+
+async def test_a_lifespan_of_ones_own_is_put_together_with_it(q: TaskQ, tmp_path: Path) -> None:
+    order: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def database(_: FastAPI) -> AsyncIterator[dict[str, str]]:
+        order.append("opened")
+        yield {"database": "mine"}
+        order.append("closed")
+
+    @contextlib.asynccontextmanager
+    async def nothing(_: FastAPI) -> AsyncIterator[None]:
+        yield
+
+    async def tidy_up() -> None:
+        order.append("tidied up")
+
+    app = FastAPI(lifespan=lifespan(q, database, nothing, worker={"concurrency": 10}))
+
+    @q.task(name="look")
+    async def look() -> str:
+        return "looked"
+
+    @app.get("/")
+    async def endpoint(request: Request) -> dict[str, str]:
+        q.defer(tidy_up)
+        job = await look.enqueue()
+        return {"job": await job.result(5), "database": request.state.database}
+
+    async with serving(app, tmp_path / "http") as client:
+        answer = await client.get("/")
+
+    assert answer.json() == {"job": "looked", "database": "mine"}
+    assert sorted(order) == ["closed", "opened", "tidied up"]
+
+
+async def test_an_application_may_fire_schedules(q: TaskQ, tmp_path: Path) -> None:
+    app = FastAPI(lifespan=lifespan(q, scheduler=True))
+
+    @q.task(name="tick")
+    async def tick() -> None: ...
+
+    await q.schedules.add("often", every(seconds=1), tick.s())
+    async with serving(app, tmp_path / "http"):
+        q.settings.offset.ms += 5000
+        async with q.worker(scheduler=False) as worker:
+            await eventually(lambda: worker.tally.finished)
+    await q.schedules.remove("often")
+    q.settings.offset.ms = 0
+
+
+async def test_injection_leaves_the_collection_a_class_that_can_be_made() -> None:
+    tasks = BackgroundTasks([BackgroundTask(print)])
+
+    assert isinstance(tasks, StarletteTasks)
+    assert len(tasks.tasks) == 1
+    assert BackgroundTasks(strict=True).strict
+    with pytest.raises(ConfigError, match="strict background tasks"):
+        BackgroundTasks(strict=True).options(retry=1)
+    with pytest.raises(ConfigError, match="when='never'"):
+        tasks.options(when="never")

@@ -343,7 +343,9 @@ async def forty_blocking_tasks(world: World) -> Any:
     "B24",
     "An `async def` task that blocks the event loop for half a second",
     fastapi="everything stands still, and nobody says why",
+    taskq="everything stands still, and the log names the task",
     outcome="silence",
+    better="named",
 )
 async def blocking_coroutine(world: World) -> Any:
     async def work_that_blocks() -> None:
@@ -357,7 +359,6 @@ async def blocking_coroutine(world: World) -> Any:
     async with world.served() as client:
         await client.get("/")
         await world.settled("done")
-        await asyncio.sleep(0)
     return "named" if world.log.said("work_that_blocks") else "silence"
 
 
