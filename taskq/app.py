@@ -29,7 +29,7 @@ from taskq.execution.deferred import Deferred
 from taskq.execution.handle import Job
 from taskq.execution.home import Home
 from taskq.execution.injection import dependencies_of
-from taskq.execution.lifespan import Lifespan
+from taskq.execution.lifespan import STATE_KEY, Lifespan
 from taskq.execution.middleware import AttemptMiddleware, EnqueueMiddleware, MiddlewareKind
 from taskq.execution.portal import Portal
 from taskq.execution.ports import Injector
@@ -340,8 +340,7 @@ class TaskQ:
 @asynccontextmanager
 async def _alive(q: TaskQ, scheduler: bool) -> AsyncGenerator[dict[str, Any], None]:
     async with q.resources.held(), q, q.scheduler() if scheduler else nullcontext():
-        # What requests know it by.
-        yield q.deferred.for_requests()
+        yield {STATE_KEY: q.deferred}
 
 
 def _injector(

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from taskq.core.errors import TaskqError
 from taskq.core.options import JobOptions
@@ -23,10 +23,11 @@ from taskq.deferred.report import DeferredFailure, DeferredStats, ErrorHook, Rep
 from taskq.deferred.settings import DeferredSettings
 from taskq.execution.deferred import Deferred
 from taskq.execution.home import Home
+from taskq.execution.lifespan import STATE_KEY
 from taskq.execution.request import PLAIN
 from taskq.execution.task import JobOptionValues, Task
 
-__all__ = ["STATE_KEY", "DeferredRunner", "Deferring"]
+__all__ = ["DeferredRunner", "Deferring"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,9 +35,6 @@ H = TypeVar("H", bound=ErrorHook)
 
 DRAINS = 10
 """How often it is drained at most when calls that end defer others."""
-
-STATE_KEY: Final = "taskq"
-"""Where requests find the runner."""
 
 
 class DeferredRunner:
@@ -157,11 +155,7 @@ class DeferredRunner:
     async def lifespan(self, _app: object = None) -> AsyncGenerator[dict[str, Any], None]:
         """For ASGI applications that have no queue: `FastAPI(lifespan=q.deferred.lifespan)`."""
         async with self:
-            yield self.for_requests()
-
-    def for_requests(self) -> dict[str, Any]:
-        """What the state of an ASGI lifespan holds, so that requests find this runner."""
-        return {STATE_KEY: self}
+            yield {STATE_KEY: self}
 
     async def __aenter__(self) -> DeferredRunner:
         self._home.loop = asyncio.get_running_loop()

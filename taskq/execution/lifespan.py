@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["Lifespan"]
+__all__ = ["STATE_KEY", "Lifespan"]
+
+STATE_KEY: Final = "taskq"
+"""Under which name the state of a lifespan holds the deferred runner, for requests to find it."""
 
 
 class Lifespan(AbstractAsyncContextManager[dict[str, Any]]):

@@ -15,7 +15,8 @@ from fastapi import Depends
 from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect
 
-from taskq.deferred.runner import STATE_KEY, DeferredRunner
+from taskq.deferred.runner import DeferredRunner
+from taskq.execution.lifespan import STATE_KEY
 from taskq.fastapi.background import BackgroundTasks
 
 __all__ = ["InjectedTasks", "StrictTasks"]
