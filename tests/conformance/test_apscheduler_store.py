@@ -1,0 +1,288 @@
+"""APScheduler 3 and taskq, the installed ones: what becomes of stored schedules.
+
+Where APScheduler fails its users, the failure is shown by running it, and taskq beside it. Both use
+the same server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import redis
+from apscheduler.events import EVENT_JOB_EXECUTED, EVENT_JOB_MISSED
+from apscheduler.jobstores.base import ConflictingIdError
+from apscheduler.jobstores.redis import RedisJobStore
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from taskq import ConfigError, ScheduleExists, TaskQ, at, current_job, every
+from taskq.broker.schedules import ScheduleStore
+from tests.support.server import TestServer
+from tests.support.waiting import eventually
+
+RUNS: list[datetime] = []
+SECOND = timedelta(seconds=1)
+
+
+async def note() -> None:
+    """APScheduler stores where a function stands, and imports it."""
+    RUNS.append(datetime.now(UTC))
+
+
+def note_in_thread() -> None:
+    """The same for its threads."""
+    RUNS.append(datetime.now(UTC))
+
+
+class Apscheduler:
+    """Schedulers of APScheduler on one store."""
+
+    def __init__(self, server: TestServer, namespace: str) -> None:
+        self._socket = str(server.socket)
+        self._namespace = namespace
+        self.events: Counter[int] = Counter()
+
+    def store(self) -> RedisJobStore:
+        prefix = f"{{{self._namespace}}}:aps:"
+        return RedisJobStore(
+            jobs_key=prefix + "jobs", run_times_key=prefix + "times",
+            unix_socket_path=self._socket,
+        )  # fmt: skip
+
+    @contextmanager
+    def started(self, kind: type[Any] = AsyncIOScheduler) -> Iterator[Any]:
+        store = self.store()
+        scheduler = kind(jobstores={"default": store}, timezone=UTC)
+        scheduler.add_listener(
+            lambda event: self.events.update([event.code]), EVENT_JOB_EXECUTED | EVENT_JOB_MISSED
+        )
+        scheduler.start()
+        try:
+            yield scheduler
+        finally:
+            scheduler.shutdown(wait=False)
+            store.redis.close()
+
+
+@pytest.fixture
+async def aps(server: TestServer, namespace: str) -> AsyncIterator[Apscheduler]:
+    RUNS.clear()
+    logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
+    yield Apscheduler(server, namespace)
+    # Its shutdown takes effect in a later turn of the loop.
+    await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def q(server: TestServer, namespace: str, look: redis.Redis) -> AsyncIterator[TaskQ]:
+    app = TaskQ(server.url, namespace=namespace)
+    yield app
+    await app.aclose()
+    for key in look.scan_iter(match=f"{{{namespace}}}:*", count=1000):
+        look.unlink(key)
+
+
+@pytest.fixture
+def fires() -> list[datetime]:
+    """The fire times taskq ran."""
+    return []
+
+
+@pytest.fixture
+def task(q: TaskQ, fires: list[datetime]) -> Any:
+    @q.task(name="shop.note")
+    async def noted() -> None:
+        slot = current_job().scheduled_for
+        assert slot is not None
+        fires.append(slot)
+
+    return noted
+
+
+async def test_a_date_just_past_is_dropped_by_apscheduler_and_run_by_taskq(
+    aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime]
+) -> None:
+    past = datetime.now(UTC) - 5 * SECOND
+    with aps.started() as scheduler:
+        scheduler.add_job(note, DateTrigger(past))
+        await eventually(lambda: aps.events[EVENT_JOB_MISSED] == 1)
+        assert RUNS == []
+
+    async with q.worker():
+        await q.schedules.add("s", at(past), task.s())
+        await eventually(lambda: len(fires) == 1)
+
+
+async def test_after_a_pause_both_make_the_latest_and_keep_the_phase(
+    aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime]
+) -> None:
+    # Given a fire each second, and nobody for some
+    start = datetime.now(UTC) - 6.3 * SECOND
+    with aps.started() as scheduler:
+        scheduler.pause()
+        trigger = IntervalTrigger(seconds=1, start_date=start, timezone=UTC)
+        scheduler.add_job(
+            note, trigger, id="s", coalesce=True, misfire_grace_time=None,
+            next_run_time=start + SECOND,
+        )  # fmt: skip
+        scheduler.resume()
+        await eventually(lambda: len(RUNS) == 1)
+        job = scheduler.get_job("s")
+        assert job.next_run_time == start + 7 * SECOND
+
+    await q.schedules.add("s", every(seconds=1, anchor=start), task.s(), paused=True)
+    stored = await q.schedules.get("s")
+    assert stored is not None
+    assert stored.next_fire is not None
+    q.settings.offset.ms = 6_000
+    await q.schedules.resume("s", catch_up=True)
+    async with q.worker():
+        await eventually(lambda: len(fires) >= 1)
+    assert fires[0] > stored.next_fire
+    assert (fires[0] - stored.next_fire) % SECOND == timedelta(0)
+
+
+def gaps() -> list[timedelta]:
+    """The times between runs."""
+    return [later - earlier for earlier, later in pairwise(sorted(RUNS))]
+
+
+async def test_two_on_one_store_fire_twice_and_taskq_once(
+    aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime]
+) -> None:
+    with aps.started() as one:
+        one.add_job(note_in_thread, IntervalTrigger(seconds=0.5, timezone=UTC), id="s")
+    # Then one fire after another is made by both, within a moment of each other
+    with aps.started(BackgroundScheduler), aps.started(BackgroundScheduler):
+        await eventually(lambda: any(gap < 0.2 * SECOND for gap in gaps()), within=20)
+
+    await q.schedules.add("s", every(seconds=0.3), task.s(), overlap="allow")
+    async with q.worker(), q.scheduler(), q.scheduler():
+        await eventually(lambda: len(fires) >= 6)
+
+    assert Counter(fires).most_common(1)[0][1] == 1
+
+
+async def test_a_restart_with_replace_moves_the_phase_and_taskqs_does_not(
+    aps: Apscheduler, q: TaskQ, task: Any
+) -> None:
+    def add(scheduler: AsyncIOScheduler) -> datetime:
+        trigger = IntervalTrigger(hours=1, timezone=UTC)
+        return scheduler.add_job(note, trigger, id="s", replace_existing=True).next_run_time
+
+    with aps.started() as scheduler:
+        first = add(scheduler)
+    await asyncio.sleep(0.2)
+    with aps.started() as scheduler:
+        assert add(scheduler) - first >= timedelta(seconds=0.2)
+
+    before = await q.schedules.add("s", every(hours=1), task.s(), replace=True)
+    q.settings.offset.ms = 1_800_000
+    assert await q.schedules.add("s", every(hours=1), task.s(), replace=True) == before
+
+
+async def test_the_same_id_again_is_refused_by_both(aps: Apscheduler, q: TaskQ, task: Any) -> None:
+    with aps.started() as scheduler:
+        scheduler.add_job(note, IntervalTrigger(hours=1, timezone=UTC), id="s")
+        with pytest.raises(ConflictingIdError):
+            scheduler.add_job(note, IntervalTrigger(hours=2, timezone=UTC), id="s")
+
+    await q.schedules.add("s", every(hours=1), task.s())
+    with pytest.raises(ScheduleExists):
+        await q.schedules.add("s", every(hours=2), task.s())
+
+
+async def test_a_trigger_that_never_fires_sits_there_for_ever_and_is_refused_by_taskq(
+    aps: Apscheduler, q: TaskQ, task: Any
+) -> None:
+    over = datetime(2020, 1, 1, tzinfo=UTC)
+    with aps.started() as scheduler:
+        trigger = IntervalTrigger(days=1, start_date=over - SECOND, end_date=over, timezone=UTC)
+        scheduler.add_job(note, trigger, id="s")
+        assert scheduler.get_job("s").next_run_time is None
+
+    with pytest.raises(ConfigError, match="would never fire"):
+        await q.schedules.add("s", every(days=1, end=over), task.s())
+
+
+async def test_what_cannot_be_read_is_deleted_by_apscheduler_and_paused_by_taskq(
+    aps: Apscheduler, q: TaskQ, task: Any, look: redis.Redis, namespace: str
+) -> None:
+    jobs = f"{{{namespace}}}:aps:jobs"
+    with aps.started() as scheduler:
+        scheduler.add_job(note, IntervalTrigger(hours=1, timezone=UTC), id="s")
+        look.hset(jobs, "s", b"rubbish")
+        scheduler.get_jobs()
+        assert not look.hexists(jobs, "s")
+
+    await q.schedules.add("s", every(seconds=0.2), task.s())
+    look.hset(f"{{{namespace}}}:schedule:s", "s", b"rubbish")
+    async with q.scheduler():
+        await eventually(lambda: _paused(q))
+    assert [info.id for info in await q.schedules.list()] == ["s"]
+
+
+async def _paused(q: TaskQ) -> bool:
+    info = await q.schedules.get("s")
+    return info is not None and info.paused
+
+
+async def test_after_one_error_of_the_store_apscheduler_is_deaf_and_taskq_goes_on(
+    aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once: Callable[[], bool] = iter([True] + [False] * 100).__next__
+    update = RedisJobStore.update_job
+
+    def blip(self: Any, job: Any) -> None:
+        if once():
+            raise redis.exceptions.ConnectionError("the store had a moment")
+        update(self, job)
+
+    with aps.started() as scheduler:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda *_: None)
+        monkeypatch.setattr(RedisJobStore, "update_job", blip)
+        scheduler.add_job(note, IntervalTrigger(seconds=0.2, timezone=UTC), id="s")
+        await asyncio.sleep(1.5)
+        loop.set_exception_handler(None)
+        # It runs, it says, and fires nothing any more
+        assert scheduler.running
+        assert len(RUNS) <= 1
+
+    tick = ScheduleStore.tick
+    again: Callable[[], bool] = iter([True] + [False] * 100).__next__
+
+    async def failing(self: Any, *args: Any, **options: Any) -> Any:
+        if again():
+            raise ConnectionError("the store had a moment")
+        return await tick(self, *args, **options)
+
+    await q.schedules.add("s", every(seconds=0.2), task.s(), overlap="allow")
+    monkeypatch.setattr(ScheduleStore, "tick", failing)
+    monkeypatch.setattr("taskq.scheduler.election.LONGEST_PAUSE", 0.2)
+    async with q.worker():
+        await eventually(lambda: len(fires) >= 3)
+    assert Counter(fires).most_common(1)[0][1] == 1
+
+
+async def test_jitter_drifts_there_and_not_here(q: TaskQ, task: Any) -> None:
+    # Given a hundred fires of a minute each, with ten seconds of jitter
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    theirs = IntervalTrigger(seconds=60, start_date=start, timezone=UTC, jitter=10)
+    fire = start
+    for _ in range(100):
+        fire = theirs.get_next_fire_time(fire, fire)
+
+    assert fire - start - timedelta(minutes=100) > timedelta(minutes=3)
+    ours = every(minutes=1, anchor=start, jitter=10)
+    assert ours.fires(start, 100)[-1] == start + timedelta(minutes=100)
