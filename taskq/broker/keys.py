@@ -25,7 +25,7 @@ key                   type   holds                                   lives
 ``{ns}:schedules``    zset   ids of schedules by next fire (ms); inf  with the schedules
                              for those that have none
 ``{ns}:schedule:<id>`` hash  one schedule (fields: see leadership)    until removed or exhausted
-``{ns}:declared``     string a mark: the code's schedules are stored  with the schedules
+``{ns}:declared``     hash   declared schedule -> module of its code  until the code drops it
 ``{ns}:leader``       hash   who leads, in which term, and its beat   1 day after the last beat
 ===================== ====== ======================================= =============================
 

@@ -31,6 +31,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "hgetall": (_KEY,),
     "hincrby": (_KEY, "f", "1"),
     "hkeys": (_KEY,),
+    "hlen": (_KEY,),
     "hmget": (_KEY, "f"),
     "hset": (_KEY, "f", "v"),
     "llen": (_KEY,),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -143,12 +143,15 @@ class StoredSchedule:
 
 @dataclass(frozen=True, slots=True)
 class StoredSchedules:
-    """What a look found: the server's time (ms), counts of all, and those that were asked for."""
+    """What a look found: the server's time (ms), counts of all, and those that were asked for.
+
+    `declared` is how many are listed as declared by code.
+    """
 
     now: int
     count: int
     active: int
-    mark: str
+    declared: int
     found: dict[str, StoredSchedule] = field(default_factory=dict[str, StoredSchedule])
 
 
@@ -275,12 +278,21 @@ class ScheduleStore:
         """The counts alone."""
         return await self._read("count")
 
-    async def mark(self, text: str) -> None:
-        """Note that the schedules of the code are stored, so that their loss is noticed."""
-        if text:
-            await self._client.command("SET", self._keys.declared, text)
-        else:
-            await self._client.command("DEL", self._keys.declared)
+    async def declared(self) -> dict[str, str]:
+        """The schedules that code has declared, each with its module."""
+        reply = await self._client.command("HGETALL", self._keys.declared)
+        return {schedule.decode(): module.decode() for schedule, module in reply.items()}
+
+    async def declare(self, modules: Mapping[str, str]) -> None:
+        """List schedules as declared by code: module by id."""
+        if modules:
+            pairs = [word for pair in modules.items() for word in pair]
+            await self._client.command("HSET", self._keys.declared, *pairs)
+
+    async def undeclare(self, schedules: Sequence[str]) -> None:
+        """List schedules as declared no more."""
+        if schedules:
+            await self._client.command("HDEL", self._keys.declared, *schedules)
 
     def _frame(self, change: ChangedSchedule) -> Iterable[Any]:
         spec = b""
@@ -301,11 +313,11 @@ class ScheduleStore:
                 *arguments,
             )
 
-        now, count, active, mark, *rows = await retrying(
+        now, count, active, declared, *rows = await retrying(
             once, seconds=_SECONDS, what="schedules could not be read"
         )
         found = {row[0].decode(): _stored(row, self._signing) for row in rows if len(row) > 1}
-        return StoredSchedules(now, count, active, mark.decode(), found)
+        return StoredSchedules(now, count, active, declared, found)
 
     async def _write(self, name: str, *arguments: Any) -> list[Any]:
         keys = self._keys

@@ -19,7 +19,6 @@ __all__ = ["declare_again", "reconcile"]
 _log = logging.getLogger("taskq.scheduler")
 
 _PAGE = 500
-_MARK = "1"
 _TRIES = 3
 
 
@@ -34,22 +33,25 @@ async def reconcile(broker: Broker, declared: Sequence[Declared], modules: froze
         if all(await broker.schedules.put(changes)):
             # Another process did the same at the same time: look again what is left to do.
             break
-    if declared:
-        await broker.schedules.mark(_MARK)
+    await broker.schedules.declare(_modules(declared))
     await _remove_undeclared(broker, {item.id for item in declared}, modules)
 
 
 async def declare_again(broker: Broker, declared: Sequence[Declared]) -> None:
     """Store the schedules of the code if the server lost everything since they were stored.
 
-    Nothing is done while the mark is there: a schedule that is missing was removed by somebody.
+    Nothing is done while some are listed: a schedule that is missing was removed by somebody.
     """
-    if not declared or (await broker.schedules.count()).mark:
+    if not declared or (await broker.schedules.count()).declared:
         return
     await broker.schedules.put(
         [change for change in await _changes(broker, declared) if not change.expected]
     )
-    await broker.schedules.mark(_MARK)
+    await broker.schedules.declare(_modules(declared))
+
+
+def _modules(declared: Sequence[Declared]) -> dict[str, str]:
+    return {item.id: item.spec.declared for item in declared}
 
 
 async def _changes(broker: Broker, declared: Sequence[Declared]) -> list[ChangedSchedule]:
@@ -96,20 +98,17 @@ def _first(
 
 
 async def _remove_undeclared(broker: Broker, ids: set[str], modules: frozenset[str]) -> None:
-    gone: list[tuple[str, str]] = []
-    others: list[str] = []
-    async for stored in _all(broker):
-        spec = lenient(stored)
-        if spec is None or not spec.declared or stored.id in ids:
-            continue
-        if spec.declared in modules:
-            gone.append((stored.id, stored.revision))
-        else:
-            others.append(f"{stored.id} of {spec.declared}")
+    listed = await broker.schedules.declared()
+    gone = [name for name, module in listed.items() if name not in ids and module in modules]
+    others = [f"{name} of {module}" for name, module in listed.items() if module not in modules]
     if gone:
-        removed = await broker.schedules.remove(*gone)
-        names = [name for (name, _), done in zip(gone, removed, strict=True) if done == 1]
-        _log.info("removed schedules the code no longer declares: %s", ", ".join(names))
+        found = (await broker.schedules.read(gone)).found
+        # One that was replaced at run time is the code's no more.
+        removed = [name for name, stored in found.items() if _is_declared(stored)]
+        await broker.schedules.remove(*((name, found[name].revision) for name in removed))
+        await broker.schedules.undeclare(gone)
+        if removed:
+            _log.info("removed schedules the code no longer declares: %s", _shortened(removed))
     if others:
         _log.info(
             "left alone: schedules declared in modules this process has not loaded: %s",
@@ -117,15 +116,9 @@ async def _remove_undeclared(broker: Broker, ids: set[str], modules: frozenset[s
         )
 
 
-async def _all(broker: Broker):
-    start = 0
-    while True:
-        found = (await broker.schedules.page(start, _PAGE)).found
-        for stored in found.values():
-            yield stored
-        if len(found) < _PAGE:
-            return
-        start += _PAGE
+def _is_declared(stored: StoredSchedule) -> bool:
+    spec = lenient(stored)
+    return spec is None or bool(spec.declared)
 
 
 def _shortened(names: Iterable[str], most: int = 10) -> str:

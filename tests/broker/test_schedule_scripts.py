@@ -107,7 +107,7 @@ async def test_schedules_are_listed_by_their_next_fire(scene: Scene) -> None:
     look = await scene.schedules.page(0, 10)
 
     assert list(look.found) == ["soon", "late", "none"]
-    assert (look.count, look.active, look.mark) == (3, 2, "")
+    assert (look.count, look.active, look.declared) == (3, 2, 0)
     assert About(scene.now()) == look.now
     assert list((await scene.schedules.page(1, 1)).found) == ["late"]
     assert (await scene.schedules.count()).found == {}
@@ -119,11 +119,14 @@ async def test_only_the_ids_that_exist_are_found(scene: Scene) -> None:
     assert set((await scene.schedules.read(["a", "b"])).found) == {"a"}
 
 
-async def test_the_mark_of_the_code_comes_and_goes(scene: Scene) -> None:
-    await scene.schedules.mark("1")
-    assert (await scene.schedules.count()).mark == "1"
+async def test_what_the_code_declares_is_listed(scene: Scene) -> None:
+    await scene.schedules.declare({"a": "shop", "b": "mail"})
+    await scene.schedules.declare({})
+    assert (await scene.schedules.count()).declared == 2
+    assert await scene.schedules.declared() == {"a": "shop", "b": "mail"}
 
-    await scene.schedules.mark("")
+    await scene.schedules.undeclare(["a", "b", "c"])
+    await scene.schedules.undeclare([])
     assert scene.state() == {}
 
 

@@ -3,8 +3,8 @@
 -- KEYS  1 schedules  2 schedule prefix  3 leader  4 declared
 -- ARGV  1 clock offset  2 what: 'ids' those that follow; 'page' by next fire, 3 from 4 how many;
 --       'count' none
--- Returns {server's time (ms), how many there are, how many have a next fire, the declared mark or
---       '', then per schedule {id, then field, value, ...}; without fields when there is none}.
+-- Returns {server's time (ms), how many there are, how many have a next fire, how many are listed
+--       as declared, then per schedule {id, then field, value, ...}; without fields when there is none}.
 -- Called by broker/schedules.py.
 local call = redis.call
 --@include clock
@@ -16,7 +16,7 @@ elseif ARGV[2] == 'page' then
   wanted = call('ZRANGE', schedules, ARGV[3], ARGV[3] + ARGV[4] - 1)
 end
 local answer = {
-  now, call('ZCARD', schedules), call('ZCOUNT', schedules, '-inf', '(+inf'), call('GET', declared) or '',
+  now, call('ZCARD', schedules), call('ZCOUNT', schedules, '-inf', '(+inf'), call('HLEN', declared),
 }
 for i = 1, #wanted do
   local row = redis.pcall('HGETALL', prefix .. wanted[i])
