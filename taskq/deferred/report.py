@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from taskq.core.outcome import Failed
+from taskq.core.secret import MASK
 from taskq.deferred.call import Call
 from taskq.deferred.settings import DeferredSettings
 
-__all__ = ["DeferredFailure", "DeferredStats", "ErrorHook", "Report", "Tally"]
+__all__ = ["DeferredFailure", "DeferredStats", "ErrorHook", "Report", "Tally", "showable"]
 
 _log = logging.getLogger("taskq.deferred")
 
@@ -116,13 +117,15 @@ class Report:
         """An attempt failed, the last one or not."""
         request, again = self.request_of(call), outcome.retry_in
         text = f"{outcome.error_type}: {outcome.error_text}"
+        if again is None and showable(outcome, error) is None and outcome.traceback:
+            text = f"{text}\n{outcome.traceback}"
         extra: dict[str, Any] = {"job_id": call.id, "task": call.task.name, "request_id": request}
         if again is None:
             self.tally.failed += 1
             _log.error(
                 "%s: attempt %d failed: %s",
                 *(self._named(call), call.attempts, text),
-                exc_info=error or None,
+                exc_info=showable(outcome, error),
                 extra=extra,
             )
         else:
@@ -164,3 +167,8 @@ class Report:
         request = self.request_of(call)
         asked = "" if request is None else f" of request {request}"
         return f"deferred {call.task.name} ({call.id}){asked}"
+
+
+def showable(outcome: Failed, error: BaseException | None) -> BaseException | None:
+    """The error, unless it quotes a secret: then only its masked text is shown."""
+    return None if MASK in outcome.error_text or MASK in outcome.traceback else error

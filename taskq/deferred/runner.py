@@ -93,6 +93,9 @@ class DeferredRunner:
         check = task.callee.check
         if check is not None:
             check(args, kwargs)
+        conceal = task.callee.conceal
+        if conceal is not None:
+            args, kwargs = conceal(args, kwargs)
         crew, here = self._current()
         call = Call(task, options, args, kwargs, crew.cancel)
         if options.durable:

@@ -22,7 +22,7 @@ from taskq.deferred.floor import Floor
 from taskq.deferred.handover import HandOver
 from taskq.deferred.lines import Lines
 from taskq.deferred.preparation import Preparation
-from taskq.deferred.report import Report
+from taskq.deferred.report import Report, showable
 from taskq.deferred.settings import DeferredSettings
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.executors.set import ExecutorSet
@@ -188,7 +188,7 @@ class Shift:
         if outcome.retry_in is not None:
             self.put_off(call, outcome.retry_in)
             return
-        call.failed, call.error = outcome, error
+        call.failed, call.error = outcome, showable(outcome, error)
         self.over(call, JobState.FAILED)
 
 

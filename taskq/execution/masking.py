@@ -6,7 +6,7 @@ password. So the text and the traceback of a failure are searched for the values
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from taskq.core.concealing import revealed
@@ -37,6 +37,9 @@ def masked(outcome: Outcome, attempt: Attempt) -> Outcome:
 
 
 def _secrets_of(attempt: Attempt) -> list[str]:
+    if attempt.local is not None:
+        # Concealed when it was deferred.
+        return _forms((attempt.local.args, attempt.local.kwargs))
     conceal = attempt.task.callee.conceal
     if conceal is None and not holds_secret(attempt.payload):
         return []
@@ -44,7 +47,11 @@ def _secrets_of(attempt: Attempt) -> list[str]:
         args, kwargs = decode_call(attempt.payload)
     except PayloadError:
         return []
-    call = (tuple(args), kwargs) if conceal is None else conceal(tuple(args), kwargs)
+    return _forms((tuple(args), kwargs) if conceal is None else conceal(tuple(args), kwargs))
+
+
+def _forms(call: tuple[tuple[Any, ...], dict[str, Any]]) -> list[str]:
+    """The texts of the secrets of a call, in every form in which they may be quoted."""
     forms = {
         form
         for text in revealed(list(call))

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from taskq import DeferredSettings, JobFailed, Retry, TaskQ
+from taskq import DeferredSettings, JobFailed, Retry, Secret, TaskQ
 from taskq.broker.overview import Overview, read_overview
 from taskq.deferred.report import DeferredFailure
 from tests.support.waiting import eventually
@@ -129,3 +129,24 @@ async def test_records_of_dead_processes_go(q: TaskQ) -> None:
         assert await q.desk.current().client.command("HKEYS", q.settings.keys.deferring) == [
             b"living"
         ]
+
+
+async def test_secrets_are_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    q = TaskQ("redis://localhost:1")
+
+    @q.task(name="login")
+    async def login(token: Secret[str]) -> None:
+        raise ValueError(f"refused: {token.reveal()}")
+
+    async with q.deferred:
+        with pytest.raises(JobFailed) as failed:
+            await login.defer(Secret("xyzzy-plugh"))
+        with pytest.raises(JobFailed):
+            await login.defer("xyzzy-plugh")  # pyright: ignore[reportArgumentType]
+
+    [last, _] = q.deferred.failures()
+    assert failed.value.__cause__ is None
+    assert "refused: ***" in last.error_text
+    for text in (caplog.text, last.error_text, last.traceback, str(failed.value)):
+        assert "refused" in text
+        assert "xyzzy" not in text
