@@ -25,6 +25,7 @@ from taskq import (
     every,
 )
 from taskq.broker.keys import Keys
+from tests.support.names import steady_name
 
 Now = Callable[[], datetime]
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
@@ -112,7 +113,7 @@ async def test_another_schedule_of_the_same_id_is_refused_unless_it_replaces(
         (EncodeError, "args", {"args": (object(),)}),
         (ConfigError, "tuple or a list", {"args": "abc"}),
     ],
-    ids=str,
+    ids=steady_name,
 )  # fmt: skip
 async def test_what_cannot_be_is_refused_and_nothing_is_stored(
     q: TaskQ, task: Any, look: redis.Redis, namespace: str,
