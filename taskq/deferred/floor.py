@@ -112,9 +112,9 @@ class Floor:
     def _leave(self, call: Call, attempt: Attempt, outcome: Outcome) -> None:
         self.running.discard(call)
         call.attempt = None
-        # It leads to the call, and the call to the error whose traceback leads to the attempt.
-        attempt.on_interrupt = None
         self._on_outcome(call, attempt, outcome)
+        # They lead to the call, and the call to the error whose traceback leads to the attempt.
+        attempt.on_interrupt = attempt.local = None
         while self.waiting and len(self.running) < self._slots:
             ready = self.waiting.popleft()
             if not ready.over:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import gc
+import logging
 import threading
+import weakref
 from contextvars import ContextVar
 from typing import Any
 
@@ -240,3 +244,27 @@ async def test_an_expired_call_never_runs(alone: TaskQ) -> None:
 
     with pytest.raises(JobExpired):
         await handle
+
+
+async def test_a_failure_keeps_nothing_alive_that_nobody_holds(
+    alone: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Session: ...
+
+    async def broken(session: Session) -> None:
+        raise ValueError(session)
+
+    # Log records of tests are kept, and the error with them
+    monkeypatch.setattr(logging.getLogger("taskq.deferred"), "disabled", True)
+    session = Session()
+    gone = weakref.ref(session)
+    handle = alone.deferred.options(timeout=5).defer(broken, session)
+    gc.disable()
+    try:
+        with contextlib.suppress(JobFailed):
+            await handle
+        del session, handle
+        await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()
