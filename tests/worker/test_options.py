@@ -291,7 +291,7 @@ async def test_options_add_up(q: TaskQ) -> None:
     ("given", "reason"),
     [
         ({"prioritty": 9}, "did you mean 'priority'"),
-        ({"countdown": 9}, "there are delay, eta, expires, headers, id"),
+        ({"countdown": 9}, "there are debounce, delay, durable, eta"),
         ({"priority": 10}, "0 to 9"),
         ({"priority": "high"}, "0 to 9"),
         ({"delay": 5, "eta": datetime.now(UTC)}, "type one of them"),
