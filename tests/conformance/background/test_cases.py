@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 
 from taskq import TaskQ
-from tests.conformance.background import requests, running
+from tests.conformance.background import requests, running, stopping, table
 from tests.conformance.background.case import Case
 from tests.conformance.background.world import KINDS, World
+from tests.support.server import TestServer
 
 CASES = [*running.CASES, *requests.CASES]
 
@@ -26,7 +28,26 @@ async def test_case(case: Case, kind: str, q: TaskQ) -> None:
     assert outcome == case.expected(kind)
 
 
-def test_every_case_is_there() -> None:
-    numbers = sorted(case.id for case in CASES)
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("case", stopping.CASES, ids=lambda case: case.id)
+async def test_case_of_a_process(
+    case: Case, kind: str, q: TaskQ, server: TestServer, tmp_path: Path
+) -> None:
+    outcome = await case.play(stopping.Site(kind, q, server.url, tmp_path))
 
-    assert len(set(numbers)) == len(numbers)
+    assert outcome == case.expected(kind)
+
+
+def test_every_case_is_there() -> None:
+    played = [case.id for case in [*CASES, *stopping.CASES]]
+    # B15: FastAPI before 0.118, see `make test-fastapi`. B34: FastAPI's telemetry, none of ours.
+    expected = {f"B{number:02}" for number in range(1, 36)} - {"B15", "B34"}
+
+    assert sorted(played) == sorted(expected)
+
+
+def test_the_table_of_the_documentation_is_that_of_the_cases() -> None:
+    page = table.PAGE.read_text("utf-8")
+
+    assert page == table.with_table(page), "run: python -m tests.conformance.background.table"
