@@ -1,0 +1,451 @@
+"""Random lives of a queue: each step is done to the server and to the model, and both must agree.
+
+The server is reached through the broker's own wrappers, whose replies get lost on demand. What is
+compared is what they tell (jobs, overview, deliveries, answers) and who holds what in the streams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import redis
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from taskq.broker.connection import ConnectionLost
+from taskq.broker.consumer import Consumer, DeclaredDead
+from taskq.broker.jobs import Jobs
+from taskq.broker.leases import Leases, ReapPolicy
+from taskq.broker.overview import read_overview
+from taskq.broker.producer import Producer
+from taskq.broker.upkeep import Upkeep
+from taskq.core.envelope import pack_failure
+from taskq.core.ids import new_id
+from taskq.core.job import Delivery, NewJob
+from taskq.core.outcome import Failed
+from taskq.core.payload import encode_value
+from tests.model.protocol import MAX_CRASHES, Model, ModelJob
+from tests.support.scripts import FAILURE_TTL, Scene, frame
+
+T = TypeVar("T")
+
+QUEUES = ("alpha", "beta")
+LANES = tuple(f"{queue}/{priority}" for queue in QUEUES for priority in (9, 5))
+STEP = 60_000
+"""The clock moves by minutes, and what is due lies half a minute from any of them."""
+FAILURE = pack_failure(Failed("E", "no", "", "error"))
+
+waits = st.sampled_from([0, 0, 90_000, 210_000])
+picks = st.integers(0, 50)
+lost = st.booleans() | st.just(False)
+
+
+class Line:
+    """A client whose next replies are lost: what was asked is done, and the caller never knows."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.lose = 0
+
+    async def script(self, *call: Any) -> Any:
+        reply = await self._client.script(*call)
+        if self.lose:
+            self.lose -= 1
+            raise ConnectionLost("the reply was lost")
+        return reply
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Enqueue, fetch, beat, die, reap, finish, promote, cancel, expire; replies get lost."""
+
+    def __init__(self, look: redis.Redis, socket: str) -> None:
+        super().__init__()
+        self._look, self._socket = look, socket
+        self.runner = asyncio.Runner()
+        self.model = Model()
+        self.elapsed = 0
+        self.workers = 0
+        self.consumers: dict[str, Consumer] = {}
+        self.mine: dict[str, list[Delivery]] = {}
+        """What each worker knows that it was given, and has not ended."""
+        self.late: list[tuple[str, Delivery]] = []
+        """What workers were given once, and is not theirs any more."""
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(coroutine)
+
+    @initialize()
+    def open(self) -> None:
+        async def make() -> None:
+            self.scene = Scene(self._look, self._socket, f"m{new_id()}")
+            self.line: Any = Line(self.scene.client)
+            shared = (self.line, self.scene.keys, self.scene.offset)
+            self.producer = Producer(*shared, deadline=5.0, failure_ttl=FAILURE_TTL / 1000)
+            self.leases, self.upkeep = Leases(*shared), Upkeep(*shared)
+            self.jobs = Jobs(*shared, failure_ttl=FAILURE_TTL / 1000)
+            self.policy = ReapPolicy(MAX_CRASHES, FAILURE_TTL / 1000, 1000)
+
+        self.run(make())
+        self.begin = self.scene.now()
+        self.register()
+        for own in ("a", "b"):
+            self.enqueue(own, LANES[0], 0, 0, False)
+
+    def teardown(self) -> None:
+        if hasattr(self, "scene"):
+            self.run(self.scene.aclose())
+        self.runner.close()
+
+    @property
+    def now(self) -> int:
+        """The clock as the model has it: what passed by itself does not count."""
+        return self.elapsed
+
+    # ------------------------------------------------------------------------------ producers
+
+    @rule(
+        own=st.sampled_from(["", "a", "b", "c"]),
+        lane=st.sampled_from(LANES),
+        delay=waits,
+        expires=st.sampled_from([0, 0, 0, 90_000, 210_000]),
+        lose=lost,
+    )
+    def enqueue(self, own: str, lane: str, delay: int, expires: int, lose: bool) -> None:
+        job_id = own or new_id()
+        job = ModelJob(job_id, lane, due=self.now + delay)
+        job.expires = self.now + expires if expires else None
+        expected = self.model.enqueue(job, self.now)
+        new = NewJob(
+            job_id,
+            b"envelope",
+            lane,
+            f"+{delay}" if delay else "",
+            f"+{expires}" if expires else "",
+            new_id() if own else "",
+        )
+        self.line.lose = int(lose)
+        assert self.run(self.producer.add(new)) is expected
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(pick=picks, lose=lost)
+    def cancel(self, pick: int, lose: bool) -> None:
+        ids = [*self.model.jobs, "nobody"]
+        job_id = ids[pick % len(ids)]
+        job = self.model.jobs.get(job_id)
+        was_cancelled = job is not None and job.state == "cancelled"
+        expected = self.model.cancel(job_id)
+        self.line.lose = int(lose)
+        answer = self.run(self.jobs.cancel(job_id))
+        # Asked again after a lost reply, nobody can tell who cancelled it.
+        assert answer == (1 if lose and was_cancelled else expected)
+
+    # -------------------------------------------------------------------------------- workers
+
+    @precondition(lambda self: len(self.model.held) < 2)
+    @rule()
+    def register(self) -> None:
+        self.workers += 1
+        name = f"w{self.workers}"
+        self.model.held[name], self.mine[name] = [], []
+        self.consumers[name] = Consumer(
+            self.line,
+            self.scene.keys,
+            self.scene.offset,
+            name,
+            failure_ttl=FAILURE_TTL / 1000,
+            keep_failed=1000,
+        )
+        reply = self.run(self.leases.beat(name, b"", register=True))
+        assert (reply.held, reply.cancels) == (0, ())  # type: ignore[union-attr]
+
+    @rule(pick=picks)
+    def beat(self, pick: int) -> None:
+        names = list(self.consumers)
+        name = names[pick % len(names)]
+        reply = self.run(self.leases.beat(name, b""))
+        if name not in self.model.held:
+            assert reply is None
+            return
+        assert reply is not None
+        assert reply.held == len(self.model.running_on(name))
+        assert set(reply.cancels) == self.model.cancels_of(name)
+
+    @rule(pick=picks, want=st.integers(1, 4), both=st.booleans(), lose=lost)
+    def fetch(self, pick: int, want: int, both: bool, lose: bool) -> None:
+        names = list(self.consumers)
+        name = names[pick % len(names)]
+        queues = QUEUES if both else QUEUES[:1]
+        if name not in self.model.held:
+            self._fetch_of_the_dead(name, queues)
+            return
+        expected = self.model.fetch(name, want, queues, self.now)
+        self.line.lose = int(lose)
+        try:
+            got = self.run(self.consumers[name].fetch(want, queues))
+        except ConnectionLost:
+            assert lose
+            return
+        self._delivered(name, got, expected)
+
+    def _fetch_of_the_dead(self, name: str, queues: tuple[str, ...]) -> None:
+        try:
+            self.run(self.consumers[name].fetch(1, queues))
+        except DeclaredDead:
+            return
+        raise AssertionError(f"{name} is dead and was given jobs")
+
+    @precondition(lambda self: self._strayed())
+    @rule(pick=picks)
+    def find_strays(self, pick: int) -> None:
+        names = list(self.model.held)
+        name = names[pick % len(names)]
+        entries = self.run(self.leases.held(name))
+        assert len(entries) == len(self.model.running_on(name))
+        known = {delivery.entry for delivery in self.mine[name]}
+        strays = entries - known
+        expected = [
+            self.model.jobs[job_id]
+            for job_id in self.model.running_on(name)
+            if job_id not in {delivery.id for delivery in self.mine[name]}
+        ]
+        if strays:
+            got = self.run(self.leases.hand_again(name, strays))
+            self._delivered(name, got, expected)
+        else:
+            assert expected == []
+
+    def _delivered(self, name: str, got: list[Delivery], expected: list[ModelJob]) -> None:
+        told = [(d.id, d.lane, d.attempt, d.failures, d.crashes, d.unknown) for d in got]
+        wanted = [
+            (job.id, job.lane, job.attempt, job.failures, job.crashes, job.unknown)
+            for job in expected
+        ]
+        assert sorted(told) == sorted(wanted)
+        self.mine[name] += got
+
+    @precondition(lambda self: self._held())
+    @rule(pick=picks, value=st.integers(1, 9))
+    def progress(self, pick: int, value: int) -> None:
+        held = self._held()
+        name, delivery = held[pick % len(held)]
+        report = b"\x93" + bytes([value, 10]) + b"\xa0"
+        job = self.model.jobs[delivery.id]
+        assert self.run(self.consumers[name].progress(delivery.id, delivery.attempt, report))
+        job.progress = value
+
+    @precondition(lambda self: self._held())
+    @rule(
+        pick=picks,
+        kind=st.sampled_from("SFRRBBC"),
+        started=st.booleans(),
+        delay=waits,
+        keep=st.booleans(),
+        lose=lost,
+    )
+    def finish(
+        self, pick: int, kind: str, started: bool, delay: int, keep: bool, lose: bool
+    ) -> None:
+        held = self._held()
+        name, delivery = held[pick % len(held)]
+        job = self.model.jobs[delivery.id]
+        started = started or kind != "B"
+        assert self.model.verdict(kind, name, delivery, started=started) == 1
+        self.model.finish(kind, job, self.now, started=started, delay=delay, keep=keep)
+        answer = self._send(
+            name, delivery, kind, started=started, delay=delay, keep=keep, lose=lose
+        )
+        gone = delivery.id not in self.model.jobs
+        assert answer == ((3 if gone else 2) if lose else 1)
+        self.mine[name].remove(delivery)
+        if gone:
+            # Whoever enqueues under this id makes another job.
+            self.late = [(who, d) for who, d in self.late if d.id != delivery.id]
+        else:
+            self.late.append((name, delivery))
+            job.result = delivery.attempt if kind == "S" else None
+
+    @precondition(lambda self: self._late())
+    @rule(pick=picks, kind=st.sampled_from("SFRBC"), started=st.booleans())
+    def finish_late(self, pick: int, kind: str, started: bool) -> None:
+        """What is told of an attempt that is another's by now, or over, changes nothing."""
+        late = self._late()
+        name, delivery = late[pick % len(late)]
+        started = started or kind != "B"
+        expected = self.model.verdict(kind, name, delivery, started=started)
+        answer = self._send(name, delivery, kind, started=started, delay=0, keep=True, lose=False)
+        assert answer == expected
+
+    @precondition(lambda self: self._late())
+    @rule(pick=picks)
+    def progress_late(self, pick: int) -> None:
+        late = self._late()
+        name, delivery = late[pick % len(late)]
+        report = b"\x93\x63\x63\xa0"
+        told = self.consumers[name].progress(delivery.id, delivery.attempt, report)
+        assert self.run(told) is False
+
+    def _send(
+        self,
+        name: str,
+        delivery: Delivery,
+        kind: str,
+        *,
+        started: bool,
+        delay: int,
+        keep: bool,
+        lose: bool,
+    ) -> int:
+        payload = {
+            "S": encode_value(delivery.attempt),
+            "F": FAILURE,
+            "R": b"error\nno",
+            "B": b"released\n" if started else b"",
+            "C": b"",
+        }[kind]
+        failures = delivery.failures + (kind in ("F", "R"))
+        sent = frame(
+            kind,
+            delivery,
+            payload,
+            ttl=FAILURE_TTL if keep or kind != "S" else 0,
+            delay=delay if kind in ("R", "B") else 0,
+            count=delivery.unknown + 1 if kind == "B" else failures,
+        )
+        self.line.lose = int(lose)
+        return self.run(self.consumers[name].finish([sent]))[0]
+
+    def _late(self) -> list[tuple[str, Delivery]]:
+        """Deliveries that are stale now; the last ones, which meet what follows them."""
+        # Under the id of a job that left no trace there is another job.
+        stale = [
+            (name, d)
+            for name, d in self.late
+            if d.id in self.model.jobs and self.model.verdict("S", name, d, started=True) != 1
+        ]
+        return stale[-6:]
+
+    def _strayed(self) -> bool:
+        return any(len(ids) > len(self.mine[name]) for name, ids in self.model.held.items())
+
+    def _held(self) -> list[tuple[str, Delivery]]:
+        return [(name, d) for name in self.model.held for d in self.mine[name]]
+
+    # ------------------------------------------------------------------------- upkeep, by any
+
+    @rule(minutes=st.integers(1, 4), promote=st.booleans())
+    def time_passes(self, minutes: int, promote: bool) -> None:
+        self.elapsed += minutes * STEP
+        self.scene.offset.ms += minutes * STEP
+        if promote:
+            self.promote(False)
+
+    @rule(lose=lost)
+    def promote(self, lose: bool) -> None:
+        expected = self.model.promote(self.now)
+        self.line.lose = int(lose)
+        try:
+            moved, _ = self.run(self.upkeep.promote(1000, FAILURE_TTL / 1000))
+        except ConnectionLost:
+            moved, _ = self.run(self.upkeep.promote(1000, FAILURE_TTL / 1000))
+            expected = 0
+        assert moved == expected
+
+    @precondition(lambda self: any(self.model.held.values()))
+    @rule(pick=picks, died=st.booleans(), lose=lost)
+    def reap(self, pick: int, died: bool, lose: bool) -> None:
+        names = list(self.model.held)
+        name = names[pick % len(names)]
+        order = self._pending_order(name)
+        assert sorted(order) == sorted(self.model.running_on(name))
+        counter = self.run(self.leases.counters())[name]
+        expected = self.model.reap(name, order, died=died)
+        self.late += [(name, delivery) for delivery in self.mine.pop(name)]
+        self.line.lose = int(lose)
+        ask = lambda: self.leases.reap(name, self.policy, counter=counter, died=died)  # noqa: E731
+        try:
+            reaped = self.run(ask())
+        except ConnectionLost:
+            reaped = self.run(ask())
+            expected = (0, 0)
+        assert reaped is not None
+        assert (reaped.moved, reaped.poisoned) == expected
+
+    @precondition(lambda self: any(self.model.held.values()))
+    @rule(pick=picks)
+    def reap_by_an_old_look(self, pick: int) -> None:
+        names = list(self.model.held)
+        name = names[pick % len(names)]
+        counter = self.run(self.leases.counters())[name]
+        self.run(self.leases.beat(name, b""))
+        assert self.run(self.leases.reap(name, self.policy, counter=counter)) is None
+
+    def _pending_order(self, worker: str) -> list[str]:
+        return [job_id for lane in self.model.lanes for job_id in self._lane(lane).get(worker, [])]
+
+    def _lane(self, lane: str) -> dict[str, list[str]]:
+        return self.scene.lane(lane).held
+
+    # ----------------------------------------------------------------------------- agreement
+
+    @invariant()
+    def jobs_agree(self) -> None:
+        if not hasattr(self, "scene"):
+            return
+        for job_id in {*self.model.jobs, "a", "b", "c"}:
+            info, job = self.run(self.scene.jobs.info(job_id)), self.model.jobs.get(job_id)
+            if job is None:
+                assert info is None
+                continue
+            assert info is not None, f"{job} is gone"
+            told = (info.state, info.attempt, info.failures, info.crashes, info.result)
+            assert told == (job.state, job.attempt, job.failures, job.crashes, job.result), job
+            if job.state == "running":
+                assert info.worker == job.fence
+            if job.progress is not None:
+                assert info.progress is not None
+                assert info.progress.done == job.progress
+        states = self.run(self.scene.waiting.look(self.model.jobs))
+        assert [ending.state for ending in states] == [
+            job.state for job in self.model.jobs.values()
+        ]
+
+    @invariant()
+    def streams_agree(self) -> None:
+        if not hasattr(self, "scene"):
+            return
+        for lane, waiting in self.model.lanes.items():
+            seen = self.scene.lane(lane)
+            assert seen.waiting == waiting
+            held = {
+                name: sorted(i for i in ids if self.model.jobs[i].lane == lane)
+                for name, ids in self.model.held.items()
+            }
+            told = {name: sorted(ids) for name, ids in seen.held.items()}
+            assert told == {name: ids for name, ids in held.items() if ids}
+        due = {member.decode() for member in self.scene.look.zrange(self.scene.keys.due, 0, -1)}
+        assert due == {job.id for job in self.model.jobs.values() if job.state == "scheduled"}
+
+    @invariant()
+    def the_overview_agrees(self) -> None:
+        if not hasattr(self, "scene"):
+            return
+        scene = self.scene
+        overview = self.run(
+            read_overview(scene.client, scene.keys, scene.offset, failure_ttl=FAILURE_TTL / 1000)
+        )
+        jobs = self.model.jobs.values()
+        assert {worker.name: worker.held for worker in overview.workers} == {
+            name: len(ids) for name, ids in self.model.held.items()
+        }
+        assert overview.scheduled == sum(job.state == "scheduled" for job in jobs)
+        assert overview.malformed == 0
+        assert overview.half_reaped == ()
+        for queue in overview.queues:
+            own = [job for job in jobs if job.lane.startswith(queue.name)]
+            assert queue.running == sum(job.state == "running" for job in own)
+            assert queue.failed == sum(job.state == "failed" for job in own)

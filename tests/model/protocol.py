@@ -1,0 +1,176 @@
+"""What the protocol promises, as a few lines of Python: the other half of the state machine.
+
+Jobs move as the scripts move them, but on plain values, one at a time. Times are milliseconds of
+the server's clock; the machine moves that in minutes, so what happens in between tells nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from taskq.core.job import Delivery
+
+__all__ = ["MAX_CRASHES", "OVER", "Model", "ModelJob"]
+
+MAX_CRASHES = 3
+OVER = frozenset({"succeeded", "failed", "cancelled", "expired"})
+
+
+@dataclass
+class ModelJob:
+    """One job, as everybody must see it."""
+
+    id: str
+    lane: str
+    state: str = "queued"
+    attempt: int = 0
+    failures: int = 0
+    crashes: int = 0
+    unknown: int = 0
+    fence: str = ""
+    """The worker of the last attempt; empty once the job was taken from it."""
+    due: int = 0
+    expires: int | None = None
+    expiry_listed: bool = False
+    cancel_wanted: bool = False
+    result: object = None
+    progress: float | None = None
+
+
+@dataclass
+class Model:
+    """Everything in a namespace."""
+
+    jobs: dict[str, ModelJob] = field(default_factory=dict[str, ModelJob])
+    lanes: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """Entries nobody has read, in order; some lead to jobs that are not queued any more."""
+    held: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """By registered worker: ids of the jobs it holds."""
+
+    def running_on(self, worker: str) -> list[str]:
+        """The jobs a worker holds."""
+        return self.held.get(worker, [])
+
+    def cancels_of(self, worker: str) -> set[str]:
+        """The jobs this worker is asked to cancel."""
+        return {job_id for job_id in self.running_on(worker) if self.jobs[job_id].cancel_wanted}
+
+    def queue(self, job: ModelJob) -> None:
+        """Put a job at the end of its lane."""
+        job.state = "queued"
+        self.lanes.setdefault(job.lane, []).append(job.id)
+
+    def end(self, job: ModelJob, state: str) -> None:
+        """A job is over: nothing of it waits anywhere."""
+        job.state = state
+        job.expiry_listed = False
+
+    # ---------------------------------------------------------------------------- transitions
+
+    def enqueue(self, job: ModelJob, now: int) -> bool:
+        """False when the id is taken."""
+        if job.id in self.jobs:
+            return False
+        self.jobs[job.id] = job
+        job.expiry_listed = job.expires is not None
+        if job.due > now:
+            job.state = "scheduled"
+        else:
+            self.queue(job)
+        return True
+
+    def promote(self, now: int) -> int:
+        """Expire what is late, then move what is due; how many moved."""
+        moved = 0
+        for job in self.jobs.values():
+            if job.expiry_listed and job.expires is not None and job.expires <= now:
+                job.expiry_listed = False
+                if job.state in ("scheduled", "queued"):
+                    self.end(job, "expired")
+        for job in sorted(self.jobs.values(), key=lambda job: (job.due, job.id)):
+            if job.state == "scheduled" and job.due <= now:
+                self.queue(job)
+                moved += 1
+        return moved
+
+    def fetch(self, worker: str, want: int, queues: tuple[str, ...], now: int) -> list[ModelJob]:
+        """The highest priority first, and in a lane who came first."""
+        taken: list[ModelJob] = []
+        for priority in range(9, -1, -1):
+            for queue in queues:
+                lane = self.lanes.get(f"{queue}/{priority}", [])
+                while lane and len(taken) < want:
+                    job = self.jobs.get(lane.pop(0))
+                    if job is None or job.state != "queued":
+                        continue
+                    if job.expires is not None and job.expires <= now:
+                        self.end(job, "expired")
+                        continue
+                    job.state, job.fence, job.attempt = "running", worker, job.attempt + 1
+                    self.held[worker].append(job.id)
+                    taken.append(job)
+        return taken
+
+    def verdict(self, kind: str, worker: str, delivery: Delivery, *, started: bool) -> int:
+        """What `finish` answers: 1 done, 2 done before, 0 refused, 3 unknown."""
+        job = self.jobs.get(delivery.id)
+        if job is None:
+            return 3
+        if job.attempt != delivery.attempt or job.fence != worker:
+            handed_back = kind == "B" and not started and not job.fence
+            return 2 if handed_back and job.attempt + 1 == delivery.attempt else 0
+        return 1 if job.state == "running" else 2
+
+    def finish(
+        self, kind: str, job: ModelJob, now: int, *, started: bool, delay: int, keep: bool
+    ) -> None:
+        """End the attempt of a running job."""
+        self.held[job.fence].remove(job.id)
+        if kind in ("S", "F", "C") or job.cancel_wanted:
+            ended = "C" if kind in ("R", "B") else kind
+            self.end(job, {"S": "succeeded", "F": "failed", "C": "cancelled"}[ended])
+            job.failures += ended == "F"
+            if kind == "S" and not keep:
+                del self.jobs[job.id]
+            return
+        if not started:
+            job.attempt, job.fence = job.attempt - 1, ""
+        elif kind == "R":
+            job.failures += 1
+        else:
+            job.unknown += 1
+        if delay:
+            job.state, job.due = "scheduled", now + delay
+        else:
+            self.queue(job)
+
+    def cancel(self, job_id: str) -> int:
+        """1 done, 2 its worker was asked, 0 it was over, -1 there is none."""
+        job = self.jobs.get(job_id)
+        if job is None:
+            return -1
+        if job.state in OVER:
+            return 0
+        if job.state == "running":
+            job.cancel_wanted = True
+            return 2
+        self.end(job, "cancelled")
+        return 1
+
+    def reap(self, worker: str, order: list[str], *, died: bool) -> tuple[int, int]:
+        """Take everything from a worker, in this order; how many moved, and how many are poison."""
+        moved = poisoned = 0
+        for job_id in order:
+            job = self.jobs[job_id]
+            job.crashes += died and not job.cancel_wanted
+            if job.cancel_wanted:
+                self.end(job, "cancelled")
+            elif died and job.crashes >= MAX_CRASHES:
+                self.end(job, "failed")
+                poisoned += 1
+            else:
+                job.fence = ""
+                self.queue(job)
+                moved += 1
+        self.held.pop(worker, None)
+        return moved, poisoned

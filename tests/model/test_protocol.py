@@ -1,0 +1,33 @@
+"""The model and the server agree after every step of random lives of a queue.
+
+Short here. `make soak` and whoever looks for a bug give more: TASKQ_MODEL_EXAMPLES=2000.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.model.machine import QueueMachine
+from tests.support.server import TestServer
+
+EXAMPLES = int(os.environ.get("TASKQ_MODEL_EXAMPLES", "40"))
+
+
+@pytest.mark.timeout(max(120, EXAMPLES * 5))
+@pytest.mark.slow
+def test_the_model_and_the_server_agree(server: TestServer, look: redis.Redis) -> None:
+    run_state_machine_as_test(
+        lambda: QueueMachine(look, str(server.socket)),
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=100,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
