@@ -2,8 +2,8 @@
 
 Run by ``make wheel-test`` with the Python of an environment that holds the built wheel and the
 extra ``embedded``, and nothing of the checkout. A file that was left out of the wheel fails it:
-every ``.lua`` file and ``py.typed`` are compared with the checkout's, then a job goes from enqueue
-to result.
+every file is compared with the checkout's, so that what the tests say of the checkout holds for the
+wheel, then a job goes from enqueue to result.
 """
 
 from __future__ import annotations
@@ -19,16 +19,26 @@ CHECKOUT = Path(__file__).resolve().parent.parent / "taskq"
 
 
 def check_files() -> int:
-    """Compare the scripts and py.typed with those of the checkout; return how many scripts."""
+    """Compare the files with those of the checkout; return how many there are."""
     installed = files("taskq")
     if CHECKOUT.is_relative_to(Path(str(installed))):
         raise SystemExit("wheel: this Python imports the checkout, so it tests no wheel")
-    names = [path.relative_to(CHECKOUT) for path in sorted(CHECKOUT.rglob("*.lua"))]
-    for name in [*names, Path("py.typed")]:
+    names = _files(CHECKOUT)
+    if surplus := _files(Path(str(installed))) - names:
+        raise SystemExit(f"wheel: {sorted(surplus)[0]} is in the wheel and not in the checkout")
+    for name in sorted(names):
         there = installed.joinpath(*name.parts)
         if not there.is_file() or there.read_bytes() != (CHECKOUT / name).read_bytes():
             raise SystemExit(f"wheel: {name} is missing from the wheel, or is not the checkout's")
     return len(names)
+
+
+def _files(package: Path) -> set[Path]:
+    return {
+        path.relative_to(package)
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
 
 
 def run_one_job() -> None:
@@ -52,14 +62,14 @@ def run_one_job() -> None:
 
 def main() -> None:
     """Check the files, then run a job in a folder of its own."""
-    scripts = check_files()
+    files_compared = check_files()
     os.environ.pop("TASKQ_URL", None)
     # The embedded server leaves by itself after its last client; it may still be writing then.
     with tempfile.TemporaryDirectory(prefix="taskq-wheel-", ignore_cleanup_errors=True) as folder:
         os.chdir(folder)
         run_one_job()
         os.chdir("/")
-    print(f"wheel: taskq {taskq.__version__}, {scripts} scripts, a job ran")
+    print(f"wheel: taskq {taskq.__version__}, {files_compared} files, a job ran")
 
 
 if __name__ == "__main__":

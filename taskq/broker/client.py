@@ -9,6 +9,7 @@ sends it again.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -23,6 +24,8 @@ from taskq.broker.url import Address
 from taskq.core.errors import ServerError, ServerUnavailable
 
 __all__ = ["Client", "Locate", "retrying"]
+
+_log = logging.getLogger("taskq.broker")
 
 Locate = Callable[[], Awaitable[Address]]
 """Where the server is now. Asked before each connection: it may start one, or follow a failover."""
@@ -148,10 +151,15 @@ class Client:
         return await connection.call(*command)
 
     def _pushed(self, message: list[Any]) -> None:
-        if message[0] == b"message":
+        if message[:1] == [b"message"] and len(message) == 3:
             handler = self._handlers.get(message[1])
-            if handler is not None:
+            if handler is None:
+                return
+            try:
                 handler(message[2])
+            except Exception as error:
+                # Whoever can publish may say anything: it must not cost the connection.
+                _log.warning("a message that is none of taskq's was dropped: %r", error)
 
     def _on_lost(self) -> None:
         self._lost_before = True

@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
 
     def _push(self, message: list[Any]) -> None:
         # The confirmation of SUBSCRIBE is a push, but somebody awaits it as a reply.
-        if message[0] in (b"subscribe", b"unsubscribe"):
+        if message[:1] in ([b"subscribe"], [b"unsubscribe"]):
             if self._waiting:
                 future, _ = self._waiting.popleft()
                 if not future.done():

@@ -13,7 +13,7 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
-from taskq.core.errors import ServerError
+from taskq.core.errors import DecodeError, ServerError
 from taskq.core.job import Delivery
 from taskq.core.signing import Signing
 
@@ -166,12 +166,28 @@ class Consumer:
 
 
 def handed_over(message: bytes) -> Delivery:
-    """A job that `enqueue.lua` pushed to this worker."""
-    return delivery_of(msgpack.unpackb(message, raw=True))
+    """A job that `enqueue.lua` pushed to this worker; raises `DecodeError` for anything else."""
+    try:
+        row = msgpack.unpackb(message, raw=True, max_array_len=16, max_map_len=0)
+        return delivery_of(row)
+    except Exception as error:
+        raise DecodeError(f"this is no job that was handed over: {type(error).__name__}") from None
 
 
 def delivery_of(row: list[Any]) -> Delivery:
     """A job as `fetch.lua` and `strays.lua` give it; the last three only where there were any."""
+    try:
+        return _delivery(row)
+    except ValueError:
+        # What others wrote into a hash: a job of its own, which fails, and takes no other along.
+        job_id, lane, stream_id, attempt, envelope = row[:5]
+        name = job_id.decode("utf-8", "backslashreplace")
+        return Delivery(
+            name, lane.decode(), lane + b" " + stream_id, int(attempt), envelope or b"", 0, 0, 0, 0
+        )
+
+
+def _delivery(row: list[Any]) -> Delivery:
     job_id, lane, stream_id, attempt, envelope, enqueued = row[:6]
     failures, crashes, unknown = row[6:] or (0, 0, 0)
     return Delivery(

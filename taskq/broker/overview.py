@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, cast
-
-import msgpack
+from typing import Any, Final
 
 from taskq.broker.client import Client
 from taskq.broker.clock import ClockOffset
+from taskq.broker.descriptions import read_description
 from taskq.broker.keys import Keys
 from taskq.broker.scheduling import Scheduling
 from taskq.broker.scripts import script
@@ -290,7 +289,7 @@ def _queue(name: str, lanes: Sequence[tuple[int, Sequence[int]]], **others: Any)
 
 def _worker(row: Sequence[Any]) -> WorkerState:
     name, held, description, left_ms = row
-    told: dict[str, Any] = _described(description)
+    told: dict[str, Any] = read_description(description)
     started = told.get("started_at")
     return WorkerState(
         name=name.decode(),
@@ -314,7 +313,7 @@ def _deferring(reply: Mapping[bytes, bytes], now: int) -> Iterable[DeferringStat
         if silent > _DESCRIPTION_MS / 1000:
             # It did not say goodbye, and whoever comes next takes its record away.
             continue
-        told = _described(description)
+        told = read_description(description)
         started = told.get("started_at")
         yield DeferringState(
             name=name.decode(),
@@ -337,15 +336,6 @@ _COUNTS = (
     "spilled",
     "lost",
 )
-
-
-def _described(description: bytes | None) -> dict[str, Any]:
-    """What a worker says of itself; one of a version that says it differently says nothing."""
-    try:
-        told: object = msgpack.unpackb(description) if description else {}
-    except ValueError:
-        return {}
-    return cast("dict[str, Any]", told) if isinstance(told, dict) else {}
 
 
 def _rates(minutes: Sequence[Sequence[Any]], elapsed: float) -> dict[str, dict[str, Rate]]:

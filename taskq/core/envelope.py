@@ -187,7 +187,12 @@ def pack_failure(failure: Failed) -> bytes:
 def unpack_failure(data: bytes) -> FailureRecord:
     """Read a failure; bytes that are none give a record that says so."""
     try:
-        _, error_type, error_text, traceback, kind = msgpack.unpackb(data)
+        if len(data) > _LIMIT:
+            raise ValueError("longer than any failure")
+        parts = msgpack.unpackb(data, max_array_len=16, max_map_len=0)
+        _, error_type, error_text, traceback, kind = parts
+        if not all(type(part) is str for part in parts[1:]):
+            raise TypeError("fields of another type")
         return FailureRecord(error_type, error_text, traceback, kind)
     except Exception:
         return FailureRecord("UnreadableError", "the stored error cannot be read", "", "malformed")

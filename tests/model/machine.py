@@ -165,8 +165,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def beat(self, pick: int) -> None:
-        names = list(self.consumers)
-        name = names[pick % len(names)]
+        name = self._any_worker(pick)
         reply = self.run(self.leases.beat(name, b""))
         if name not in self.model.held:
             assert reply is None
@@ -177,8 +176,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(pick=picks, want=st.integers(1, 4), both=st.booleans(), lose=lost)
     def fetch(self, pick: int, want: int, both: bool, lose: bool) -> None:
-        names = list(self.consumers)
-        name = names[pick % len(names)]
+        name = self._any_worker(pick)
         queues = QUEUES if both else QUEUES[:1]
         if name not in self.model.held:
             self._fetch_of_the_dead(name, queues)
@@ -191,6 +189,12 @@ class QueueMachine(RuleBasedStateMachine):
             assert lose
             return
         self._delivered(name, got, expected)
+
+    def _any_worker(self, pick: int) -> str:
+        """One that lives, or now and then the one that died last."""
+        dead = [name for name in self.consumers if name not in self.model.held][-1:]
+        names = [*self.model.held] * 3 + dead
+        return names[pick % len(names)]
 
     def _fetch_of_the_dead(self, name: str, queues: tuple[str, ...]) -> None:
         try:
@@ -327,7 +331,7 @@ class QueueMachine(RuleBasedStateMachine):
             for name, d in self.late
             if d.id in self.model.jobs and self.model.verdict("S", name, d, started=True) != 1
         ]
-        return stale[-6:]
+        return stale[-3:]
 
     def _strayed(self) -> bool:
         return any(len(ids) > len(self.mine[name]) for name, ids in self.model.held.items())

@@ -18,7 +18,8 @@ from tests.support.server import TestServer
 EXAMPLES = int(os.environ.get("TASKQ_MODEL_EXAMPLES", "40"))
 
 
-@pytest.mark.timeout(max(120, EXAMPLES * 5))
+# Long enough to make a failure short: a run that passes takes half a second for each example.
+@pytest.mark.timeout(600 + EXAMPLES * 5)
 @pytest.mark.slow
 def test_the_model_and_the_server_agree(server: TestServer, look: redis.Redis) -> None:
     run_state_machine_as_test(

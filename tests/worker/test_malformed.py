@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgpack
@@ -194,3 +195,59 @@ async def test_an_error_nobody_can_read_is_a_failure_all_the_same(
 
     info = await job.info()
     assert (info.state, info.error) == (JobState.FAILED, "the stored error cannot be read")
+
+
+GARBAGE = [b"", b"job ", b"job \xc1", b"job \x90", b"cancel \xff", b"\xff\x00", b"id\n", b"x\ny\nz"]
+
+
+async def test_what_others_publish_costs_no_connection(
+    q: TaskQ, look: redis.Redis, namespace: str
+) -> None:
+    @q.task(name="one")
+    async def one() -> int:
+        return 1
+
+    keys, began = Keys(namespace), asyncio.Event()
+
+    @q.task(name="waits")
+    async def waits() -> int:
+        began.set()
+        await asyncio.sleep(0.3)
+        return 2
+
+    async with q.worker() as worker:
+        waiting = asyncio.create_task((await waits.enqueue()).result(timeout=5))
+        await asyncio.wait_for(began.wait(), 5)
+        connections = look.info("stats")["total_connections_received"]
+        channels: Any = look.pubsub_channels(f"{{{namespace}}}:*")
+        assert any(channel.startswith(keys.done_channel.encode()) for channel in channels)
+        for channel in channels:
+            for message in GARBAGE:
+                look.publish(channel, message)
+        assert await waiting == 2
+        assert await (await one.enqueue()).result(timeout=5) == 1
+        assert look.info("stats")["total_connections_received"] == connections
+        assert worker.tally.succeeded == 2
+
+
+async def test_a_job_whose_numbers_are_none_takes_no_other_along(
+    q: TaskQ, look: redis.Redis, namespace: str
+) -> None:
+    @q.task(name="one")
+    async def one() -> int:
+        return 1
+
+    envelope = msgpack.packb([1, "one", NOTHING])
+    plant(look, namespace, "odd", {"e": envelope, "c": "x", "k": b"\xff", "u": "", "t": "soon"})
+    good = await one.enqueue()
+    async with q.worker():
+        assert await good.result(timeout=5) == 1
+        assert await q.job("odd").result(timeout=5) == 1
+        info = await q.job("odd").info()
+
+    assert (info.state, info.failures, info.crashes, info.enqueued_at) == (
+        JobState.SUCCEEDED,
+        0,
+        0,
+        None,
+    )

@@ -48,7 +48,10 @@ def frame_size(header: bytes) -> int:
 
 def unpack_frame(body: bytes) -> dict[str, Any]:
     """The frame; raises `ValueError` for bytes that are none."""
-    frame = _unpackb(body, strict_map_key=False)
+    try:
+        frame = _unpackb(body, strict_map_key=False)
+    except Exception as error:  # msgpack documents that any may come
+        raise ValueError(f"no frame: {error}") from error
     if not isinstance(frame, dict):
         raise ValueError("a frame is a map")
     return cast("dict[str, Any]", frame)
