@@ -25,7 +25,7 @@ SERVER_TESTS ?= tests/broker
 PYTHON_TESTS ?= tests/unit $(SERVER_TESTS)
 
 .PHONY: help demo fmt check lint types layers budget test tests docs wheel-test bench bench-short \
-	test-versions test-servers chaos soak clean
+	test-versions test-servers test-acl chaos soak clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -134,6 +134,14 @@ test-servers: $(VENV)/.stamp-dev ## The broker's tests on Redis 6.2, 7.0 and 8.2
 			</dev/null || exit 1; \
 	done < $(VENVS)/servers.list
 
+# Every server of the tests makes the user of `taskq doctor --acl`, and taskq is that user. Left out are
+# tests that make users themselves, or look at what the default user sees.
+ACL_TESTS ?= tests/broker tests/worker tests/model
+
+test-acl: $(VENV)/.stamp-dev ## The broker's and the worker's tests as a user with the least rights
+	@TASKQ_TEST_ACL=1 TASKQ_MODEL_EXAMPLES=10 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q \
+		-m 'not own_user' $(ACL_TESTS)
+
 # SECONDS, JOBS, KILLS, PAUSE and SEED may be given: `make chaos SEED=7 SECONDS=600`.
 CHAOS := $(foreach name,seed seconds jobs kills pause,$(if $($(shell echo $(name) | tr a-z A-Z)),--$(name) $($(shell echo $(name) | tr a-z A-Z))))
 
@@ -146,6 +154,8 @@ SOAK ?= 100
 
 soak: $(VENV)/.stamp-dev ## The fault matrix in its long form (an hour)
 	@TASKQ_SOAK=$(SOAK) $(BIN)/python -m pytest -q -m faults -o timeout=7200 $(TESTS)
+	@TASKQ_MODEL_EXAMPLES=$$(($(SOAK) * 20)) $(BIN)/python -m pytest -q tests/model
+	@TASKQ_FUZZ_EXAMPLES=$$(($(SOAK) * 200)) $(BIN)/python -m pytest -q -o timeout=7200 tests/fuzz
 
 clean: ## Remove what the targets made, environments included
 	@rm -rf $(VENV) $(VENVS) dist build site .cache .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis

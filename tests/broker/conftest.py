@@ -24,7 +24,7 @@ def what_was_imported_is_not_collected() -> None:
 
 @pytest.fixture
 async def scene(server: TestServer, namespace: str, look: redis.Redis) -> AsyncIterator[Scene]:
-    scene = Scene(look, str(server.socket), namespace)
+    scene = Scene(look, server.address, namespace)
     yield scene
     await scene.aclose()
 
@@ -34,7 +34,7 @@ async def alone(own_server: Callable[..., TestServer]) -> AsyncIterator[Scene]:
     """A scene on a server of its own, which may be filled and emptied."""
     server = own_server("--maxmemory-policy", "noeviction")
     look = redis.Redis(unix_socket_path=str(server.socket))
-    scene = Scene(look, str(server.socket), "alone")
+    scene = Scene(look, server.address, "alone")
     yield scene
     look.config_set("maxmemory", 0)
     await scene.aclose()
@@ -44,7 +44,7 @@ async def alone(own_server: Callable[..., TestServer]) -> AsyncIterator[Scene]:
 @pytest.fixture
 async def proxy(server: TestServer) -> AsyncIterator[Proxy]:
     """The shared server behind a line that fails on demand."""
-    async with Proxy(server.socket) as proxy:
+    async with Proxy(server.socket, server.as_user) as proxy:
         yield proxy
 
 

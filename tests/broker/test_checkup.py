@@ -28,6 +28,9 @@ from taskq.broker.diagnosis import examine, judge_clock, judge_latency
 from tests.support.server import TestServer
 from tests.support.waiting import eventually, eventually_sync
 
+#: Commands and users of the tests' own, which the least rights do not have.
+pytestmark = pytest.mark.own_user
+
 
 def facts(settings: dict[str, str] | None = None, **info: str) -> Facts:
     return Facts(info, settings or {})

@@ -23,6 +23,9 @@ from tests.support.scripts import Scene, at, job
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
 
+#: Commands and users of the tests' own, which the least rights do not have.
+pytestmark = pytest.mark.own_user
+
 # ------------------------------------------------------------------------ servers that come and go
 
 

@@ -319,6 +319,7 @@ async def test_many_jobs_travel_in_batches_in_order(scene: Scene) -> None:
     assert scene.state()["sent"].value == 3
 
 
+@pytest.mark.own_user
 async def test_two_batches_travel_at_once(scene: Scene) -> None:
     """The server does one while the other is made."""
     await scene.producer.add(job("first"))

@@ -21,6 +21,7 @@ from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.overview import read_overview
 from taskq.broker.producer import Producer
 from taskq.broker.upkeep import Upkeep
+from taskq.broker.url import Address
 from taskq.core.envelope import pack_failure
 from taskq.core.ids import new_id
 from taskq.core.job import Delivery, NewJob
@@ -40,6 +41,7 @@ FAILURE = pack_failure(Failed("E", "no", "", "error"))
 waits = st.sampled_from([0, 0, 90_000, 210_000])
 picks = st.integers(0, 50)
 lost = st.booleans() | st.just(False)
+rarely = st.sampled_from([False, False, False, True])
 
 
 class Line:
@@ -63,9 +65,9 @@ class Line:
 class QueueMachine(RuleBasedStateMachine):
     """Enqueue, fetch, beat, die, reap, finish, promote, cancel, expire; replies get lost."""
 
-    def __init__(self, look: redis.Redis, socket: str) -> None:
+    def __init__(self, look: redis.Redis, address: Address) -> None:
         super().__init__()
-        self._look, self._socket = look, socket
+        self._look, self._address = look, address
         self.runner = asyncio.Runner()
         self.model = Model()
         self.elapsed = 0
@@ -82,7 +84,7 @@ class QueueMachine(RuleBasedStateMachine):
     @initialize()
     def open(self) -> None:
         async def make() -> None:
-            self.scene = Scene(self._look, self._socket, f"m{new_id()}")
+            self.scene = Scene(self._look, self._address, f"m{new_id()}")
             self.line: Any = Line(self.scene.client)
             shared = (self.line, self.scene.keys, self.scene.offset)
             self.producer = Producer(*shared, deadline=5.0, failure_ttl=FAILURE_TTL / 1000)
@@ -109,7 +111,7 @@ class QueueMachine(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------ producers
 
     @rule(
-        own=st.sampled_from(["", "a", "b", "c"]),
+        own=st.sampled_from(["", "", "", "a", "b", "c"]),
         lane=st.sampled_from(LANES),
         delay=waits,
         expires=st.sampled_from([0, 0, 0, 90_000, 210_000]),
@@ -132,8 +134,10 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.run(self.producer.add(new)) is expected
 
     @precondition(lambda self: self.model.jobs)
-    @rule(pick=picks, lose=lost)
-    def cancel(self, pick: int, lose: bool) -> None:
+    @rule(pick=picks, lose=lost, wanted=rarely)
+    def cancel(self, pick: int, lose: bool, wanted: bool) -> None:
+        if not wanted:
+            return
         ids = [*self.model.jobs, "nobody"]
         job_id = ids[pick % len(ids)]
         job = self.model.jobs.get(job_id)

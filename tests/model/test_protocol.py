@@ -23,7 +23,7 @@ EXAMPLES = int(os.environ.get("TASKQ_MODEL_EXAMPLES", "40"))
 @pytest.mark.slow
 def test_the_model_and_the_server_agree(server: TestServer, look: redis.Redis) -> None:
     run_state_machine_as_test(
-        lambda: QueueMachine(look, str(server.socket)),
+        lambda: QueueMachine(look, server.address),
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=100,

@@ -49,7 +49,8 @@ class _Rule:
 class Proxy:
     """Listens on a unix socket of its own and passes everything on to the server's."""
 
-    def __init__(self, server: Path) -> None:
+    def __init__(self, server: Path, as_user: str = "") -> None:
+        self._as_user = as_user
         self._server = str(server)
         self._directory = Path(tempfile.mkdtemp(prefix="tqp"))
         self._rules: list[_Rule] = []
@@ -63,7 +64,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"unix://{self._directory / 's'}"
+        return f"unix://{self._directory / 's'}{self._as_user}"
 
     async def locate(self) -> Address:
         """Where a client finds this proxy."""

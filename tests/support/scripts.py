@@ -124,12 +124,12 @@ class Ear:
 class Scene:
     """A namespace with everything that can act in it."""
 
-    def __init__(self, look: redis.Redis, socket: str, namespace: str) -> None:
+    def __init__(self, look: redis.Redis, address: Address, namespace: str) -> None:
         # Untyped: what its methods return depends on options that are not ours to repeat.
         self.look: Any = look
         self.keys = Keys(namespace)
         self.offset = ClockOffset()
-        self.client = Client(at(Address(path=socket)))
+        self.client = Client(at(address))
         shared = (self.client, self.keys, self.offset)
         self.producer = Producer(*shared, deadline=5.0)
         self.leases = Leases(*shared)

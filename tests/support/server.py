@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -11,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from taskq.broker.permissions import acl_rule
+from taskq.broker.url import Address
 from taskq.embedded.binary import find_binary
 
 __all__ = ["TestServer", "server_binary"]
@@ -19,6 +22,17 @@ __all__ = ["TestServer", "server_binary"]
 def server_binary() -> str:
     """The server under test: TASKQ_TEST_SERVER, else the embedded Valkey."""
     return os.environ.get("TASKQ_TEST_SERVER") or str(find_binary())
+
+
+def under_acl() -> bool:
+    """Whether taskq is to be tested as the user that `taskq doctor --acl` makes."""
+    return bool(os.environ.get("TASKQ_TEST_ACL"))
+
+
+def any_namespace_rule() -> list[str]:
+    """The rule of `taskq doctor --acl`, for whichever namespace a test uses."""
+    rule = acl_rule("NAMESPACE").replace("{NAMESPACE}:", "{*}:").replace("PASSWORD", "secret")
+    return shlex.split(rule)[2:]
 
 
 class TestServer:
@@ -35,7 +49,18 @@ class TestServer:
 
     @property
     def url(self) -> str:
-        return f"unix://{self.socket}"
+        """Where taskq finds it: as the user of `taskq doctor --acl`, with TASKQ_TEST_ACL."""
+        return f"unix://{self.socket}{self.as_user}"
+
+    @property
+    def as_user(self) -> str:
+        """Who taskq is there, for a URL; nobody in particular without TASKQ_TEST_ACL."""
+        return "?username=taskq&password=secret" if under_acl() else ""
+
+    @property
+    def address(self) -> Address:
+        """The same as a value."""
+        return Address.parse(self.url)
 
     def start(self) -> None:
         """Start the process and wait until it takes connections."""
@@ -49,6 +74,7 @@ class TestServer:
                 *("--save", ""),
                 *("--appendonly", "yes"),
                 *("--appendfsync", "everysec"),
+                *(("--user", *any_namespace_rule()) if under_acl() else ()),
                 *self._options,
             ],
             stdin=subprocess.DEVNULL,
