@@ -39,7 +39,7 @@ def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing) -> JobIn
         priority=_number(priority),
         args=tuple(args),
         kwargs=kwargs,
-        headers=envelope.headers,
+        headers=envelope.headers or {},
         enqueued_at=_instant(fields.get(b"t")),
         due_at=_instant(fields.get(b"d")),
         expires_at=_instant(fields.get(b"x")),

@@ -108,10 +108,10 @@ class Attempt:
         """How many attempts may fail before the job does."""
         return self.retry.max_attempts
 
-    def begin(self) -> None:
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Note which asyncio task runs it, and since when."""
         self.started = time.monotonic()
-        self._runner = asyncio.current_task()
+        self._runner = asyncio.current_task(loop)
 
     def interrupt(self, why: Interruption) -> None:
         """Interrupt the run at its next await, once: what cleans up after it is left alone."""

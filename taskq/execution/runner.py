@@ -38,7 +38,7 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
     Must be the whole of an asyncio task: an interruption cancels the task it runs in.
     """
     loop = asyncio.get_running_loop()
-    attempt.begin()
+    attempt.begin(loop)
     enter(attempt)
     clock = _NO_LIMIT if attempt.timeout is None else _Clock(attempt, loop)
     try:
