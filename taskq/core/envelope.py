@@ -108,7 +108,7 @@ def unpack_envelope(data: bytes) -> Envelope:
             timeout=_number("timeout", extras.get("t"), least=0.001),
             result_ttl=_number("result_ttl", extras.get("l")),
             retry=_unpack_retry(extras.get("r")),
-            headers=_texts(extras.get("h") or {}),
+            headers=_texts(extras.get("h") or {}) or None,
             attempts=attempts,
             failures=failures,
             fire=_fire(extras.get("s")),
