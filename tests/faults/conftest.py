@@ -113,15 +113,15 @@ class Book:
 
     async def at_rest(self, within: float = 30.0) -> None:
         """Wait until nothing waits or runs."""
+        await eventually(self.resting, within=within)
+
+    def resting(self) -> bool:
+        """Whether nothing waits or runs."""
         keys = self.q.settings.keys
-
-        def idle() -> bool:
-            lanes = self.look.smembers(keys.lanes)
-            return not self.look.zcard(keys.due) and not any(
-                self.look.xlen(keys.lane_prefix + lane.decode()) for lane in lanes
-            )
-
-        await eventually(idle, within=within)
+        lanes = self.look.smembers(keys.lanes)
+        return not self.look.zcard(keys.due) and not any(
+            self.look.xlen(keys.lane_prefix + lane.decode()) for lane in lanes
+        )
 
     def drained(self, *workers: subprocess.Popen[bytes]) -> None:
         """Have workers leave; they must, and in time."""

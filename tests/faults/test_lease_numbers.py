@@ -166,7 +166,8 @@ async def test_a_worker_that_was_stopped_and_woken_commits_nothing(
     stops, cut = 0, 0
     while stops < (10 if soak == 1 else 1000):
         await book.enqueue("run", 24, 0.3)
-        await eventually(lambda: len(at_work(book.ledger, sleepers)) >= 3)
+        # The one that stays awake may have done them all before the others came to it
+        await eventually(lambda: len(at_work(book.ledger, sleepers)) >= 3 or book.resting())
         hit = [sleepers[pid] for pid in at_work(book.ledger, sleepers)]
         for worker in hit:
             worker.send_signal(signal.SIGSTOP)

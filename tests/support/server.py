@@ -40,10 +40,11 @@ class TestServer:
 
     __test__ = False
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, environment: dict[str, str] | None = None) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="tq"))
         self.socket = self.directory / "s"
         self._options = options
+        self._environment = os.environ | (environment or {})
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -77,6 +78,7 @@ class TestServer:
                 *(("--user", *any_namespace_rule()) if under_acl() else ()),
                 *self._options,
             ],
+            env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
