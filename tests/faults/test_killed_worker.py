@@ -93,13 +93,15 @@ def _held(look: redis.Redis, namespace: str, pid: int) -> int:
 
 @pytest.mark.timeout(120)
 @pytest.mark.leaves_jobs
+@pytest.mark.parametrize("how", ["kill", "segv"])
 async def test_a_job_that_kills_every_worker_is_given_up_and_the_others_are_not(
-    q: TaskQ, server: TestServer, namespace: str, start_worker: StartWorker, tmp_path: Path
-) -> None:
+    q: TaskQ, server: TestServer, namespace: str, start_worker: StartWorker, tmp_path: Path,
+    how: str,
+) -> None:  # fmt: skip
     ledger = str(tmp_path / "ledger")
     Path(ledger).touch()
     program = ledger_app.program(server.url, namespace)
-    kill, run = program.registry.find("kill"), program.registry.find("run")
+    kill, run = program.registry.find(how), program.registry.find("run")
     assert kill is not None
     assert run is not None
 
