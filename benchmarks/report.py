@@ -21,6 +21,7 @@ _METRICS: dict[str, tuple[str, str]] = {
     "of_ideal": ("of ideal", ".2f"),
     "p50_ms": ("p50 ms", ".3f"),
     "p99_ms": ("p99 ms", ".3f"),
+    "requests_per_s": ("requests/s", ",.0f"),
     "bytes_per_job": ("bytes/job", ".0f"),
     "first_job_ms": ("first job ms", ",.0f"),
     "call_us": ("µs/call", ".1f"),

@@ -11,6 +11,7 @@ from benchmarks.plan import Mode, Plan
 from benchmarks.scenarios.curve import delayed, depth
 from benchmarks.scenarios.defer import defer
 from benchmarks.scenarios.drain import drain, drain_on_asyncio, nap
+from benchmarks.scenarios.endpoint import endpoint
 from benchmarks.scenarios.enqueue import enqueue
 from benchmarks.scenarios.latency import latency
 from benchmarks.scenarios.memory import memory
@@ -53,6 +54,7 @@ SCENARIOS: dict[str, Scenario] = {
             defer,
             loop="asyncio",
         ),
+        Scenario("endpoint", "what background tasks cost a FastAPI endpoint", endpoint),
         Scenario("latency", "enqueue to result on an idle worker, in round trips", latency),
         Scenario("memory", "server memory per queued job, keys left by finished ones", memory),
         Scenario("depth", "cost of a job by depth of the queue", depth),

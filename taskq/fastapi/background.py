@@ -103,6 +103,8 @@ class BackgroundTasks(fastapi.BackgroundTasks):
         later begins at once.
         """
         self._ended = self._via is not None
+        if self._taken == len(self.tasks):
+            return
         entries = self._take()
         dropped = [] if error is None else [item for item in entries if item.when == "success"]
         if dropped:
