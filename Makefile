@@ -25,7 +25,7 @@ SERVER_TESTS ?= tests/broker
 PYTHON_TESTS ?= tests/unit $(SERVER_TESTS)
 
 .PHONY: help demo fmt check lint types layers budget test tests docs wheel-test bench bench-short \
-	test-versions test-servers test-acl chaos soak clean
+	test-versions test-fastapi test-servers test-acl chaos soak clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -124,6 +124,20 @@ $(VENVS)/py%/.stamp-test: pyproject.toml
 	@$(call make_venv,$(VERSIONED),$(VENVS)/py$*)
 	@$(VENVS)/py$*/bin/python $(INSTALL) -e '.[test]'
 	@touch $@
+
+# Where FastAPI changed how dependencies with `yield` end, and the oldest that `fastapi` installs.
+FASTAPIS ?= 0.106.0 0.115.0 0.117.1 0.118.0 0.121.0
+test-fastapi: $(VENV)/.stamp-dev ## What must hold with older versions of FastAPI
+	@for version in $(FASTAPIS); do \
+		venv=$(VENVS)/fastapi-$$version; \
+		test -e $$venv/.stamp || { \
+			$(BIN)/python -m venv $$venv && \
+			$$venv/bin/python $(INSTALL) -e '.[embedded]' "fastapi==$$version" "pydantic>=2.8" "redis[hiredis]" \
+				"httpx>=0.27" "pytest>=8.4" "pytest-asyncio>=1.1" "pytest-timeout>=2.3" "uvicorn>=0.30" && \
+			touch $$venv/.stamp; } || exit 1; \
+		echo "FastAPI $$version:"; \
+		$$venv/bin/python -m pytest -q -p no:cacheprovider tests/fastapi/test_versions.py || exit 1; \
+	done
 
 test-servers: $(VENV)/.stamp-dev ## The broker's tests on Redis 6.2, 7.0 and 8.2
 	@mkdir -p $(VENVS)

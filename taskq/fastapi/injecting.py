@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 
 import fastapi
 from fastapi import Depends
+from fastapi.dependencies.utils import get_dependant
 from fastapi.requests import HTTPConnection
 from starlette.requests import ClientDisconnect
 
@@ -101,5 +102,27 @@ async def _provide_strict(after: fastapi.BackgroundTasks) -> BackgroundTasks:
     return tasks
 
 
-InjectedTasks = Annotated[BackgroundTasks, Depends(_provide if LATE_EXIT else _provide_early)]
-StrictTasks = Annotated[BackgroundTasks, Depends(_provide_strict)]
+def _made(*args: Any, **kwargs: Any) -> BackgroundTasks:
+    return BackgroundTasks(*args, **kwargs)
+
+
+def _annotation(provide: Any) -> Any:
+    """What endpoints are annotated with; called, it makes a collection by hand.
+
+    Older versions of FastAPI refuse a dependency for a class that they fill themselves: for them it
+    is annotated with a function that makes one.
+    """
+    alias = Annotated[BackgroundTasks, Depends(provide)]
+
+    def endpoint(tasks: Any) -> None: ...
+
+    endpoint.__annotations__["tasks"] = alias
+    try:
+        get_dependant(path="/", call=endpoint)
+    except AssertionError:
+        return Annotated[_made, Depends(provide)]
+    return alias
+
+
+InjectedTasks = _annotation(_provide if LATE_EXIT else _provide_early)
+StrictTasks = _annotation(_provide_strict)
