@@ -74,7 +74,8 @@ def test_the_overview_lists_the_commands() -> None:
 
 
 def test_nobody_reads_a_variable_the_page_does_not_know() -> None:
-    # TASKQ_SUPERVISED is between a supervisor and its workers.
+    # TASKQ_SUPERVISED is between a supervisor and its workers; TASKQ_FAILPOINTS is for tests, and
+    # stands with the failure modes.
     package = ROOT / "taskq"
     found = {
         variable
@@ -82,4 +83,6 @@ def test_nobody_reads_a_variable_the_page_does_not_know() -> None:
         for variable in re.findall(r"\bTASKQ_[A-Z_]+\b", path.read_text("utf-8"))
     }
 
-    assert found - {"TASKQ_SUPERVISED"} == set(re.findall(r"\bTASKQ_[A-Z_]+\b", PAGE))
+    assert found - {"TASKQ_SUPERVISED", "TASKQ_FAILPOINTS"} == set(
+        re.findall(r"\bTASKQ_[A-Z_]+\b", PAGE)
+    )
