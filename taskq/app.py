@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, cast, overload
 
 from taskq.broker.broker import BrokerSettings
 from taskq.broker.client import Locate
@@ -19,20 +18,19 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.pool import BrokerPool
 from taskq.broker.url import Address
-from taskq.core.errors import TaskDefinitionError, UnknownOption
+from taskq.core.errors import UnknownOption
 from taskq.core.ids import check_name
-from taskq.core.options import TaskOptions, nearest, task_options
+from taskq.core.options import nearest
 from taskq.core.retention import Retention
 from taskq.deferred.settings import DeferredSettings
+from taskq.definition import TaskDecorator, define
 from taskq.execution.bulk import enqueue_all
 from taskq.execution.deferred import Deferred
 from taskq.execution.handle import Job
 from taskq.execution.home import Home
-from taskq.execution.injection import dependencies_of
 from taskq.execution.lifespan import STATE_KEY, Lifespan
 from taskq.execution.middleware import AttemptMiddleware, EnqueueMiddleware, MiddlewareKind
 from taskq.execution.portal import Portal
-from taskq.execution.ports import Injector
 from taskq.execution.registry import Registry
 from taskq.execution.resources import Overrides, Resources
 from taskq.execution.task import (
@@ -42,34 +40,20 @@ from taskq.execution.task import (
     SyncTask,
     Task,
     TaskOptionValues,
-    check_function,
     remote_task,
-    task_name,
 )
-from taskq.scheduler.declared import Declarations, home_of
-from taskq.scheduler.schedules import Schedules
 
 if TYPE_CHECKING:
     from taskq.deferred.runner import DeferredRunner
+    from taskq.scheduler.declared import Declarations
     from taskq.scheduler.scheduler import Scheduler
+    from taskq.scheduler.schedules import Schedules
     from taskq.worker.worker import Worker
 
 __all__ = ["TaskQ"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class TaskDecorator(Protocol):
-    """What `@q.task(...)` with options gives: a decorator that keeps the function's types."""
-
-    @overload
-    def __call__(  # pyright: ignore[reportOverlappingOverload] - an async def is a function too
-        self, function: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> AsyncTask[P, R]: ...
-
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
 
 
 class TaskQ:
@@ -115,10 +99,30 @@ class TaskQ:
         self.desk = BrokerPool(self.settings)
         self._home = Home(self.desk, _deferrer(self.desk, deferred))
         self.resources = Resources(partial(lifespan, self) if lifespan is not None else None)
-        self.schedules = Schedules(self.desk, self.registry)
-        self.declarations = Declarations()
-        self.schedule = self.declarations.declare
         self._portal = Portal(self.desk.aclose)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """Schedules at run time: `await q.schedules.add(...)`."""
+        # A fifth of the import time, with the triggers, and most processes only enqueue.
+        from taskq.scheduler.schedules import Schedules
+
+        return Schedules(self.desk, self.registry)
+
+    @cached_property
+    def declarations(self) -> Declarations:
+        """The schedules that the code declares."""
+        from taskq.scheduler.declared import Declarations
+
+        return Declarations()
+
+    @property
+    def schedule(self):
+        """Declare a schedule of a task: `@q.schedule(...)` above `@q.task`, as often as you like.
+
+        See `Declarations.declare`.
+        """
+        return self.declarations.declare
 
     @property
     def state(self) -> Any:
@@ -162,10 +166,10 @@ class TaskQ:
         ... async def resize(path: str, width: int = 800) -> str: ...
         """
         if function is not None:
-            return self._register(function, options)
+            return define(function, options, self._home, self.registry, self.resources)
 
         def decorate(decorated: Callable[..., Any], /) -> Task[..., Any]:
-            return self._register(decorated, options)
+            return define(decorated, options, self._home, self.registry, self.resources)
 
         return decorate
 
@@ -282,6 +286,7 @@ class TaskQ:
 
         Any number of processes may have one: one of them leads, and each fire makes one job.
         """
+        from taskq.scheduler.declared import home_of
         from taskq.scheduler.scheduler import Scheduler
 
         modules = frozenset(home_of(task) for task in self.registry)
@@ -323,43 +328,11 @@ class TaskQ:
         await self._home.drain()
         await self.desk.aclose()
 
-    def _register(self, function: Callable[..., Any], given: TaskOptionValues) -> Task[..., Any]:
-        options = dict(given)
-        name = cast("str | None", options.pop("name", None))
-        check_function(function)
-        is_async = inspect.iscoroutinefunction(function)
-        checked = task_options(is_async=is_async, given=options)
-        kind: type[Task[..., Any]] = AsyncTask[..., Any] if is_async else SyncTask[..., Any]
-        known_as = task_name(function, name)
-        injector = _injector(function, known_as, checked, self.resources)
-        task = kind(function, known_as, checked, self._home, injector)
-        self.registry.add(task)
-        return task
-
 
 @asynccontextmanager
 async def _alive(q: TaskQ, scheduler: bool) -> AsyncGenerator[dict[str, Any], None]:
     async with q.resources.held(), q, q.scheduler() if scheduler else nullcontext():
         yield {STATE_KEY: q.deferred}
-
-
-def _injector(
-    function: Callable[..., Any], name: str, options: TaskOptions, resources: Resources
-) -> Injector | None:
-    """What fills the dependencies of a task, if it has some."""
-    filled = dependencies_of(function)
-    if not filled:
-        return None
-    if options.executor == "process":
-        raise TaskDefinitionError(
-            f"{name}: {', '.join(filled)} cannot be filled in a process of its own: what "
-            "dependencies open belongs to the worker's. Open it inside the task, or leave out "
-            "executor='process'"
-        )
-    # It needs FastAPI, which whoever has a dependency has imported.
-    from taskq.injection.resolver import Resolver
-
-    return Resolver(function, name, filled, lambda: resources.overrides)
 
 
 def _deferrer(desk: BrokerPool, settings: DeferredSettings) -> Callable[[Home], DeferredRunner]:

@@ -1,0 +1,83 @@
+"""From a function and what `@q.task` says of it to a registered task."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+
+from taskq.core.errors import TaskDefinitionError
+from taskq.core.options import TaskOptions, task_options
+from taskq.execution.home import Home
+from taskq.execution.injection import dependencies_of
+from taskq.execution.ports import Injector
+from taskq.execution.registry import Registry
+from taskq.execution.resources import Resources
+from taskq.execution.task import (
+    AsyncTask,
+    SyncTask,
+    Task,
+    TaskOptionValues,
+    check_function,
+    task_name,
+)
+
+__all__ = ["TaskDecorator", "define"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskDecorator(Protocol):
+    """What `@q.task(...)` with options gives: a decorator that keeps the function's types."""
+
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload] - an async def is a function too
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+
+
+def define(
+    function: Callable[..., Any],
+    given: TaskOptionValues,
+    home: Home,
+    registry: Registry,
+    resources: Resources,
+) -> Task[..., Any]:
+    """Make and register the task of a function.
+
+    Raises `TaskDefinitionError`, `UnknownOption` and `ConfigError`.
+    """
+    options = dict(given)
+    name = cast("str | None", options.pop("name", None))
+    check_function(function)
+    is_async = inspect.iscoroutinefunction(function)
+    checked = task_options(is_async=is_async, given=options)
+    kind: type[Task[..., Any]] = AsyncTask[..., Any] if is_async else SyncTask[..., Any]
+    known_as = task_name(function, name)
+    injector = _injector(function, known_as, checked, resources)
+    task = kind(function, known_as, checked, home, injector)
+    registry.add(task)
+    return task
+
+
+def _injector(
+    function: Callable[..., Any], name: str, options: TaskOptions, resources: Resources
+) -> Injector | None:
+    """What fills the dependencies of a task, if it has some."""
+    filled = dependencies_of(function)
+    if not filled:
+        return None
+    if options.executor == "process":
+        raise TaskDefinitionError(
+            f"{name}: {', '.join(filled)} cannot be filled in a process of its own: what "
+            "dependencies open belongs to the worker's. Open it inside the task, or leave out "
+            "executor='process'"
+        )
+    # It needs FastAPI, which whoever has a dependency has imported.
+    from taskq.injection.resolver import Resolver
+
+    return Resolver(function, name, filled, lambda: resources.overrides)
