@@ -110,10 +110,11 @@ async def test_a_workers_clock_that_is_off_changes_nothing(
 ) -> None:
     # Given a worker that lives in another hour, and one that does not
     clock.move(3600 * hours)
-    queer = await asyncio.to_thread(start_worker, "default", environment=clock.environment)
+    queer = await asyncio.to_thread(start_worker, "default", "queer", environment=clock.environment)
     plain = await asyncio.to_thread(start_worker, "default")
     began = time.monotonic()
-    await book.enqueue("run", 20, 0.2)
+    await book.enqueue("run", 18, 0.2)
+    await book.enqueue("run", 2, 0.2, queue="queer")
     delayed = await book.enqueue("run", 10, 0.0, delay=1.5)
     [far] = await book.enqueue("run", 1, 0.0, delay=1800)
 

@@ -110,7 +110,7 @@ async def test_a_worker_killed_while_it_reaps_leaves_the_rest_to_others(
     book: Book, start_worker: StartWorker
 ) -> None:
     # Given three dead workers
-    await book.enqueue("run", 30, 0.5)
+    await book.enqueue("run", 30, 3.0)
     for _ in range(3):
         dead = await asyncio.to_thread(start_worker, "default", concurrency=10, lease=60)
         before = book.starts()

@@ -84,7 +84,7 @@ class Machine:
         """Kill the server and cut off what was not on the disk; gives how many bytes."""
         self.server.stop(signal.SIGKILL)
         cut, synced = 0, self.synced()
-        for path in self.server.directory.rglob("*.incr.aof"):
+        for path in self.server.directory.rglob("*.aof"):
             there = path.stat().st_size
             kept = synced.get(path, 0)
             cut += there - kept

@@ -14,7 +14,7 @@ import redis
 
 from taskq import QueueFull, ServerRefused, ServerUnavailable, TaskQ
 from taskq.broker.keys import GROUP
-from tests.support.server import TestServer
+from tests.support.server import TestServer, debug_options
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.faults
@@ -25,7 +25,7 @@ NAMESPACE = "sick"
 @pytest.fixture
 def sick() -> Iterator[TestServer]:
     """A server that this test may make ill."""
-    server = TestServer("--enable-debug-command", "yes")
+    server = TestServer(*debug_options())
     yield server
     server.close()
 

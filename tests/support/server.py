@@ -16,7 +16,7 @@ from taskq.broker.permissions import acl_rule
 from taskq.broker.url import Address
 from taskq.embedded.binary import find_binary
 
-__all__ = ["TestServer", "server_binary"]
+__all__ = ["TestServer", "debug_options", "server_binary"]
 
 
 def server_binary() -> str:
@@ -33,6 +33,14 @@ def any_namespace_rule() -> list[str]:
     """The rule of `taskq doctor --acl`, for whichever namespace a test uses."""
     rule = acl_rule("NAMESPACE").replace("{NAMESPACE}:", "{*}:").replace("PASSWORD", "secret")
     return shlex.split(rule)[2:]
+
+
+def debug_options() -> tuple[str, ...]:
+    """What lets DEBUG be used: an option of its own since Redis 7.0, nothing before."""
+    said = subprocess.run(
+        [server_binary(), "--version"], capture_output=True, text=True, check=True
+    )
+    return () if "v=6." in said.stdout else ("--enable-debug-command", "yes")
 
 
 class TestServer:

@@ -24,7 +24,7 @@ from tests.faults.chaos.fleet import Fleet
 from tests.faults.ledger import Ledger
 from tests.faults.oracle import Expected, Verdict, judge
 from tests.support.proxy import Proxy
-from tests.support.server import TestServer
+from tests.support.server import TestServer, debug_options
 
 __all__ = ["Plan", "Report", "run"]
 
@@ -110,7 +110,7 @@ async def run(plan: Plan, say: Callable[[str], None] = print) -> Report:
 @contextlib.asynccontextmanager
 async def _stage(plan: Plan) -> AsyncIterator[Stage]:
     directory = Path(tempfile.mkdtemp(prefix="tqc"))
-    server = TestServer("--appendfsync", "always", "--enable-debug-command", "yes")
+    server = TestServer("--appendfsync", "always", *debug_options())
     try:
         async with Proxy(server.socket) as one, Proxy(server.socket) as two:
             fleet = Fleet(
