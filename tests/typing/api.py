@@ -7,7 +7,9 @@ does pass one day, the mark itself is reported as unnecessary.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
+
+from fastapi import Depends
 
 from taskq import (
     Job,
@@ -23,6 +25,13 @@ from taskq import (
 )
 from taskq.core.job import Progress
 from taskq.execution.task import AsyncTask, ConfiguredTask, SyncTask
+from taskq.fastapi import (
+    BackgroundTasks,
+    OnCommit,
+    StrictBackgroundTasks,
+    enqueue_on_commit,
+    injected,
+)
 
 q = TaskQ()
 
@@ -196,3 +205,32 @@ async def secrets() -> None:
     await login.enqueue("ada", "hunter2")  # pyright: ignore[reportArgumentType]
     TaskQ(signing_keys=["k" * 32, b"k" * 32], retention=Retention(failure_ttl=timedelta(days=1)))
     TaskQ(signing_keys=[7])  # pyright: ignore[reportArgumentType]
+
+
+Session = Annotated[str, Depends(lambda: "session")]
+
+
+@q.task
+async def with_dependencies(
+    user: int, session: Session = injected, other: str = Depends(lambda: "")
+) -> str:
+    return session + other
+
+
+async def dependencies_need_no_argument() -> None:
+    assert_type(await with_dependencies.enqueue(7), Job[str])
+    assert_type(enqueue_on_commit(object(), with_dependencies.s(7)), OnCommit[str])
+
+    await with_dependencies.enqueue()  # pyright: ignore[reportCallIssue]
+
+
+async def background_tasks_have_the_calls_of_fastapi(
+    tasks: BackgroundTasks, strict: StrictBackgroundTasks
+) -> None:
+    tasks.add_task(with_dependencies, 7)
+    strict.add_task(print, "a")
+    tasks.options(retry=3, when="always").add_task(print, "a")
+
+    tasks.add_task(with_dependencies, "7")  # pyright: ignore[reportArgumentType]
+    tasks.options(when="never")  # pyright: ignore[reportArgumentType]
+    tasks.options(retries=3)  # pyright: ignore[reportCallIssue]
