@@ -37,7 +37,7 @@ def test_a_plain_call_carries_the_name_and_the_arguments_and_nothing_else() -> N
     assert envelope.task == "resize"
     assert decode_call(envelope.payload) == (["a.png"], {"width": 400})
     assert (envelope.timeout, envelope.result_ttl, envelope.retry) == (None, None, None)
-    assert envelope.headers == {}
+    assert not envelope.headers
     assert (job.lane, job.when, job.expires, job.origin) == ("default/5", "", "", "")
 
 
