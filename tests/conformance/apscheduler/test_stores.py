@@ -7,122 +7,65 @@ the same server.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import redis
-from apscheduler.events import EVENT_JOB_EXECUTED, EVENT_JOB_MISSED
+from apscheduler.events import (
+    EVENT_JOB_ADDED,
+    EVENT_JOB_MISSED,
+    EVENT_JOB_REMOVED,
+    EVENT_JOB_SUBMITTED,
+)
 from apscheduler.jobstores.base import ConflictingIdError
 from apscheduler.jobstores.redis import RedisJobStore
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from taskq import ConfigError, ScheduleExists, TaskQ, at, current_job, every
+from taskq import ConfigError, ScheduleExists, TaskQ, at, cron, every
 from taskq.broker.schedules import ScheduleStore
-from tests.support.server import TestServer
+from tests.conformance.apscheduler.case import case
+from tests.conformance.apscheduler.sides import RUNS, SECOND, Apscheduler, note, note_in_thread
 from tests.support.waiting import eventually
 
-RUNS: list[datetime] = []
-SECOND = timedelta(seconds=1)
 
-
-async def note() -> None:
-    """APScheduler stores where a function stands, and imports it."""
-    RUNS.append(datetime.now(UTC))
-
-
-def note_in_thread() -> None:
-    """The same for its threads."""
-    RUNS.append(datetime.now(UTC))
-
-
-class Apscheduler:
-    """Schedulers of APScheduler on one store."""
-
-    def __init__(self, server: TestServer, namespace: str) -> None:
-        self._socket = str(server.socket)
-        self._namespace = namespace
-        self.events: Counter[int] = Counter()
-
-    def store(self) -> RedisJobStore:
-        prefix = f"{{{self._namespace}}}:aps:"
-        return RedisJobStore(
-            jobs_key=prefix + "jobs", run_times_key=prefix + "times",
-            unix_socket_path=self._socket,
-        )  # fmt: skip
-
-    @contextmanager
-    def started(self, kind: type[Any] = AsyncIOScheduler) -> Iterator[Any]:
-        store = self.store()
-        scheduler = kind(jobstores={"default": store}, timezone=UTC)
-        scheduler.add_listener(
-            lambda event: self.events.update([event.code]), EVENT_JOB_EXECUTED | EVENT_JOB_MISSED
-        )
-        scheduler.start()
-        try:
-            yield scheduler
-        finally:
-            scheduler.shutdown(wait=False)
-            store.redis.close()
-
-
-@pytest.fixture
-async def aps(server: TestServer, namespace: str) -> AsyncIterator[Apscheduler]:
-    RUNS.clear()
-    logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
-    yield Apscheduler(server, namespace)
-    # Its shutdown takes effect in a later turn of the loop.
-    await asyncio.sleep(0.05)
-
-
-@pytest.fixture
-async def q(server: TestServer, namespace: str, look: redis.Redis) -> AsyncIterator[TaskQ]:
-    app = TaskQ(server.url, namespace=namespace)
-    yield app
-    await app.aclose()
-    for key in look.scan_iter(match=f"{{{namespace}}}:*", count=1000):
-        look.unlink(key)
-
-
-@pytest.fixture
-def fires() -> list[datetime]:
-    """The fire times taskq ran."""
-    return []
-
-
-@pytest.fixture
-def task(q: TaskQ, fires: list[datetime]) -> Any:
-    @q.task(name="shop.note")
-    async def noted() -> None:
-        slot = current_job().scheduled_for
-        assert slot is not None
-        fires.append(slot)
-
-    return noted
-
-
+@case(
+    "A01",
+    "better",
+    "A date 5 s ago, with the default grace",
+    apscheduler="never runs: one second late is too late; the job is gone",
+    taskq="runs at once",
+)
 async def test_a_date_just_past_is_dropped_by_apscheduler_and_run_by_taskq(
     aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime]
 ) -> None:
     past = datetime.now(UTC) - 5 * SECOND
     with aps.started() as scheduler:
         scheduler.add_job(note, DateTrigger(past))
-        await eventually(lambda: aps.events[EVENT_JOB_MISSED] == 1)
+        await eventually(lambda: aps.events.count(EVENT_JOB_MISSED) == 1)
         assert RUNS == []
+        assert scheduler.get_jobs() == []
+    told = [EVENT_JOB_ADDED, EVENT_JOB_SUBMITTED, EVENT_JOB_MISSED, EVENT_JOB_REMOVED]
+    assert sorted(aps.events.codes()) == sorted(told)
 
     async with q.worker():
         await q.schedules.add("s", at(past), task.s())
         await eventually(lambda: len(fires) == 1)
 
 
+@case(
+    "A05",
+    "same",
+    "A fire each second, 6 s without anybody, `coalesce`",
+    apscheduler="one run, for the latest; the phase stays",
+)
 async def test_after_a_pause_both_make_the_latest_and_keep_the_phase(
     aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime]
 ) -> None:
@@ -157,6 +100,13 @@ def gaps() -> list[timedelta]:
     return [later - earlier for earlier, later in pairwise(sorted(RUNS))]
 
 
+@case(
+    "A26",
+    "better",
+    "Two schedulers on one store",
+    apscheduler="fire twice",
+    taskq="each fire makes one job, however many there are",
+)
 async def test_two_on_one_store_fire_twice_and_taskq_once(
     aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime]
 ) -> None:
@@ -173,6 +123,13 @@ async def test_two_on_one_store_fire_twice_and_taskq_once(
     assert Counter(fires).most_common(1)[0][1] == 1
 
 
+@case(
+    "A23",
+    "better",
+    "A restart that adds its interval again, `replace_existing`",
+    apscheduler="the phase begins anew: frequent restarts starve long intervals",
+    taskq="what is unchanged keeps its phase",
+)
 async def test_a_restart_with_replace_moves_the_phase_and_taskqs_does_not(
     aps: Apscheduler, q: TaskQ, task: Any
 ) -> None:
@@ -191,6 +148,13 @@ async def test_a_restart_with_replace_moves_the_phase_and_taskqs_does_not(
     assert await q.schedules.add("s", every(hours=1), task.s(), replace=True) == before
 
 
+@case(
+    "A21",
+    "same",
+    "An id that is there already",
+    apscheduler="an error",
+    taskq="the same error, unless the schedule says exactly the same",
+)
 async def test_the_same_id_again_is_refused_by_both(aps: Apscheduler, q: TaskQ, task: Any) -> None:
     with aps.started() as scheduler:
         scheduler.add_job(note, IntervalTrigger(hours=1, timezone=UTC), id="s")
@@ -202,6 +166,13 @@ async def test_the_same_id_again_is_refused_by_both(aps: Apscheduler, q: TaskQ, 
         await q.schedules.add("s", every(hours=2), task.s())
 
 
+@case(
+    "A18",
+    "better",
+    "A trigger that never fires: 31 February, an end in the past",
+    apscheduler="sits there, paused, for ever",
+    taskq="is refused",
+)
 async def test_a_trigger_that_never_fires_sits_there_for_ever_and_is_refused_by_taskq(
     aps: Apscheduler, q: TaskQ, task: Any
 ) -> None:
@@ -211,10 +182,23 @@ async def test_a_trigger_that_never_fires_sits_there_for_ever_and_is_refused_by_
         scheduler.add_job(note, trigger, id="s")
         assert scheduler.get_job("s").next_run_time is None
 
+        february = CronTrigger(month=2, day=31, timezone=UTC)
+        scheduler.add_job(note, february, id="t")
+        assert scheduler.get_job("t").next_run_time is None
+
     with pytest.raises(ConfigError, match="would never fire"):
         await q.schedules.add("s", every(days=1, end=over), task.s())
+    with pytest.raises(ConfigError):
+        cron("0 0 31 2 *")
 
 
+@case(
+    "A30",
+    "better",
+    "A stored job that cannot be read",
+    apscheduler="is deleted by the next listing",
+    taskq="is paused with its reason, and kept",
+)
 async def test_what_cannot_be_read_is_deleted_by_apscheduler_and_paused_by_taskq(
     aps: Apscheduler, q: TaskQ, task: Any, look: redis.Redis, namespace: str
 ) -> None:
@@ -237,6 +221,13 @@ async def _paused(q: TaskQ) -> bool:
     return info is not None and info.paused
 
 
+@case(
+    "A40",
+    "better",
+    "One error of the store while it is updated",
+    apscheduler="nothing runs any more, and `running` is true",
+    taskq="goes on by itself",
+)
 async def test_after_one_error_of_the_store_apscheduler_is_deaf_and_taskq_goes_on(
     aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,16 +264,3 @@ async def test_after_one_error_of_the_store_apscheduler_is_deaf_and_taskq_goes_o
     async with q.worker():
         await eventually(lambda: len(fires) >= 3)
     assert Counter(fires).most_common(1)[0][1] == 1
-
-
-async def test_jitter_drifts_there_and_not_here(q: TaskQ, task: Any) -> None:
-    # Given a hundred fires of a minute each, with ten seconds of jitter
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    theirs = IntervalTrigger(seconds=60, start_date=start, timezone=UTC, jitter=10)
-    fire = start
-    for _ in range(100):
-        fire = theirs.get_next_fire_time(fire, fire)
-
-    assert fire - start - timedelta(minutes=100) > timedelta(minutes=3)
-    ours = every(minutes=1, anchor=start, jitter=10)
-    assert ours.fires(start, 100)[-1] == start + timedelta(minutes=100)
