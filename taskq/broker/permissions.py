@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "pubsub|numsub": (_CHANNEL,),
     "sadd": (_KEY, "m"),
     "set": (_KEY, "v"),
+    "sismember": (_KEY, "m"),
     "smembers": (_KEY,),
     "spop": (_KEY, "1"),
     "srem": (_KEY, "m"),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from taskq.broker.consumer import Consumer, Frame
+from taskq.core.job import NewJob
 from tests.support.scripts import (
     GRACE,
     LANE,
@@ -415,6 +416,62 @@ async def test_a_worker_that_was_reaped_meets_the_fence(scene: Scene, consumer: 
     assert await consumer.finish([frame("S", job, b"too late")]) == [0]
 
     assert scene.state() == before
+
+
+@pytest.mark.parametrize("kind", "SFCRB")
+@pytest.mark.parametrize("old_lane", [LANE, "other/9"])
+async def test_what_is_said_again_of_a_job_that_left_nothing_does_not_end_the_next_of_its_id(
+    scene: Scene, consumer: Consumer, kind: str, old_lane: str
+) -> None:
+    # given: the reply to the end of an attempt is lost, and meanwhile the id goes to another job
+    first = NewJob("chosen", b"envelope", old_lane, "", "", "request 1")
+    await scene.producer.add(first)
+    [old] = await consumer.fetch(1, ["default", "other"])
+    said = frame(kind, old, b"old", ttl=0, count=1)
+    await consumer.finish([frame("S", old, b"old", ttl=0)])
+    await scene.producer.add(NewJob("chosen", b"envelope", LANE, "", "", "request 2"))
+    [new] = await consumer.fetch(1, ["default"])
+    assert (new.attempt, new.id) == (old.attempt, old.id)
+    before = scene.state()
+
+    # when
+    assert await consumer.finish([said]) == [2]
+
+    # then
+    assert scene.state() == before
+    assert await consumer.finish([frame("S", new, b"new")]) == [1]
+    assert scene.job("chosen")["r"] == b"new"
+    assert scene.lane() == Lane()
+    assert scene.state()["held"] == {"w1": 0}
+
+
+async def test_a_release_that_is_said_again_does_not_release_the_next_attempt_of_its_number(
+    scene: Scene, consumer: Consumer
+) -> None:
+    # given
+    old = scene.put_running("a")
+    await consumer.finish([frame("B", old)])
+    [new] = await consumer.fetch(1, ["default"])
+    assert new.attempt == old.attempt
+    before = scene.state()
+
+    # when
+    assert await consumer.finish([frame("B", old)]) == [2]
+
+    # then
+    assert scene.state() == before
+    assert await consumer.finish([frame("B", new)]) == [1]
+
+
+async def test_a_job_of_a_chosen_id_ends_though_its_stream_was_deleted(
+    scene: Scene, consumer: Consumer
+) -> None:
+    running = scene.put_running("a", o="request 1")
+    scene.look.delete(scene.keys.lane("default", 5))
+
+    assert await consumer.finish([frame("S", running, b"result")]) == [1]
+
+    assert scene.job("a")["s"] == "s"
 
 
 async def test_of_many_frames_each_is_judged_for_itself(scene: Scene, consumer: Consumer) -> None:

@@ -342,6 +342,16 @@ async def test_whoever_comes_next_goes_on_with_what_is_left(scene: Scene) -> Non
     assert not scene.look.exists(scene.keys.cancels + "w1")
 
 
+async def test_the_last_job_of_many_is_not_taken_for_the_only_one(scene: Scene) -> None:
+    put_many(scene, 1001)
+    scene.look.hset(scene.keys.job("j1000"), "k", 7)
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(1001, 0)
+
+    assert scene.job("j1000")["s"] == "q"
+    assert scene.job("j1000")["k"] == 8
+
+
 async def test_what_is_not_taken_back_yet_may_still_be_ended_and_leaves_no_trace(
     scene: Scene,
 ) -> None:

@@ -14,7 +14,11 @@
 -- Returns per attempt: 1 done, 2 done before (a repeated call), 0 refused (stale), 3 job unknown.
 -- Called by broker/consumer.py.
 --
--- The fence: worker and attempt number must be those of the last fetch, and the job running.
+-- The fence: worker and attempt number must be those of the last fetch, and the job running. These
+-- may be the same again when a lost reply is made up for: an id that a caller chose is given to a new
+-- job once nothing is left of the old one, and an attempt that never started leaves its number to the
+-- next. A stream entry comes once, so in these two cases it has to be pending still. Only there:
+-- entries asked for one by one cost more than in one batch.
 -- Entries leave the stream before anything is written, so that this passes on a full server.
 local call = redis.call
 --@include clock
@@ -28,6 +32,20 @@ local STRIDE = { S = 7, C = 7, F = 9, R = 9, B = 9 }
 local answer, entries, accepted, counts, woken = {}, {}, {}, {}, {}
 local head
 
+-- Whether this worker holds the job through another entry than the one named. When that one is not
+-- pending, the stream may also have been deleted behind our back: then the attempt may still end.
+local function ended_before(i)
+  local id = ARGV[i + 1]
+  if call('XACK', prefix .. ARGV[i + 2], 'g', ARGV[i + 3]) == 1 then return false end
+  local stream = prefix .. call('HGET', jobs .. id, 'q')
+  local pending = redis.pcall('XPENDING', stream, 'g', '-', '+', 10000, worker)
+  for n = 1, pending.err and 0 or #pending do
+    local entry = call('XRANGE', stream, pending[n][1], pending[n][1])[1]
+    if entry and entry[2][1] == 'i' and entry[2][2] == id then return true end
+  end
+  return false
+end
+
 local function verdict(job, i)
   if not job[1] then return 3 end
   local attempt = ARGV[i + 4]
@@ -37,7 +55,8 @@ local function verdict(job, i)
     return released and job[2] + 1 == tonumber(attempt) and 2 or 0
   end
   if job[1] ~= 'r' then return 2 end
-  return 1
+  local recurs = job[7] or (ARGV[i] == 'B' and ARGV[i + 5] == '')
+  return recurs and ended_before(i) and 2 or 1
 end
 
 -- The job is gone: nobody else would ever take its entry away.
@@ -50,7 +69,7 @@ end
 
 local i = 4
 while i <= #ARGV do
-  local job = call('HMGET', jobs .. ARGV[i + 1], 's', 'a', 'w', 'n', 'x', 'z')
+  local job = call('HMGET', jobs .. ARGV[i + 1], 's', 'a', 'w', 'n', 'x', 'z', 'o')
   local result = verdict(job, i)
   answer[#answer + 1] = result
   if result == 1 then

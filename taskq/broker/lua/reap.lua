@@ -61,7 +61,8 @@ local function take_back(lane, id, alone)
   give(key, id, lane)
 end
 
-local holding, holds = {}, 0
+-- Of a worker that is taken apart in several calls the last job is not the only one.
+local holding, holds = {}, call('SISMEMBER', dead, worker)
 for _, lane in ipairs(call('SMEMBERS', lanes)) do
   call('SREM', idle .. queue_of(lane), worker)
   local pending = redis.pcall('XPENDING', prefix .. lane, 'g', '-', '+', limit, worker)
