@@ -27,9 +27,11 @@ class ModelJob:
     failures: int = 0
     crashes: int = 0
     unknown: int = 0
-    fence: str = ""
-    """The worker of the last attempt; empty once the job was taken from it."""
+    fence: str | None = None
+    """The worker of the last attempt: empty once the job was taken from it, None before any."""
     due: int = 0
+    turn: int = 0
+    """When it was scheduled: of jobs due at one time the first that was goes first."""
     expires: int | None = None
     expiry_listed: bool = False
     cancel_wanted: bool = False
@@ -46,6 +48,7 @@ class Model:
     """Entries nobody has read, in order; some lead to jobs that are not queued any more."""
     held: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
     """By registered worker: ids of the jobs it holds."""
+    turns: int = 0
 
     def running_on(self, worker: str) -> list[str]:
         """The jobs a worker holds."""
@@ -59,6 +62,11 @@ class Model:
         """Put a job at the end of its lane."""
         job.state = "queued"
         self.lanes.setdefault(job.lane, []).append(job.id)
+
+    def schedule(self, job: ModelJob, due: int) -> None:
+        """Let a job wait for its time."""
+        self.turns += 1
+        job.state, job.due, job.turn = "scheduled", due, self.turns
 
     def end(self, job: ModelJob, state: str) -> None:
         """A job is over: nothing of it waits anywhere."""
@@ -74,7 +82,7 @@ class Model:
         self.jobs[job.id] = job
         job.expiry_listed = job.expires is not None
         if job.due > now:
-            job.state = "scheduled"
+            self.schedule(job, job.due)
         else:
             self.queue(job)
         return True
@@ -87,7 +95,7 @@ class Model:
                 job.expiry_listed = False
                 if job.state in ("scheduled", "queued"):
                     self.end(job, "expired")
-        for job in sorted(self.jobs.values(), key=lambda job: (job.due, job.id)):
+        for job in sorted(self.jobs.values(), key=lambda job: (job.due, job.turn)):
             if job.state == "scheduled" and job.due <= now:
                 self.queue(job)
                 moved += 1
@@ -117,7 +125,7 @@ class Model:
         if job is None:
             return 3
         if job.attempt != delivery.attempt or job.fence != worker:
-            handed_back = kind == "B" and not started and not job.fence
+            handed_back = kind == "B" and not started and job.fence == ""
             return 2 if handed_back and job.attempt + 1 == delivery.attempt else 0
         return 1 if job.state == "running" else 2
 
@@ -125,6 +133,7 @@ class Model:
         self, kind: str, job: ModelJob, now: int, *, started: bool, delay: int, keep: bool
     ) -> None:
         """End the attempt of a running job."""
+        assert job.fence is not None
         self.held[job.fence].remove(job.id)
         if kind in ("S", "F", "C") or job.cancel_wanted:
             ended = "C" if kind in ("R", "B") else kind
@@ -140,7 +149,7 @@ class Model:
         else:
             job.unknown += 1
         if delay:
-            job.state, job.due = "scheduled", now + delay
+            self.schedule(job, now + delay)
         else:
             self.queue(job)
 
@@ -160,12 +169,14 @@ class Model:
     def reap(self, worker: str, order: list[str], *, died: bool) -> tuple[int, int]:
         """Take everything from a worker, in this order; how many moved, and how many are poison."""
         moved = poisoned = 0
+        # Of several jobs any may be the guilty one.
+        alone = len(order) == 1
         for job_id in order:
             job = self.jobs[job_id]
             job.crashes += died and not job.cancel_wanted
             if job.cancel_wanted:
                 self.end(job, "cancelled")
-            elif died and job.crashes >= MAX_CRASHES:
+            elif died and alone and job.crashes >= MAX_CRASHES:
                 self.end(job, "failed")
                 poisoned += 1
             else:

@@ -34,3 +34,17 @@ def test_the_model_and_the_server_agree(server: TestServer, look: redis.Redis) -
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def test_of_two_jobs_that_saw_three_workers_die_none_is_poison(
+    server: TestServer, look: redis.Redis
+) -> None:
+    life = QueueMachine(look, server.address)
+    life.open()
+    for _ in range(3):
+        life.fetch(pick=0, want=2, both=False, lose=False)
+        life.reap(pick=0, died=True, lose=False)
+        life.jobs_agree()
+        life.streams_agree()
+        life.register()
+    life.teardown()
