@@ -58,13 +58,18 @@ class Apscheduler:
 
     @contextmanager
     def started(
-        self, kind: type[Any] = AsyncIOScheduler, *, stored: bool = True, **options: Any
+        self,
+        kind: type[Any] = AsyncIOScheduler,
+        *,
+        stored: bool = True,
+        paused: bool = False,
+        **options: Any,
     ) -> Iterator[Any]:
         store = self.store() if stored else None
         stores = {"default": store} if store else {}
         scheduler = kind(jobstores=stores, timezone=UTC, **options)
         scheduler.add_listener(self.events.append, EVENT_ALL)
-        scheduler.start()
+        scheduler.start(paused=paused)
         try:
             yield scheduler
         finally:

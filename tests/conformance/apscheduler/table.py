@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.conformance.apscheduler import test_stores, test_triggers
+from tests.conformance.apscheduler import (
+    test_changes,
+    test_running,
+    test_stopping,
+    test_stores,
+    test_triggers,
+)
 from tests.conformance.apscheduler.case import Case, cases_of
 from tests.conformance.pages import Page, rows
 
 __all__ = ["CASES", "PAGE"]
 
+_MODULES = (test_changes, test_running, test_stopping, test_stores, test_triggers)
+
 
 def _all() -> Iterator[Case]:
-    for module in (test_stores, test_triggers):
+    for module in _MODULES:
         yield from cases_of(module)
 
 
