@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 from taskq import TaskQ, every
@@ -46,5 +47,7 @@ async def fire() -> None:
 
 
 if __name__ == "__main__":
+    # Whoever runs the tests in the background of a shell lets us inherit that it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     asyncio.run(fire())

@@ -99,6 +99,7 @@ class TestServer:
         deadline = time.monotonic() + 20
         while not self._answers():
             if time.monotonic() > deadline or self.process.poll() is not None:
+                self.stop(signal.SIGKILL)
                 raise RuntimeError((self.directory / "log").read_text())
             time.sleep(0.005)
 
