@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from taskq.broker.connection import ConnectionLost
-from taskq.broker.consumer import Consumer, DeclaredDead
+from taskq.broker.consumer import Consumer, DeclaredDead, handed_over
 from taskq.broker.jobs import Jobs
 from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.overview import read_overview
@@ -28,7 +28,8 @@ from taskq.core.job import Delivery, NewJob
 from taskq.core.outcome import Failed
 from taskq.core.payload import encode_value
 from tests.model.protocol import MAX_CRASHES, Model, ModelJob
-from tests.support.scripts import FAILURE_TTL, Scene, frame
+from tests.support.scripts import FAILURE_TTL, Ear, Scene, frame
+from tests.support.waiting import eventually_sync
 
 T = TypeVar("T")
 
@@ -75,6 +76,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.steps = 0
         self.made = 0
         self.consumers: dict[str, Consumer] = {}
+        self.ears: dict[str, Ear] = {}
+        """What a worker hears that can be pushed to."""
         self.mine: dict[str, list[Delivery]] = {}
         """What each worker knows that it was given, and has not ended."""
         self.late: list[tuple[str, Delivery, bool]] = []
@@ -96,7 +99,7 @@ class QueueMachine(RuleBasedStateMachine):
 
         self.run(make())
         self.begin = self.scene.now()
-        self.register()
+        self.register(True)
         for own in ("a", "b"):
             self.enqueue(own, LANES[0], 0, 0, False)
 
@@ -134,8 +137,35 @@ class QueueMachine(RuleBasedStateMachine):
             f"+{expires}" if expires else "",
             f"request {self.made}" if own else "",
         )
+        parked = self._parked(lane)
         self.line.lose = int(lose)
         assert self.run(self.producer.add(new)) is expected
+        self._handed_over(lane, parked if expected and job.state == "queued" else set())
+
+    def _parked(self, lane: str) -> set[str]:
+        """The workers that wait for a job of this lane, and hear from now on when there is one."""
+        for ear in self.ears.values():
+            ear.heard()
+        idle = self.scene.look.smembers(self.scene.keys.idle + lane.rpartition("/")[0])
+        return {name.decode() for name in idle} & self.ears.keys()
+
+    def _handed_over(self, lane: str, parked: set[str]) -> None:
+        """One of the parked workers was given the job behind the first entry, if there is one."""
+        told: dict[str, list[bytes]] = {}
+        for name, ear in self.ears.items():
+            if heard := [text for _, text in ear.heard()]:
+                told[name] = heard
+        if not parked:
+            assert told == {}
+            return
+        # Which of them is the server's choice.
+        [(name, [text])] = told.items()
+        assert name in parked
+        taken = self.model.take_first(name, lane, self.now)
+        if taken:
+            self._delivered(name, [handed_over(text.removeprefix(b"job "))], taken)
+        else:
+            assert text == b"work"
 
     @precondition(lambda self: self.model.jobs)
     @rule(pick=picks, lose=lost, wanted=rarely)
@@ -155,8 +185,8 @@ class QueueMachine(RuleBasedStateMachine):
     # -------------------------------------------------------------------------------- workers
 
     @precondition(lambda self: len(self.model.held) < 2)
-    @rule()
-    def register(self) -> None:
+    @rule(listens=st.sampled_from([True, True, False]))
+    def register(self, listens: bool) -> None:
         self.workers += 1
         name = f"w{self.workers}"
         self.model.held[name], self.mine[name] = [], []
@@ -168,6 +198,8 @@ class QueueMachine(RuleBasedStateMachine):
             failure_ttl=FAILURE_TTL / 1000,
             keep_failed=1000,
         )
+        if listens:
+            self.ears[name] = self.scene.ear(f"wake:{name}")
         reply = self.run(self.leases.beat(name, b"", register=True))
         assert (reply.held, reply.cancels) == (0, ())  # type: ignore[union-attr]
 
@@ -374,6 +406,10 @@ class QueueMachine(RuleBasedStateMachine):
         assert sorted(order) == sorted(self.model.running_on(name))
         counter = self.run(self.leases.counters())[name]
         expected = self.model.reap(name, order, died=died)
+        if name in self.ears:
+            self.ears.pop(name).close()
+            channel = self.scene.keys.wake_channel + name
+            eventually_sync(lambda: self.scene.look.pubsub_numsub(channel)[0][1] == 0)
         self.late += [(name, delivery, True) for delivery in self.mine.pop(name)]
         self.line.lose = int(lose)
         ask = lambda: self.leases.reap(name, self.policy, counter=counter, died=died)  # noqa: E731

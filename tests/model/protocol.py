@@ -106,18 +106,22 @@ class Model:
         taken: list[ModelJob] = []
         for priority in range(9, -1, -1):
             for queue in queues:
-                lane = self.lanes.get(f"{queue}/{priority}", [])
-                while lane and len(taken) < want:
-                    job = self.jobs.get(lane.pop(0))
-                    if job is None or job.state != "queued":
-                        continue
-                    if job.expires is not None and job.expires <= now:
-                        self.end(job, "expired")
-                        continue
-                    job.state, job.fence, job.attempt = "running", worker, job.attempt + 1
-                    self.held[worker].append(job.id)
-                    taken.append(job)
+                name = f"{queue}/{priority}"
+                while self.lanes.get(name) and len(taken) < want:
+                    taken += self.take_first(worker, name, now)
         return taken
+
+    def take_first(self, worker: str, lane: str, now: int) -> list[ModelJob]:
+        """Give a worker the job behind the first entry of a lane; nothing when it leads to none."""
+        job = self.jobs.get(self.lanes[lane].pop(0))
+        if job is None or job.state != "queued":
+            return []
+        if job.expires is not None and job.expires <= now:
+            self.end(job, "expired")
+            return []
+        job.state, job.fence, job.attempt = "running", worker, job.attempt + 1
+        self.held[worker].append(job.id)
+        return [job]
 
     def verdict(self, kind: str, worker: str, delivery: Delivery, *, started: bool) -> int:
         """What `finish` answers: 1 done, 2 done before, 0 refused, 3 unknown."""

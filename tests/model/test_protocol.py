@@ -46,5 +46,5 @@ def test_of_two_jobs_that_saw_three_workers_die_none_is_poison(
         life.reap(pick=0, died=True, lose=False)
         life.jobs_agree()
         life.streams_agree()
-        life.register()
+        life.register(False)
     life.teardown()
