@@ -173,7 +173,10 @@ def _jitter(name: str, value: Any) -> float | None:
 
 
 def _instant(name: str, value: Any) -> int | None:
-    return None if value is None else instant_ms(name, value)
+    if value is None:
+        return None
+    # Rounded up as fire times are: one at the end itself is not after it.
+    return instant_ms(name, value) + (value.microsecond % 1000 > 0)
 
 
 def _args(name: str, value: Any) -> tuple[Any, ...]:

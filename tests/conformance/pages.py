@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ class Page:
     def check(self) -> None:
         """Fail when the guide has another table."""
         assert self._path.read_text("utf-8") == self._made(), f"run: python -m {self.module}"
+
+    def mentions(self, name: str) -> bool:
+        """Whether the guide has this name, set as code."""
+        codes = re.findall(r"`([^`\n]+)`", self._path.read_text("utf-8"))
+        return any(re.search(rf"\b{re.escape(name)}\b", code) for code in codes)
 
     @property
     def _path(self) -> Path:

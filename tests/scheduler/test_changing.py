@@ -138,6 +138,15 @@ def test_impossible_triggers_are_refused_where_they_are_made() -> None:
         at(datetime(2030, 1, 1))
 
 
+async def test_an_end_may_be_the_fire_time_itself(q: TaskQ, task: Any, now: Now) -> None:
+    # Given an instant between two milliseconds
+    instant = now().replace(microsecond=1) + timedelta(hours=1)
+
+    added = await q.schedules.add("clean", at(instant), task.s(), start=instant, end=instant)
+
+    assert added.next_fire == instant.replace(microsecond=1000)
+
+
 async def test_a_task_that_is_not_registered_is_refused(q: TaskQ, task: Any) -> None:
     with pytest.raises(UnknownTask, match=r"nearest registered name is 'shop.clean'"):
         await q.schedules.add("clean", every(minutes=5), q.remote("shop.cleans").s())

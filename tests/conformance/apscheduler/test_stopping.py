@@ -91,13 +91,14 @@ async def test_stopping_waits(aps: Apscheduler, q: TaskQ) -> None:
 
     def in_thread() -> None:
         begun.set()
-        gate.wait(0.3)
+        gate.wait(0.5)
         ended.set()
 
     scheduler = BackgroundScheduler(timezone=UTC)
     scheduler.add_job(in_thread, DateTrigger(now()))
     scheduler.start()
-    await eventually(begun.is_set)
+    # Given a scheduler that is not in the middle of submitting it, which would be its end
+    await eventually(lambda: begun.is_set() and not scheduler.get_jobs())
     scheduler.shutdown(wait=True)
     assert ended.is_set()
 
@@ -145,7 +146,7 @@ async def test_stopping_without_waiting(aps: Apscheduler, q: TaskQ) -> None:
 
     with aps.started(BackgroundScheduler, stored=False) as scheduler:
         scheduler.add_job(in_thread, DateTrigger(now()))
-        await eventually(begun.is_set)
+        await eventually(lambda: begun.is_set() and not scheduler.get_jobs())
         scheduler.shutdown(wait=False)
         assert not scheduler.running
         assert aps.events.count(EVENT_JOB_EXECUTED) == 0

@@ -35,6 +35,8 @@ from tests.conformance.apscheduler.case import case
 from tests.conformance.apscheduler.sides import RUNS, SECOND, Apscheduler, note, note_in_thread
 from tests.support.waiting import eventually
 
+MINUTE = timedelta(minutes=1)
+
 
 @case(
     "A01",
@@ -63,36 +65,35 @@ async def test_a_date_just_past_is_dropped_by_apscheduler_and_run_by_taskq(
 @case(
     "A05",
     "same",
-    "A fire each second, 6 s without anybody, `coalesce`",
+    "A fire each minute, 6 minutes without anybody, `coalesce`",
     apscheduler="one run, for the latest; the phase stays",
 )
 async def test_after_a_pause_both_make_the_latest_and_keep_the_phase(
     aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime]
 ) -> None:
-    # Given a fire each second, and nobody for some
-    start = datetime.now(UTC) - 6.3 * SECOND
+    # Given a fire each minute, and nobody for six
+    start = datetime.now(UTC) - 6.3 * MINUTE
     with aps.started() as scheduler:
-        scheduler.pause()
-        trigger = IntervalTrigger(seconds=1, start_date=start, timezone=UTC)
+        trigger = IntervalTrigger(minutes=1, start_date=start, timezone=UTC)
         scheduler.add_job(
             note, trigger, id="s", coalesce=True, misfire_grace_time=None,
-            next_run_time=start + SECOND,
+            next_run_time=start + MINUTE,
         )  # fmt: skip
-        scheduler.resume()
         await eventually(lambda: len(RUNS) == 1)
-        job = scheduler.get_job("s")
-        assert job.next_run_time == start + 7 * SECOND
+        [submitted] = [e for e in aps.events if e.code == EVENT_JOB_SUBMITTED]
+        assert submitted.scheduled_run_times == [start + 6 * MINUTE]
+        assert scheduler.get_job("s").next_run_time == start + 7 * MINUTE
 
-    await q.schedules.add("s", every(seconds=1, anchor=start), task.s(), paused=True)
-    stored = await q.schedules.get("s")
-    assert stored is not None
-    assert stored.next_fire is not None
-    q.settings.offset.ms = 6_000
-    await q.schedules.resume("s", catch_up=True)
+    trigger = every(minutes=1, anchor=datetime.now(UTC) - 0.3 * MINUTE)
+    first = (await q.schedules.add("s", trigger, task.s())).next_fire
+    assert first is not None
+    q.settings.offset.ms = 6 * 60_000
     async with q.worker():
         await eventually(lambda: len(fires) >= 1)
-    assert fires[0] > stored.next_fire
-    assert (fires[0] - stored.next_fire) % SECOND == timedelta(0)
+    assert fires == [first + 5 * MINUTE]
+    info = await q.schedules.get("s")
+    assert info is not None
+    assert info.next_fire == first + 6 * MINUTE
 
 
 def gaps() -> list[timedelta]:

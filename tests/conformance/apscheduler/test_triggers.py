@@ -231,7 +231,12 @@ def test_midnight_is_not_lost_after_spring_forward():
     # Given the run of the 29th, which APScheduler loses
     assert days == [28, 30, 31]
 
+    first_days = theirs(CronTrigger.from_crontab("0 0 1 * *", timezone=BERLIN), saturday, 1)
+    assert [f"{fire.astimezone(BERLIN):%m-%d}" for fire in first_days] == ["05-01"]
+
     # Then taskq has it
+    [first] = cron("0 0 1 * *", tz="Europe/Berlin").fires(saturday, 1)
+    assert f"{first:%m-%d}" == "04-01"
     assert [f.day for f in cron("0 0 * * *", tz="Europe/Berlin").fires(saturday, 3)] == [28, 29, 30]
 
 
