@@ -12,7 +12,7 @@ import redis
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.model.machine import QueueMachine
+from tests.model.machine import LANES, QueueMachine
 from tests.support.server import TestServer
 
 EXAMPLES = int(os.environ.get("TASKQ_MODEL_EXAMPLES", "25"))
@@ -47,4 +47,19 @@ def test_of_two_jobs_that_saw_three_workers_die_none_is_poison(
         life.jobs_agree()
         life.streams_agree()
         life.register(False)
+    life.teardown()
+
+
+def test_what_is_said_late_of_a_job_does_not_end_the_next_of_its_id(
+    server: TestServer, look: redis.Redis
+) -> None:
+    life = QueueMachine(look, server.address)
+    life.open()
+    life.fetch(pick=0, want=1, both=False, lose=False)
+    life.finish(pick=0, kind="S", started=True, delay=0, keep=False, lose=False)
+    life.enqueue("a", LANES[0], 0, 0, False)
+    life.fetch(pick=0, want=2, both=False, lose=False)
+    life.finish_late(pick=0, kind="S", started=True)
+    life.jobs_agree()
+    life.streams_agree()
     life.teardown()
