@@ -1,4 +1,4 @@
-"""Fetch servers of other versions, to run the tests of the broker on each.
+"""Fetch servers of other versions, to run tests on each.
 
 Usage: ``python scripts/servers.py FOLDER``. Prints one line ``NAME PATH`` per server that could be
 had, for the reading of ``make test-servers``, and says on standard error what could not and why.
