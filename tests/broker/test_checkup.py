@@ -341,8 +341,11 @@ async def test_a_permission_that_is_missing_is_named(
     verdict = (await examined(app))["permissions"]
     admin.execute_command("ACL", "DELUSER", "mute")
 
-    if "ACL DRYRUN" in verdict.what:
-        pytest.skip("this server has no ACL DRYRUN")
+    # ACL DRYRUN came with Redis 7.0. Before it nothing can be found out, and just that is said.
+    if str(admin.info("server")["redis_version"]).startswith("6."):
+        assert verdict.level == "ok"
+        assert "not looked at: it does not tell what user mute may do (ACL DRYRUN)" in verdict.what
+        return
     assert verdict.level == "bad"
     assert "user mute may not run publish, xdel" in verdict.what
 

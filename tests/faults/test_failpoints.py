@@ -95,7 +95,8 @@ async def test_stopped_between_any_two_words_and_woken_too_late_a_worker_changes
     await book.enqueue("run", 1, 0.0, queue=QUEUES[0])
     await book.at_rest()
     book.drained(healthy, *hit)
-    await book.verdict(interrupted=sum(POINTS.values()))
+    # (who has just woken may miss a beat again, and lose the one job that came after)
+    await book.verdict(interrupted=sum(POINTS.values()) + 1)
 
 
 def standing(workers: list[subprocess.Popen[bytes]]) -> None:

@@ -167,8 +167,9 @@ async def _come_to_rest(stage: Stage) -> None:
         proxy.heal()
     await asyncio.gather(*(_leave(fleet, "producer", REST_SECONDS)))
     look = redis.Redis(unix_socket_path=str(stage.server.socket))
-    deadline = time.monotonic() + REST_SECONDS
-    while (busy := _busy(look, Keys(fleet.namespace))) and time.monotonic() < deadline:
+    deadline, keys = time.monotonic() + REST_SECONDS, Keys(fleet.namespace)
+    beats = _beats(look, keys)
+    while (busy := _busy(look, keys, beats)) and time.monotonic() < deadline:
         await asyncio.sleep(0.2)
     if busy:
         fleet.wrong.append(f"not at rest after {REST_SECONDS:g} s: {busy}")
@@ -180,17 +181,23 @@ def _leave(fleet: Fleet, kind: str, within: float) -> list[Any]:
     return [fleet.leave(member, within) for member in fleet.of(kind)]
 
 
-def _busy(look: Any, keys: Keys) -> str:
-    """What still waits or runs."""
+def _beats(look: Any, keys: Keys) -> set[tuple[bytes, bytes]]:
+    return set(look.hgetall(keys.workers).items())
+
+
+def _busy(look: Any, keys: Keys, beats: set[tuple[bytes, bytes]]) -> str:
+    """What waits or runs, and who was not heard since `beats`: perhaps dead, and not missed yet."""
     entries = {
         lane.decode(): look.xlen(keys.lane_prefix + lane.decode())
         for lane in look.smembers(keys.lanes)
     }
     waiting = {lane: count for lane, count in entries.items() if count}
     due, dead = look.zcard(keys.due), look.smembers(keys.dead)
-    if not (waiting or due or dead):
+    silent = beats & _beats(look, keys)
+    if not (waiting or due or dead or silent):
         return ""
-    return f"{waiting} in queues, {due} due, {dead} being reaped, held {look.hgetall(keys.held)}"
+    held = look.hgetall(keys.held)
+    return f"{waiting} in queues, {due} due, {dead} being reaped, {silent} silent, held {held}"
 
 
 async def _judge(stage: Stage) -> Verdict:
