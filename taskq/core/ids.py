@@ -69,8 +69,10 @@ class IdSeries:
         last = next(rest, None) if now == at else None
         if last is not None:
             return start + last
-        self._series = (now, new_id()[:-2], iter(_PAIRS))
-        return new_id()
+        start, rest = new_id()[:-2], iter(_PAIRS)
+        first = next(rest)
+        self._series = (now, start, rest)
+        return start + first
 
 
 def process_name() -> str:

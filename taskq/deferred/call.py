@@ -61,13 +61,14 @@ class Call:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         on_cancel: Callable[[Call], bool],
+        context: Context | None = None,
     ) -> None:
         self.id = options.id or _next_id()
         self.task = task
         self.options = options
         self.args = args
         self.kwargs = kwargs
-        self.context: Context = copy_context()
+        self.context = copy_context() if context is None else context
         self.on_cancel = on_cancel
         self.asked_at = time.time()
         if options.expires is not None or task.task_options.expires is not None:

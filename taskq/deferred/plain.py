@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, cast
 
 from taskq.core.errors import TaskDefinitionError
@@ -37,6 +38,11 @@ class PlainTasks:
 
         Raises `TaskDefinitionError` for what cannot be called.
         """
+        if type(function) is FunctionType:
+            # The common case: it was checked when it was deferred first.
+            known = self._known.get(function)
+            if known is not None:
+                return known
         if isinstance(function, Task):
             return cast("Task[..., Any]", function)
         if inspect.iscoroutine(function):
@@ -50,9 +56,7 @@ class PlainTasks:
         if not inspect.isfunction(function) or "<" in function.__qualname__:
             # Methods, partials and functions inside of others are new objects each time.
             return PlainTask(function, self._home)
-        known = self._known.get(function)
-        if known is None:
-            known = self._known[function] = PlainTask(function, self._home)
+        known = self._known[function] = PlainTask(function, self._home)
         return known
 
 

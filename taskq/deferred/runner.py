@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
@@ -75,6 +76,16 @@ class DeferredRunner:
         """
         return self.take(self._plain.of(function), PLAIN, args, kwargs)
 
+    def defer_in(
+        self,
+        context: Context,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Deferred[Any]:
+        """`defer` in the context of somebody else, which is the call's own from now on."""
+        return self.take(self._plain.of(function), PLAIN, args, kwargs, context)
+
     def options(self, **changes: Unpack[JobOptionValues]) -> Deferring:
         """Options for single calls: `q.deferred.options(timeout=5).defer(function, ...)`.
 
@@ -88,8 +99,9 @@ class DeferredRunner:
         options: JobOptions,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        context: Context | None = None,
     ) -> Deferred[Any]:
-        """Run a call soon: what every `defer` does."""
+        """Run a call soon: what every `defer` does. `context`: by default a copy of this one."""
         check = task.callee.check
         if check is not None:
             check(args, kwargs)
@@ -97,7 +109,7 @@ class DeferredRunner:
         if conceal is not None:
             args, kwargs = conceal(args, kwargs)
         crew, here = self._current()
-        call = Call(task, options, args, kwargs, crew.cancel)
+        call = Call(task, options, args, kwargs, crew.cancel, context)
         if options.durable:
             refuse_unfit(call)
         if here:

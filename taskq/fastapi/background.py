@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any, Literal, ParamSpec, Unpack, cast
+from typing import Any, Final, Literal, ParamSpec, Unpack, cast
 
 import fastapi
 from starlette.background import BackgroundTask
 
 from taskq.core.errors import ConfigError, TaskqError
+from taskq.deferred.plain import is_coroutine_function
 from taskq.deferred.runner import DeferredRunner
 from taskq.execution.deferred import Deferred
 from taskq.execution.task import JobOptionValues
@@ -24,6 +25,8 @@ _log = logging.getLogger("taskq.fastapi")
 P = ParamSpec("P")
 
 When = Literal["success", "always"]
+
+_NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
 class AddingOptionValues(JobOptionValues, total=False):
@@ -57,7 +60,8 @@ class BackgroundTasks(fastapi.BackgroundTasks):
         strict: bool = False,
         via: DeferredRunner | None = None,
     ) -> None:
-        super().__init__(tasks)
+        # Not Starlette's: it does the same, a call deeper, for each request.
+        self.tasks = list(tasks) if tasks else []
         self.strict = strict
         self._via = via
         self._taken = 0
@@ -68,7 +72,7 @@ class BackgroundTasks(fastapi.BackgroundTasks):
         if self.strict:
             super().add_task(func, *args, **kwargs)
         else:
-            self._add(_Entry(func, args, kwargs, {}))
+            self._add(_Entry(func, args, kwargs))
 
     def options(self, **changes: Unpack[AddingOptionValues]) -> Adding:
         """Options for single tasks: `tasks.options(retry=3).add_task(...)`.
@@ -92,6 +96,9 @@ class BackgroundTasks(fastapi.BackgroundTasks):
         """Run what was added and has not begun; a response calls this at its end."""
         if self.strict:
             await super().__call__()
+            return
+        if self._via is not None:
+            self._begin(self._via, self._take())
             return
         while entries := self._take():
             await self._run(entries)
@@ -172,24 +179,38 @@ class _Entry(BackgroundTask):
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        options: dict[str, Any],
+        options: Mapping[str, Any] = _NO_OPTIONS,
     ) -> None:
-        super().__init__(func, *args, **kwargs)
-        self.when: When = options.get("when", "success")
-        self._options = {name: value for name, value in options.items() if name != "when"}
+        # Not Starlette's, which finds out what kind of function it is: the runner knows.
+        self.func = func
+        self.args = args
+        self.kwargs = kwargs
+        self._options = options
         self._context = copy_context()
+
+    @property
+    def is_async(self) -> bool:
+        """What Starlette's own has as an attribute."""
+        return is_coroutine_function(self.func)
+
+    @property
+    def when(self) -> When:
+        """After which requests it runs."""
+        return self._options.get("when", "success")
 
     @classmethod
     def of(cls, task: BackgroundTask) -> _Entry:
         """An entry for a task of Starlette's own."""
         if isinstance(task, _Entry):
             return task
-        return cls(task.func, tuple(task.args), dict(task.kwargs), {})
+        return cls(task.func, tuple(task.args), dict(task.kwargs))
 
     def begin(self, runner: DeferredRunner) -> Deferred[Any]:
         """Defer it."""
-        options: Any = self._options
-        defer = runner.options(**options).defer if options else runner.defer
+        if self._options is _NO_OPTIONS:
+            return runner.defer_in(self._context, self.func, self.args, self.kwargs)
+        options: Any = {name: value for name, value in self._options.items() if name != "when"}
+        defer = runner.options(**options).defer
         return self._context.run(defer, self.func, *self.args, **self.kwargs)
 
 

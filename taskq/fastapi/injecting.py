@@ -16,6 +16,7 @@ import fastapi
 from fastapi import Depends
 from fastapi.dependencies.utils import get_dependant
 from fastapi.requests import HTTPConnection
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
 from taskq.deferred.runner import DeferredRunner
@@ -47,10 +48,12 @@ async def _provide(connection: HTTPConnection, after: fastapi.BackgroundTasks) -
 
     A generator would be told as well, at a third of the cost of a small endpoint.
     """
-    tasks = _collection(connection, after)
+    tasks = _collection(connection)
+    end = _End(tasks)
+    after.tasks.append(end)
     stack = connection.scope.get(STACK_KEY)
     if isinstance(stack, AsyncExitStack):
-        stack.push_async_exit(_Leaving(tasks).leave)
+        stack.push_async_exit(end)
     return tasks
 
 
@@ -58,7 +61,8 @@ async def _provide_early(
     connection: HTTPConnection, after: fastapi.BackgroundTasks
 ) -> AsyncGenerator[BackgroundTasks, None]:
     """For older ones, which leave dependencies before the response is sent."""
-    tasks = _collection(connection, after)
+    tasks = _collection(connection)
+    after.tasks.append(_End(tasks))
     try:
         yield tasks
     except BaseException as error:
@@ -69,30 +73,36 @@ async def _provide_early(
     loop.call_later(LATE_SECONDS, lambda: loop.create_task(tasks.end(None)))
 
 
-def _collection(connection: HTTPConnection, after: fastapi.BackgroundTasks) -> BackgroundTasks:
+def _collection(connection: HTTPConnection) -> BackgroundTasks:
     state: Mapping[str, Any] = connection.scope.get("state") or {}
     runner = state.get(STATE_KEY)
-    tasks = BackgroundTasks(via=runner if isinstance(runner, DeferredRunner) else None)
-    # A response without a background of its own runs these at its end.
-    after.add_task(tasks)
-    return tasks
+    return BackgroundTasks(via=runner if isinstance(runner, DeferredRunner) else None)
 
 
-class _Leaving:
-    """Tells a collection how its request ended."""
+class _End(BackgroundTask):
+    """The end of a request, for its collection.
 
-    __slots__ = ("_tasks",)
+    A response without a background of its own calls it when it is sent. The stack that the request
+    is left with tells how that ended.
+    """
+
+    is_async = True
 
     def __init__(self, tasks: BackgroundTasks) -> None:
-        self._tasks = tasks
+        # Not Starlette's, which finds out for each request what kind of function it is.
+        self.func = tasks
+        self.args = ()
+        self.kwargs = {}
 
-    async def leave(
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._tasks.end(None if isinstance(error, _LEFT) else error)
+        await self.func.end(None if isinstance(error, _LEFT) else error)
 
 
 async def _provide_strict(after: fastapi.BackgroundTasks) -> BackgroundTasks:
