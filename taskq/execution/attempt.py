@@ -113,6 +113,10 @@ class Attempt:
         self.started = time.monotonic()
         self._runner = asyncio.current_task(loop)
 
+    def end(self) -> None:
+        """It runs no more. Its task has it in its context: a cycle, if it kept the task."""
+        self._runner = None
+
     def interrupt(self, why: Interruption) -> None:
         """Interrupt the run at its next await, once: what cleans up after it is left alone."""
         if self.interruption is not None:

@@ -55,6 +55,7 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
         return masked(classify(attempt, _kept(attempt, error)), attempt)
     finally:
         clock.stop()
+        attempt.end()
 
 
 class _Clock:

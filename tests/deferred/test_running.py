@@ -9,7 +9,7 @@ import gc
 import logging
 import threading
 import weakref
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
@@ -244,6 +244,33 @@ async def test_an_expired_call_never_runs(alone: TaskQ) -> None:
 
     with pytest.raises(JobExpired):
         await handle
+
+
+async def test_a_call_that_is_over_leaves_nothing_to_the_collector(alone: TaskQ) -> None:
+    class Session: ...
+
+    carried: ContextVar[Session] = ContextVar("carried")
+
+    async def nothing() -> None: ...
+
+    # Given a runner at work, and a call whose context leads to an object that nobody else holds
+    await alone.defer(nothing)
+    session, context = Session(), copy_context()
+    gone = weakref.ref(session)
+    context.run(carried.set, session)
+    handle = context.run(alone.defer, nothing)
+    del session, context
+
+    # When it is over
+    gc.disable()
+    try:
+        await handle
+        await asyncio.sleep(0)
+
+        # Then the object is gone
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_failure_keeps_nothing_alive_that_nobody_holds(
