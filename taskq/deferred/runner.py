@@ -74,17 +74,7 @@ class DeferredRunner:
 
         >>> handle = q.defer(send_mail, "ada@example.org")  # doctest: +SKIP
         """
-        return self.take(self._plain.of(function), PLAIN, args, kwargs)
-
-    def defer_in(
-        self,
-        context: Context,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Deferred[Any]:
-        """`defer` in the context of somebody else, which is the call's own from now on."""
-        return self.take(self._plain.of(function), PLAIN, args, kwargs, context)
+        return self.take(function, PLAIN, args, kwargs)
 
     def options(self, **changes: Unpack[JobOptionValues]) -> Deferring:
         """Options for single calls: `q.deferred.options(timeout=5).defer(function, ...)`.
@@ -95,13 +85,14 @@ class DeferredRunner:
 
     def take(
         self,
-        task: Task[Any, Any],
+        task: Task[Any, Any] | Callable[..., Any],
         options: JobOptions,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         context: Context | None = None,
     ) -> Deferred[Any]:
         """Run a call soon: what every `defer` does. `context`: by default a copy of this one."""
+        task = self._plain.of(task)
         check = task.callee.check
         if check is not None:
             check(args, kwargs)

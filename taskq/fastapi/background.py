@@ -15,6 +15,7 @@ from taskq.core.errors import ConfigError, TaskqError
 from taskq.deferred.plain import is_coroutine_function
 from taskq.deferred.runner import DeferredRunner
 from taskq.execution.deferred import Deferred
+from taskq.execution.request import PLAIN
 from taskq.execution.task import JobOptionValues
 from taskq.fastapi.on_the_spot import runner_on_the_spot
 
@@ -208,7 +209,7 @@ class _Entry(BackgroundTask):
     def begin(self, runner: DeferredRunner) -> Deferred[Any]:
         """Defer it."""
         if self._options is _NO_OPTIONS:
-            return runner.defer_in(self._context, self.func, self.args, self.kwargs)
+            return runner.take(self.func, PLAIN, self.args, self.kwargs, self._context)
         options: Any = {name: value for name, value in self._options.items() if name != "when"}
         defer = runner.options(**options).defer
         return self._context.run(defer, self.func, *self.args, **self.kwargs)
