@@ -33,7 +33,7 @@ class PlainTasks:
         self._home = home
         self._known: dict[Callable[..., Any], PlainTask] = {}
 
-    def of(self, function: Callable[..., Any]) -> Task[..., Any]:
+    def of(self, function: Task[Any, Any] | Callable[..., Any]) -> Task[..., Any]:
         """The task of a function; a task is its own.
 
         Raises `TaskDefinitionError` for what cannot be called.
