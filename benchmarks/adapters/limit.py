@@ -44,12 +44,12 @@ class LimitWorker(BatchWorker):
         )
 
     async def one(self, job: Any) -> tuple[Any, ...]:
-        entry_id, job_id, attempt, payload = job
-        return entry_id, job_id, attempt, await called(self.functions, payload)
+        entry_id, job_id, lease, payload = job
+        return entry_id, job_id, lease, await called(self.functions, payload)
 
     async def store(self, frames: list[Any]) -> None:
         answers: list[int] = await self.client.execute_command(
-            "EVALSHA", self._finish, 2, STREAM, JOB, _WORKER, TTL_MS, *frames
+            "EVALSHA", self._finish, 2, STREAM, JOB, TTL_MS, *frames
         )
         if 0 in answers:
             raise RuntimeError("an outcome was refused, and there is no other worker")

@@ -5,6 +5,6 @@
 -- Called by adapters/limit.py.
 local call, stream, jobs = redis.call, KEYS[1], KEYS[2]
 for i = 1, #ARGV, 2 do
-  call('HSET', jobs .. ARGV[i], 's', 'q', 'p', ARGV[i + 1])
+  call('HSET', jobs .. ARGV[i], 's', 'q0', 'p', ARGV[i + 1])
   call('XADD', stream, '*', 'i', ARGV[i])
 end

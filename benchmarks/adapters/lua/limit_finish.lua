@@ -1,16 +1,15 @@
 -- Store the results of a batch and acknowledge it; what was given to another worker is refused.
 --
 -- KEYS  1 stream  2 prefix of the jobs' keys
--- ARGV  1 worker  2 how long jobs that are over are kept (ms)
---       then per job: stream id, id, attempt, result
+-- ARGV  1 how long jobs that are over are kept (ms)
+--       then per job: stream id, id, lease, result
 -- Returns per job 1 done, 0 refused.
 -- Called by adapters/limit.py.
-local call, jobs, worker, ttl = redis.call, KEYS[2], ARGV[1], ARGV[2]
+local call, jobs, ttl = redis.call, KEYS[2], ARGV[1]
 local entries, answer = {}, {}
-for i = 3, #ARGV, 4 do
+for i = 2, #ARGV, 4 do
   local key = jobs .. ARGV[i + 1]
-  local job = call('HMGET', key, 's', 'a', 'w')
-  if job[1] == 'r' and job[2] == ARGV[i + 2] and job[3] == worker then
+  if call('HGET', key, 's') == ARGV[i + 2] then
     entries[#entries + 1] = ARGV[i]
     call('HSET', key, 's', 's', 'r', ARGV[i + 3])
     call('PEXPIRE', key, ttl)
