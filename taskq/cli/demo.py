@@ -154,7 +154,7 @@ class _Demo:
         ]
         await app.q.run_until_empty(queues=["mail"], concurrency=1)
         infos = [await job.info() for job in jobs]
-        ran = [info.result for info in sorted(infos, key=lambda info: info.started_at)]
+        ran = [info.result for info in sorted(infos, key=lambda info: info.finished_at)]
         return f"enqueued 1, 5, 9, 3; ran {', '.join(ran)}"
 
     def _sum_up(self) -> None:
