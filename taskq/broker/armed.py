@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from taskq.broker.client import Client
+from taskq.broker.connection import Told
 from taskq.broker.scripts import Script
 from taskq.core.failpoints import ARMED
 
@@ -17,6 +18,10 @@ class ArmedClient(Client):
 
     Only made where failpoints are armed, so that nobody else pays for them.
     """
+
+    def post(self, told: Told, script: Script, keys: tuple[str, ...], *args: Any) -> bool:
+        """Everything passes through `script`, where the failpoints are."""
+        return False
 
     async def script(self, script: Script, keys: tuple[str, ...], *args: Any) -> Any:
         """As `Client.script`."""

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import hiredis
 
-from taskq.broker.connection import Connection, ConnectionLost
+from taskq.broker.connection import Connection, ConnectionLost, Told
 from taskq.broker.dial import Admit, dial
 from taskq.broker.replies import demoted, translate
 from taskq.broker.scripts import Script
 from taskq.broker.url import Address
+from taskq.broker.watch import Watch
 from taskq.core.errors import ServerError, ServerUnavailable
 
 __all__ = ["Client", "Locate", "retrying"]
@@ -54,12 +55,11 @@ class Client:
         self._admit = admit
         self._name = name
         self._connect_timeout = connect_timeout
-        self._reply_timeout = reply_timeout
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._handlers: dict[bytes, Callable[[bytes], None]] = {}
         self._on_reconnect: list[Callable[[], None]] = []
-        self._watch: asyncio.TimerHandle | None = None
+        self._watch = Watch(reply_timeout)
         self._lost_before = False
         self._coming_back: asyncio.Task[None] | None = None
         self.closed = False
@@ -74,6 +74,18 @@ class Client:
             if isinstance(reply, hiredis.ReplyError):
                 raise _error(reply, self._connection, self.where)
         return reply
+
+    def post(self, told: Told, script: Script, keys: tuple[str, ...], *args: Any) -> bool:
+        """Send `script` now, for who would rather be called back than wait in a task of its own.
+
+        False, and nothing sent, without a connection. `told` is called with the reply; an exception
+        as a reply tells that it was lost or refused, and `script` is the way to say it again.
+        """
+        connection = self._connection
+        if connection is None or connection.lost:
+            return False
+        connection.send(told, "EVALSHA", script.sha, len(keys), *keys, *args)
+        return True
 
     async def command(self, *command: Any) -> Any:
         """Send one command that is no script."""
@@ -128,7 +140,7 @@ class Client:
                 admit=self._admit,
             )
             self._connection = connection
-            self._watch_replies()
+            self._watch.over(connection)
         if self._lost_before:
             for callback in self._on_reconnect:
                 callback()
@@ -137,9 +149,9 @@ class Client:
     async def aclose(self) -> None:
         """Close the connection; later calls raise `ServerUnavailable`."""
         self.closed = True
-        for background in (self._watch, self._coming_back):
-            if background is not None:
-                background.cancel()
+        self._watch.end()
+        if self._coming_back is not None:
+            self._coming_back.cancel()
         if self._connection is not None:
             self._connection.abort()
             await asyncio.sleep(0)
@@ -184,32 +196,12 @@ class Client:
         finally:
             self._coming_back = None
 
-    def _watch_replies(self) -> None:
-        """A peer that is gone without a word is noticed by the reply it owes."""
-        if self._watch is not None:
-            self._watch.cancel()
-        connection = self._connection
-        if connection is None or connection.lost or self.closed:
-            return
-        loop = asyncio.get_running_loop()
-        if connection.oldest_wait() > self._reply_timeout:
-            connection.abort()
-            return
-        if loop.time() - connection.heard_at > self._reply_timeout / 2:
-            connection.call("PING").add_done_callback(_forget)
-        self._watch = loop.call_later(self._reply_timeout / 4, self._watch_replies)
-
 
 def _error(reply: hiredis.ReplyError, connection: Connection | None, where: str) -> ServerError:
     if demoted(reply) and connection is not None:
         # Whoever took its place is found by asking again where the server is.
         connection.abort()
     return translate(reply, where)
-
-
-def _forget(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
 
 
 async def retrying(call: Callable[[bool], Awaitable[T]], *, seconds: float, what: str) -> T:

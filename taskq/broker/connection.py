@@ -4,22 +4,29 @@ hiredis packs and parses; this file keeps the order. A call is written at once a
 resolves a future, so that any number of callers share one socket and one round trip. The server's
 pushes (pub/sub) come in between and go to `on_push`.
 
-Replies come in the order of the calls: that is the one invariant here. A caller that stops
-waiting leaves its future in the line, and the reply that belongs to it is dropped.
+Replies come in the order of the calls: that is the one invariant here. Each call leaves in the line
+who is to be told its reply; a caller that stops waiting is told all the same, and it is dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
 import hiredis
 
-__all__ = ["Connection", "ConnectionLost", "Reply"]
+__all__ = ["Connection", "ConnectionLost", "Reply", "Told"]
 
 Reply = Any
+
+Told = Callable[[Reply], None]
+"""Takes a reply; an error reply, or `ConnectionLost`, as a value."""
+
+_log = logging.getLogger("taskq.broker")
 
 _pack = cast("Callable[[tuple[Any, ...]], bytes]", hiredis.pack_command)  # pyright: ignore[reportUnknownMemberType]
 _PARTIAL: Final = object()
@@ -32,6 +39,8 @@ class ConnectionLost(ConnectionError):
 class Connection(asyncio.Protocol):
     """A connected socket. `call` sends one command and returns the future of its reply.
 
+    `send` sends one whose reply is given to a function there and then.
+
     An error reply resolves the future with a `hiredis.ReplyError`, as a value: the caller looks.
     """
 
@@ -42,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._reader = hiredis.Reader(
             protocolError=ConnectionLost, replyError=hiredis.ReplyError, notEnoughData=_PARTIAL
         )
-        self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
+        self._waiting: deque[tuple[Told, float]] = deque()
         self._transport: asyncio.Transport | None = None
         self.heard_at = self._loop.time()
         self.lost = False
@@ -50,12 +59,16 @@ class Connection(asyncio.Protocol):
     def call(self, *command: Any) -> asyncio.Future[Reply]:
         """Send `command`; its reply's future fails with `ConnectionLost` when the line dies."""
         future: asyncio.Future[Reply] = self._loop.create_future()
-        if self._transport is None or self.lost:
-            future.set_exception(ConnectionLost("the connection is closed"))
-            return future
-        self._waiting.append((future, self._loop.time()))
-        self._transport.write(_pack(command))
+        self.send(partial(_resolve, future), *command)
         return future
+
+    def send(self, told: Told, *command: Any) -> None:
+        """Send `command`; `told` is called with its reply as soon as that is read."""
+        if self._transport is None or self.lost:
+            told(ConnectionLost("the connection is closed"))
+            return
+        self._waiting.append((told, self._loop.time()))
+        self._transport.write(_pack(command))
 
     def oldest_wait(self) -> float:
         """Seconds since anything was heard while a reply is owed; 0 when none is owed."""
@@ -73,6 +86,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not isinstance(): uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
+        # What is written leaves at once: uvloop would keep it until this turn of the loop ends, and
+        # the server would wait while a hundred jobs run.
+        self._transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()
@@ -88,17 +104,13 @@ class Connection(asyncio.Protocol):
             if isinstance(reply, hiredis.PushNotification):
                 self._push(list(reply))
             elif self._waiting:
-                future, _ = self._waiting.popleft()
-                if not future.done():
-                    future.set_result(reply)
+                self._tell(reply)
 
     def _push(self, message: list[Any]) -> None:
         # The confirmation of SUBSCRIBE is a push, but somebody awaits it as a reply.
         if message[:1] in ([b"subscribe"], [b"unsubscribe"]):
             if self._waiting:
-                future, _ = self._waiting.popleft()
-                if not future.done():
-                    future.set_result(message)
+                self._tell(message)
         else:
             self._on_push(message)
 
@@ -110,7 +122,22 @@ class Connection(asyncio.Protocol):
             return
         self.lost = True
         while self._waiting:
-            future, _ = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(ConnectionLost("the server closed the connection"))
+            self._tell(ConnectionLost("the server closed the connection"))
         self._on_lost()
+
+    def _tell(self, reply: Reply) -> None:
+        told, _ = self._waiting.popleft()
+        try:
+            told(reply)
+        except Exception:
+            # It costs one reply, not the connection of everybody.
+            _log.exception("a reply could not be taken, which is an error of taskq")
+
+
+def _resolve(future: asyncio.Future[Reply], reply: Reply) -> None:
+    if future.done():
+        return
+    if isinstance(reply, ConnectionLost):
+        future.set_exception(reply)
+    else:
+        future.set_result(reply)

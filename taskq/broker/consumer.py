@@ -10,7 +10,7 @@ import msgpack
 
 from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
-from taskq.broker.connection import ConnectionLost
+from taskq.broker.connection import ConnectionLost, Told
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
 from taskq.core.errors import DecodeError, ServerError
@@ -19,8 +19,8 @@ from taskq.core.signing import Signing
 
 __all__ = ["Consumer", "DeclaredDead", "Frame", "delivery_of", "handed_over"]
 
-Frame = tuple[str, str, str, bytes, int, bytes, int, int, int]
-"""kind, id, lane, entry, attempt, payload, ttl (ms), delay (ms), count: see `finish.lua`."""
+Frame = tuple[Delivery, str, bytes, int, int, int]
+"""What ended, then kind, payload, ttl (ms), delay (ms), count: see `finish.lua`."""
 
 
 class DeclaredDead(Exception):
@@ -124,26 +124,29 @@ class Consumer:
 
         Sent until answered: repeating it changes nothing.
         """
-        parts: list[Any] = []
-        for frame in frames:
-            kind, job_id, lane, entry, *rest = frame
-            if self._signing is not None and kind == "S":
-                rest[1] = self._signing.seal(frame[5], "result", job_id)
-            parts += (kind, job_id, lane, entry[len(lane) + 1 :])
-            # The script asks for delay and count only of the kinds that have them.
-            parts += rest[:3] if kind in ("S", "C") else rest
+        said = self._said(frames)
 
         async def once(_: bool) -> list[int]:
-            return await self._client.script(
-                self._scripts["finish"],
-                self._finish_keys,
-                self._offset.ms,
-                self.worker,
-                self._keep_failed,
-                *parts,
-            )
+            return await self._client.script(self._scripts["finish"], self._finish_keys, *said)
 
         return await retrying(once, seconds=86_400.0, what="outcomes could not be stored")
+
+    def post_finish(self, told: Told, frames: Sequence[Frame]) -> bool:
+        """Send the same once, now; see `Client.post`."""
+        said = self._said(frames)
+        return self._client.post(told, self._scripts["finish"], self._finish_keys, *said)
+
+    def _said(self, frames: Sequence[Frame]) -> list[Any]:
+        parts: list[Any] = [self._offset.ms, self.worker, self._keep_failed]
+        for delivery, kind, payload, ttl, delay, count in frames:
+            job_id, lane, entry, attempt = delivery[:4]
+            if self._signing is not None and kind == "S":
+                payload = self._signing.seal(payload, "result", job_id)
+            parts += (kind, job_id, lane, entry[len(lane) + 1 :], attempt, payload, ttl)
+            # The script asks for these only of the kinds that have them.
+            if kind not in ("S", "C"):
+                parts += (delay, count)
+        return parts
 
     async def leave_idle(self, queues: Sequence[str]) -> None:
         """Be handed no more jobs; what was handed over before has arrived when this returns.

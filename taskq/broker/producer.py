@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from taskq.broker.client import Client, retrying
@@ -31,6 +33,18 @@ IN_FLIGHT = 2
 _NEW = ord("1")
 
 _Group = tuple[Sequence[NewJob], asyncio.Future[list[bool]]]
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Jobs that travel together. `ahead`: the batch before it, if that was on its way as well."""
+
+    number: int
+    groups: list[_Group]
+    frames: list[Any]
+    ahead: _Batch | None
+    sending: asyncio.Task[None] | None = None
+    landed: asyncio.Event | None = None
 
 
 class Producer:
@@ -68,13 +82,13 @@ class Producer:
             keys.wake_channel,
             keys.next_channel,
             keys.sent + self._name,
-            keys.workers,
+            keys.slots,
             keys.held,
             keys.done_channel,
             keys.malformed,
         )
         self._pending: deque[_Group] = deque()
-        self._flying: list[asyncio.Task[None]] = []
+        self._flying: list[_Batch] = []
         self._flush_soon = False
         self._number = 0
         self._loop = asyncio.get_running_loop()
@@ -113,16 +127,38 @@ class Producer:
         self._flush_soon = False
         while self._pending and len(self._flying) < IN_FLIGHT:
             self._number += 1
+            groups = self._next_groups()
             ahead = self._flying[-1] if self._flying else None
-            sending = self._loop.create_task(self._send(self._next_batch(), self._number, ahead))
-            self._flying.append(sending)
-            sending.add_done_callback(self._landed)
+            batch = _Batch(self._number, groups, _runs(groups), ahead)
+            self._flying.append(batch)
+            told = partial(self._heard, batch)
+            if not self._client.post(told, self._script, self._keys, *self._said(batch)):
+                self._say_again(batch)
 
-    def _landed(self, sending: asyncio.Task[None]) -> None:
-        self._flying.remove(sending)
-        self._flush()
+    def _said(self, batch: _Batch) -> tuple[Any, ...]:
+        waits = batch.ahead in self._flying
+        before = batch.number - 1 if waits else 0
+        return (self._offset.ms, batch.number, self._record_ttl_ms, before, *batch.frames)
 
-    def _next_batch(self) -> list[_Group]:
+    def _heard(self, batch: _Batch, reply: Any) -> None:
+        if isinstance(reply, bytes):
+            self._land(batch)
+            _answer(batch.groups, reply)
+        else:
+            self._say_again(batch)
+
+    def _say_again(self, batch: _Batch) -> None:
+        batch.sending = self._loop.create_task(self._send(batch))
+
+    def _land(self, batch: _Batch) -> None:
+        self._flying.remove(batch)
+        batch.ahead = None
+        if batch.landed is not None:
+            batch.landed.set()
+        if self._pending:
+            self._flush()
+
+    def _next_groups(self) -> list[_Group]:
         batch = [self._pending.popleft()]
         count = len(batch[0][0])
         size = sum(len(job.envelope) for job in batch[0][0])
@@ -135,43 +171,38 @@ class Producer:
             batch.append(group)
         return batch
 
-    async def _send(
-        self, batch: list[_Group], number: int, ahead: asyncio.Task[None] | None
-    ) -> None:
-        frames = _runs(batch)
+    async def _send(self, batch: _Batch) -> None:
+        """Send it until it is answered; its fate is known when this returns."""
 
         async def once(_: bool) -> bytes:
             while True:
-                waits = ahead is not None and not ahead.done()
-                answer = await self._client.script(
-                    self._script,
-                    self._keys,
-                    self._offset.ms,
-                    number,
-                    self._record_ttl_ms,
-                    number - 1 if waits else 0,
-                    *frames,
-                )
+                answer = await self._client.script(self._script, self._keys, *self._said(batch))
                 if answer is not None:
                     return answer
-                if ahead is not None:
-                    await asyncio.wait({ahead})
+                await self._until_landed(batch.ahead)
 
         try:
             answer = await retrying(once, seconds=self._deadline, what="nothing could be enqueued")
         except BaseException as error:
-            _refuse(batch, error)
+            self._land(batch)
+            _refuse(batch.groups, error)
             if not isinstance(error, Exception):
                 raise
         else:
-            _answer(batch, [flag == _NEW for flag in answer])
+            self._land(batch)
+            _answer(batch.groups, answer)
+
+    async def _until_landed(self, batch: _Batch | None) -> None:
+        if batch is not None and batch in self._flying:
+            batch.landed = batch.landed or asyncio.Event()
+            await batch.landed.wait()
 
 
-def _answer(batch: list[_Group], created: list[bool]) -> None:
+def _answer(batch: list[_Group], reply: bytes) -> None:
     at = 0
     for jobs, future in batch:
         if not future.done():
-            future.set_result(created[at : at + len(jobs)])
+            future.set_result([flag == _NEW for flag in reply[at : at + len(jobs)]])
         at += len(jobs)
 
 

@@ -16,7 +16,8 @@ class NewJob(NamedTuple):
 
     `when` and `expires`: `""` for now and never, `"+<ms>"` from the server's now, `"@<ms>"` since
     the epoch. `origin` is empty for an id made by taskq; for one chosen by the caller it tells this
-    request from another's.
+    request from another's. `channel` is that of a client that waits for the result already, and
+    empty otherwise.
     """
 
     id: str
@@ -25,6 +26,7 @@ class NewJob(NamedTuple):
     when: str = ""
     expires: str = ""
     origin: str = ""
+    channel: str = ""
 
 
 class Fire(NamedTuple):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 from taskq.broker.consumer import Frame
 from taskq.core.envelope import cut, pack_failure
@@ -36,20 +38,23 @@ class Settler:
         self._tally = tally
         self._on_settled = on_settled
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[Delivery, Frame]] = []
+        self._waiting: list[Frame] = []
         self._sending: set[asyncio.Task[None]] = set()
+        self._unanswered = 0
+        self._answered = asyncio.Event()
+        self._given_up = False
 
     @property
     def idle(self) -> bool:
         """Whether the server has answered for everything."""
-        return not self._waiting and not self._sending
+        return not self._waiting and not self._unanswered
 
     def settle(self, delivery: Delivery, outcome: Outcome, result_ttl_ms: int) -> None:
         """Store how an attempt ended, with what else ends in this turn of the loop."""
         frame = self._frame(delivery, outcome, result_ttl_ms)
         if not self._waiting:
-            self._loop.call_soon(self._flush)
-        self._waiting.append((delivery, frame))
+            self._loop.call_soon(self.flush)
+        self._waiting.append(frame)
 
     def hand_back(self, deliveries: list[Delivery]) -> None:
         """Give back what never started; its attempts are not counted."""
@@ -58,9 +63,10 @@ class Settler:
 
     async def drain(self) -> None:
         """Wait until the server has answered for everything."""
-        self._flush()
-        while self._sending:
-            await asyncio.wait(self._sending)
+        self.flush()
+        while self._unanswered:
+            self._answered.clear()
+            await self._answered.wait()
 
     async def close(self, within: float) -> None:
         """As `drain`, for at most `within` seconds; what was not told by then is lost."""
@@ -72,20 +78,37 @@ class Settler:
                 "the server did not take every outcome within %.0f s; those jobs will run again",
                 within,
             )
+            self._given_up = True
             for sending in self._sending:
                 sending.cancel()
             await asyncio.gather(*self._sending, return_exceptions=True)
 
-    def _flush(self) -> None:
-        if self._waiting:
-            batch, self._waiting = self._waiting, []
-            task = self._loop.create_task(self._send(batch))
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+    def flush(self) -> None:
+        """Send what has ended now, where nothing else can end in this turn."""
+        if not self._waiting:
+            return
+        batch, self._waiting = self._waiting, []
+        self._unanswered += 1
+        told = partial(self._heard, batch)
+        if not self._session.consumer.post_finish(told, batch):
+            self._say_again(batch)
 
-    async def _send(self, batch: list[tuple[Delivery, Frame]]) -> None:
-        answers = await self._told([frame for _, frame in batch])
-        for (delivery, _), answer in zip(batch, answers, strict=True):
+    def _heard(self, batch: list[Frame], reply: Any) -> None:
+        if isinstance(reply, list):
+            self._settle(batch, cast("list[int]", reply))
+        elif not self._given_up:
+            self._say_again(batch)
+
+    def _say_again(self, batch: list[Frame]) -> None:
+        task = self._loop.create_task(self._send(batch))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, batch: list[Frame]) -> None:
+        self._settle(batch, await self._told(batch))
+
+    def _settle(self, batch: list[Frame], answers: list[int]) -> None:
+        for (delivery, *_), answer in zip(batch, answers, strict=True):
             if answer == _REFUSED:
                 self._tally.fenced += 1
                 _log.warning(
@@ -98,6 +121,8 @@ class Settler:
                 self._tally.lost += 1
                 _log.warning("job %s: the server no longer knows it", delivery.id)
             self._on_settled(delivery)
+        self._unanswered -= 1
+        self._answered.set()
 
     async def _told(self, frames: list[Frame]) -> list[int]:
         """The server's answers; a refusal is asked about again, for it may be lifted meanwhile."""
@@ -161,14 +186,4 @@ def _record(outcome: str, text: str) -> bytes:
 def _framed(
     kind: str, delivery: Delivery, payload: bytes, *, ttl: int, delay: float = 0.0, count: int = 0
 ) -> Frame:
-    return (
-        kind,
-        delivery.id,
-        delivery.lane,
-        delivery.entry,
-        delivery.attempt,
-        payload,
-        ttl,
-        int(delay * 1000),
-        count,
-    )
+    return (delivery, kind, payload, ttl, int(delay * 1000), count)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import redis
+import uvloop
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.client import Client, retrying
@@ -22,6 +23,19 @@ from tests.support.proxy import Proxy
 from tests.support.scripts import Scene, at, job
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+@pytest.fixture
+def scene_address(server: TestServer) -> Address:
+    return server.address
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
+    return asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
+
 
 #: Commands and users of the tests' own, which the least rights do not have.
 pytestmark = pytest.mark.own_user
@@ -402,3 +416,52 @@ async def test_large_replies_come_whole(client: Client, scene: Scene) -> None:
     replies = await asyncio.gather(*(client.command("HGET", key, "r") for _ in range(3)))
 
     assert replies == [value] * 3
+
+
+# ------------------------------------------------------------------------------- one reply, told
+
+
+async def test_who_cannot_take_a_reply_costs_nobody_else_the_connection(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = await scene.client.connect()
+
+    def broken(_: object) -> None:
+        raise RuntimeError("a bug")
+
+    connection.send(broken, "PING")
+    assert await connection.call("ECHO", "still here") == b"still here"
+
+    assert not connection.lost
+    assert "a reply could not be taken, which is an error of taskq" in caplog.text
+
+
+async def test_a_connection_that_is_lost_tells_everybody_who_waits(scene: Scene) -> None:
+    connection = await scene.client.connect()
+    told: list[object] = []
+    connection.send(told.append, "PING")
+
+    connection.abort()
+    connection.send(told.append, "PING")
+
+    assert [type(reply) for reply in told] == [ConnectionLost, ConnectionLost]
+
+
+def test_what_is_said_leaves_before_the_loop_comes_round(
+    scene_address: Address, look: redis.Redis, namespace: str, loop_factory: LoopFactory
+) -> None:
+    """The server works while this process still runs what this turn of its loop has to do."""
+    key = f"{{{namespace}}}:said"
+
+    async def say() -> None:
+        client = Client(at(scene_address))
+        connection = await client.connect()
+        connection.send(lambda _: None, "SET", key, "1", "PX", 10_000)
+        deadline = time.monotonic() + 5
+        while not look.exists(key):
+            assert time.monotonic() < deadline, "it was kept until the end of the turn"
+        await client.aclose()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(say())
+    look.delete(key)

@@ -152,6 +152,7 @@ async def test_a_batch_that_never_arrived_is_done_when_sent_again(scene: Scene) 
     await scene.producer.add(job("a"))
     scene.producer._number = 1
     scene.client.script, send = lose_first_request(scene)
+    scene.client.post = lambda *_: False
 
     assert await scene.producer.add(job("b"))
 
@@ -352,6 +353,7 @@ async def test_a_batch_waits_for_the_fate_of_the_one_before_it(scene: Scene) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene.client, "script", refusing)
+        patch.setattr(scene.client, "post", lambda *_: False)
         first = scene.producer.add_many([job("a"), job("b")])
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -365,7 +367,7 @@ async def test_a_batch_before_its_predecessor_changes_nothing(scene: Scene) -> N
     await scene.producer.add(job("first"))
     before = scene.state()
 
-    common = ("1", "default/5", "", "", "", "early", b"envelope")
+    common = ("1", "default/5", "", "", "", "", "early", b"envelope")
     answer = await scene.client.script(
         script("enqueue"), scene.producer._keys, 0, 3, 1000, 2, *common
     )

@@ -325,17 +325,7 @@ def frame(
     count: int = 0,
 ) -> Frame:
     """The end of an attempt as the finish script takes it; times in milliseconds."""
-    return (
-        kind,
-        delivery.id,
-        delivery.lane,
-        delivery.entry,
-        delivery.attempt,
-        payload,
-        ttl,
-        delay,
-        count,
-    )
+    return (delivery, kind, payload, ttl, delay, count)
 
 
 def entry_name(lane: str, stream_id: bytes) -> bytes:
