@@ -14,6 +14,7 @@ key                   type   holds                                   lives
 ``{ns}:idle:<queue>`` set    workers that wait for a job              1 minute after the last look
 ``{ns}:workers``      hash   worker id -> beat counter                live workers
 ``{ns}:held``         hash   worker id -> number of jobs it holds     live workers
+``{ns}:slots``        hash   worker id -> how many it runs at once    live workers
 ``{ns}:dead``         set    workers whose jobs are being taken back  until done
 ``{ns}:worker:<id>``  string description of a worker                  1 minute after its last beat
 ``{ns}:cancels:<id>`` set    cancel requests for a worker's jobs      1 day after the last
@@ -76,6 +77,7 @@ class Keys:
         self.idle = tag + "idle:"
         self.workers = tag + "workers"
         self.held = tag + "held"
+        self.slots = tag + "slots"
         self.dead = tag + "dead"
         self.worker_info = tag + "worker:"
         self.cancels = tag + "cancels:"

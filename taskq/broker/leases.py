@@ -52,14 +52,15 @@ class Leases:
         self._offset = offset
         self._scripts = {name: script(name) for name in ("beat", "reap", "strays")}
 
-    async def beat(
-        self, worker: str, description: bytes, *, register: bool = False
-    ) -> BeatReply | None:
-        """Say that `worker` lives; None when the server has declared it dead."""
+    async def beat(self, worker: str, description: bytes, *, register: int = 0) -> BeatReply | None:
+        """Say that `worker` lives; None when the server has declared it dead.
+
+        `register`: it is new here, and runs so many jobs at once.
+        """
         keys = self._keys
         reply = await self._client.script(
             self._scripts["beat"],
-            (keys.workers, keys.held, keys.cancels + worker, keys.worker_info + worker),
+            (keys.workers, keys.held, keys.cancels + worker, keys.worker_info + worker, keys.slots),
             worker,
             int(register),
             description,
@@ -114,6 +115,7 @@ class Leases:
                 keys.cancels + worker,
                 keys.worker_info + worker,
                 keys.expiry,
+                keys.slots,
             ),
             self._offset.ms,
             worker,

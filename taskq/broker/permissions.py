@@ -46,6 +46,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "sismember": (_KEY, "m"),
     "smembers": (_KEY,),
     "spop": (_KEY, "1"),
+    "srandmember": (_KEY,),
     "srem": (_KEY, "m"),
     "time": (),
     "xack": (_KEY, "g", "0-1"),

@@ -22,6 +22,9 @@ _log = logging.getLogger("taskq.worker")
 AHEAD_SECONDS = 0.02
 """The backlog holds what the slots end in this time, so a job waits in it about as long."""
 
+AHEAD_MOST = 4
+"""And no more than so many for each slot: the server fills one backlog while another one runs."""
+
 STUCK_SECONDS = 0.5
 """What waited for a slot for so long is handed back, to workers that have one free."""
 
@@ -137,7 +140,7 @@ class Fetcher:
         then, before = self._pace
         if now - then >= AHEAD_SECONDS:
             rate = (ended - before) / (now - then)
-            self._ahead = min(2 * self._settings.concurrency, int(rate * AHEAD_SECONDS))
+            self._ahead = min(AHEAD_MOST * self._settings.concurrency, int(rate * AHEAD_SECONDS))
             self._pace = (now, ended)
 
     def _queues(self) -> tuple[str, ...]:

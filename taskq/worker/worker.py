@@ -173,15 +173,20 @@ class Worker:
 
     async def _register(self) -> None:
         client, keys = self._broker.client, self._broker.keys
-        await self._broker.leases.beat(self._session.name, self._describe(), register=True)
+        await self._broker.leases.beat(
+            self._session.name, self._describe(), register=self.settings.concurrency
+        )
         await client.subscribe(keys.wake_channel + self._session.name, self._on_wake)
 
     def _on_wake(self, message: bytes) -> None:
         if message == b"work":
             self.fetcher.wake.set()
         elif message.startswith(b"job "):
-            self.holdings.take([handed_over(message[4:])])
-            self.fetcher.look_soon()
+            # As `enqueue.lua` counts: one that held nothing and has another slot is idle still.
+            idle = self.holdings.known == 0 and self.settings.concurrency > 1
+            self.holdings.take((handed_over(message[4:]),))
+            if not idle:
+                self.fetcher.look_soon()
             if self.holdings.room(0) <= 0:
                 # Idle for other queues still, as the server sees it, and full.
                 self._spawn(self._session.consumer.leave_idle(self.settings.queues))

@@ -9,9 +9,13 @@ MINUTE = About(60_000)
 
 
 async def test_a_worker_registers_with_its_first_beat(scene: Scene) -> None:
-    assert await scene.leases.beat("w1", b"\xc0who", register=True) == BeatReply(0, ())
+    assert await scene.leases.beat("w1", b"\xc0who", register=100) == BeatReply(0, ())
 
-    assert scene.state() == {"workers": {"w1": 1}, "worker:w1": Kept(b"\xc0who", MINUTE)}
+    assert scene.state() == {
+        "workers": {"w1": 1},
+        "slots": {"w1": 100},
+        "worker:w1": Kept(b"\xc0who", MINUTE),
+    }
 
 
 async def test_each_beat_moves_the_counter_and_renews_the_description(scene: Scene) -> None:
@@ -20,7 +24,11 @@ async def test_each_beat_moves_the_counter_and_renews_the_description(scene: Sce
 
     assert await scene.leases.beat("w1", b"after") == BeatReply(0, ())
 
-    assert scene.state() == {"workers": {"w1": 2}, "worker:w1": Kept(b"after", MINUTE)}
+    assert scene.state() == {
+        "workers": {"w1": 2},
+        "slots": {"w1": 1},
+        "worker:w1": Kept(b"after", MINUTE),
+    }
     assert await scene.leases.counters() == {"w1": "2"}
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from taskq.broker.consumer import handed_over
 from taskq.core.errors import QueueFull
-from tests.support.scripts import LANE, About, Ear, Kept, Lane, Scene, entry_name, job
+from tests.support.scripts import LANE, About, Ear, Kept, Lane, Scene, entry_name, frame, job
 
 
 @pytest.fixture
@@ -18,9 +18,10 @@ def w1(scene: Scene) -> Ear:
     return scene.ear("wake:w1")
 
 
-def register(scene: Scene, *workers: str, queue: str = "default") -> None:
+def register(scene: Scene, *workers: str, queue: str = "default", slots: int = 1) -> None:
     for worker in workers:
         scene.look.hset(scene.keys.workers, worker, 7)
+        scene.look.hset(scene.keys.slots, worker, slots)
         scene.look.sadd(scene.keys.idle + queue, worker)
 
 
@@ -37,6 +38,7 @@ async def test_an_idle_worker_is_handed_the_job(scene: Scene, w1: Ear) -> None:
         "q:default/5": Lane(held={"w1": ["a"]}),
         "lanes": {LANE},
         "workers": {"w1": 7},
+        "slots": {"w1": 1},
         "held": {"w1": 1},
         "sent": Kept(1, About(60_000)),
     }
@@ -115,11 +117,74 @@ async def test_with_nobody_there_the_job_waits(scene: Scene) -> None:
 async def test_a_worker_that_is_not_registered_gets_no_job(scene: Scene, w1: Ear) -> None:
     """It listens still, but the server has declared it dead."""
     scene.look.hdel(scene.keys.workers, "w1")
+    scene.look.hdel(scene.keys.slots, "w1")
 
     await scene.producer.add(job("a"))
 
     assert scene.lane() == Lane(waiting=["a"])
     assert [message for _, message in w1.heard()] == [b"work"]
+
+
+async def test_one_that_is_not_registered_is_not_in_the_way_of_another(
+    scene: Scene, w1: Ear
+) -> None:
+    for n in range(8):
+        scene.look.sadd(scene.keys.idle + "default", f"forgotten{n}")
+
+    await scene.producer.add(job("a"))
+
+    assert scene.lane() == Lane(held={"w1": ["a"]})
+    assert len(w1.heard()) == 1
+
+
+async def test_a_worker_that_held_nothing_and_has_another_slot_stays_idle(scene: Scene) -> None:
+    register(scene, "w1", slots=2)
+    ear = scene.ear("wake:w1")
+
+    await scene.producer.add(job("a"))
+    assert scene.state()["idle:default"] == {"w1"}
+    await scene.producer.add(job("b"))
+
+    assert "idle:default" not in scene.state()
+    assert scene.lane() == Lane(held={"w1": ["a", "b"]})
+    assert len(ear.heard()) == 2
+
+
+async def test_it_stays_idle_as_often_as_it_has_handed_in_what_it_held(scene: Scene) -> None:
+    register(scene, "w1", slots=2)
+    ear = scene.ear("wake:w1")
+    consumer = await scene.consumer("w1")
+
+    for name in ("a", "b", "c"):
+        await scene.producer.add(job(name))
+        [(_, message)] = ear.heard()
+        delivery = handed_over(message.removeprefix(b"job "))
+        assert delivery.id == name
+        await consumer.finish([frame("S", delivery, b"r")])
+
+    assert scene.state()["idle:default"] == {"w1"}
+    assert scene.lane() == Lane()
+
+
+async def test_a_worker_with_one_slot_is_not_idle_any_more(scene: Scene, w1: Ear) -> None:
+    await scene.producer.add(job("a"))
+    await scene.producer.add(job("b"))
+
+    assert scene.lane() == Lane(waiting=["b"], held={"w1": ["a"]})
+    assert len(w1.heard()) == 1
+
+
+async def test_a_client_that_waits_already_is_told_of_the_end(scene: Scene, w1: Ear) -> None:
+    """The enqueue carries the wait: nobody asks."""
+    client = scene.ear("done:c1")
+
+    await scene.producer.add(job("a", channel="c1"))
+
+    assert scene.job("a") == running(scene, n="c1")
+    [(_, message)] = w1.heard()
+    consumer = await scene.consumer("w1")
+    await consumer.finish([frame("S", handed_over(message.removeprefix(b"job ")), b"r")])
+    assert client.heard() == [("done:c1", b"a\ns\nr")]
 
 
 async def test_a_worker_of_another_queue_gets_no_job(scene: Scene) -> None:
@@ -153,10 +218,11 @@ async def test_several_jobs_are_fetched_together(scene: Scene, w1: Ear) -> None:
 async def test_a_job_that_is_stale_already_is_not_handed_over(scene: Scene, w1: Ear) -> None:
     await scene.producer.add(job("a", expires="@1000"))
 
+    assert "held" not in scene.state()
+    assert w1.heard() == [("wake:w1", b"work")]
+    assert await (await scene.consumer("w1")).fetch(1, ["default"]) == []
     assert scene.job("a")["s"] == "x"
     assert scene.lane() == Lane()
-    assert "held" not in scene.state()
-    assert all(message == b"work" for _, message in w1.heard())
 
 
 async def test_a_cancelled_job_in_front_is_dropped(scene: Scene, w1: Ear) -> None:

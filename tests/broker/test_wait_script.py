@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from taskq.broker.waiting import Waiting
-from taskq.core.job import Ending
+from taskq.core.job import Delivery, Ending
 from taskq.core.state import JobState
-from tests.support.scripts import Scene, frame
+from tests.support.scripts import Scene, frame, job
 from tests.support.waiting import eventually
 
 STATES = {
@@ -238,3 +238,91 @@ async def test_the_server_may_forget_its_scripts(scene: Scene) -> None:
     scene.look.script_flush()
 
     assert await scene.waiting.look(["a"]) == [Ending(JobState.QUEUED)]
+
+
+# ------------------------------------------------------------- waits that an enqueue carried along
+
+
+async def subscribed(scene: Scene) -> None:
+    """The waits of the scene listen from now on."""
+    put_ended(scene, "before", "s", r=b"r")
+    await scene.waiting.until_over("before")
+
+
+async def enqueued(scene: Scene, job_id: str = "a") -> Delivery:
+    """A job whose enqueue named the channel, in the hands of a worker."""
+    channel = scene.waiting.listen(job_id)
+    assert channel
+    await scene.producer.add(job(job_id, channel=channel))
+    [delivery] = await (await scene.consumer()).fetch(1, ["default"])
+    return delivery
+
+
+async def test_who_listens_to_nothing_yet_names_no_channel(scene: Scene) -> None:
+    assert scene.waiting.listen("a") == ""
+
+
+async def test_an_end_that_was_heard_before_somebody_waits_is_not_asked_for(scene: Scene) -> None:
+    await subscribed(scene)
+    delivery = await enqueued(scene)
+    await (await scene.consumer()).finish([frame("S", delivery, b"\xc0", ttl=0)])
+    await scene.client.command("PING")
+    scene.look.set(scene.keys.job("a"), "not even a hash: who asks would hear of it")
+
+    assert await scene.waiting.until_over("a", 5) == Ending(JobState.SUCCEEDED, b"\xc0")
+    scene.look.delete(scene.keys.job("a"))
+
+
+async def test_an_end_that_comes_later_is_waited_for_without_a_word(scene: Scene) -> None:
+    await subscribed(scene)
+    delivery = await enqueued(scene)
+    waiter = asyncio.ensure_future(scene.waiting.until_over("a", 5))
+    await asyncio.sleep(0)
+
+    await (await scene.consumer()).finish([frame("S", delivery, b"\xc0", ttl=0)])
+
+    assert await waiter == Ending(JobState.SUCCEEDED, b"\xc0")
+
+
+async def test_a_large_result_that_was_announced_is_read_from_the_job(scene: Scene) -> None:
+    await subscribed(scene)
+    delivery = await enqueued(scene)
+    await (await scene.consumer()).finish([frame("S", delivery, b"x" * 70_000)])
+    await scene.client.command("PING")
+
+    assert await scene.waiting.until_over("a", 5) == Ending(JobState.SUCCEEDED, b"x" * 70_000)
+
+
+async def test_only_the_last_hundred_ends_are_kept_and_the_others_asked_for(scene: Scene) -> None:
+    await subscribed(scene)
+    delivery = await enqueued(scene)
+    await (await scene.consumer()).finish([frame("S", delivery, b"kept")])
+    await scene.client.command("PING")
+    for n in range(100):
+        scene.waiting.listen(f"other{n}")
+    scene.look.hset(scene.keys.job("a"), "r", b"asked for")
+
+    assert await scene.waiting.until_over("a", 5) == Ending(JobState.SUCCEEDED, b"asked for")
+
+
+@pytest.mark.faults
+async def test_an_end_that_was_said_while_the_line_was_down_is_asked_for(scene: Scene) -> None:
+    await subscribed(scene)
+    delivery = await enqueued(scene)
+    consumer = await scene.consumer()
+    scene.look.hset(scene.keys.job("a"), "n", "nobody")
+    connection = scene.client._connection
+    assert connection is not None
+    connection.abort()
+    await consumer.finish([frame("S", delivery, b"\xc0")])
+
+    assert await scene.waiting.until_over("a", 2) == Ending(JobState.SUCCEEDED, b"\xc0")
+
+
+async def test_a_wait_ends_at_its_time(scene: Scene) -> None:
+    scene.put_job("a", "q")
+
+    with pytest.raises(TimeoutError):
+        await scene.waiting.until_over("a", 0.05)
+
+    assert scene.waiting._waits == {}

@@ -1,13 +1,14 @@
 -- Add jobs: due ones to their lane, later ones to the due set.
 --
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 due  5 expiry  6 idle prefix  7 wake channel prefix
---       8 next channel  9 the producer's `sent`  10 workers  11 held  12 done channel prefix
+--       8 next channel  9 the producer's `sent`  10 slots  11 held  12 done channel prefix
 --       13 malformed
 -- ARGV  1 clock offset  2 the producer's batch number  3 ttl of the record of an expired job (ms)
 --       4 number of the batch that must have been done before this one, 0 = none
 --       then runs of jobs alike: how many, lane, when ('' now, '+ms', '@ms'), expires (likewise),
---       origin ('' for ids made by taskq; else what tells this request from another's), and per job
---       of the run: id, envelope
+--       origin ('' for ids made by taskq; else what tells this request from another's), channel of
+--       a client that waits for the result already ('' nobody does), and per job of the run:
+--       id, envelope
 -- Returns one string, a character per job: '1' this request's job exists, '0' the id was taken; nil
 --       and nothing done when the batch before this one was not done.
 -- Called by broker/producer.py.
@@ -19,13 +20,15 @@
 --
 -- A single job is handed to an idle worker here and now, with the push that would wake it: that saves
 -- the worker the fetch. A worker that nobody can push to is left out; one that dies with the push
--- on its way is reaped as if it had fetched the job.
+-- on its way is reaped as if it had fetched the job. One that held nothing and has another slot stays
+-- idle: nothing is left in the queue that it has not seen. It is counted by `held`, as the server and
+-- the worker both see it, so each knows without a word whether it is idle still.
 local call = redis.call
 --@include clock
 --@include lane
 --@include over
 --@include take
-local jobs, prefix, lanes, due, expiry, idle, wake, next_channel, sent, workers, held, done, malformed =
+local jobs, prefix, lanes, due, expiry, idle, wake, next_channel, sent, slots, held, done, malformed =
   unpack(KEYS)
 local number = tonumber(ARGV[2])
 local last = tonumber(call('GET', sent) or '0')
@@ -53,7 +56,13 @@ local function nearer(at)
   if not head or at < head then head = at end
 end
 
--- What only some jobs have, beside what `add_run` writes.
+-- The fields of a new job, and who waits for it already.
+local function put(key, channel, ...)
+  if channel == '' then return call('HSET', key, ...) end
+  call('HSET', key, 'n', channel, ...)
+end
+
+-- What only some jobs have beside that.
 local function add_extras(key, id, due_at, expires_at, origin)
   if origin ~= '' then call('HSET', key, 'o', origin) end
   if expires_at then
@@ -68,69 +77,91 @@ local function add_extras(key, id, due_at, expires_at, origin)
   end
 end
 
--- The jobs of one run, from ARGV[first] to ARGV[final].
-local function add_run(first, final, lane, due_at, expires_at, origin)
+-- A worker that waits for a job of this queue, and how many it runs at once; nil when none does.
+local function waiting(queue)
+  while true do
+    local worker = call('SRANDMEMBER', idle .. queue)
+    if not worker then return end
+    local most = call('HGET', slots, worker)
+    if most and call('PUBSUB', 'NUMSUB', wake .. worker)[2] > 0 then return worker, most end
+    call('SREM', idle .. queue, worker)
+    -- One that was declared dead and does not know it yet is told by its next fetch.
+    if not most then call('PUBLISH', wake .. worker, 'work') end
+  end
+end
+
+-- What a worker is given of a lane to which this job was just added: the job, unless another one is
+-- in front of it. Nil when what is in front of it is stale.
+local function given(worker, lane, id, key, envelope, channel)
+  local own = add_entry(lanes, prefix, lane, id)
+  local entry = read_lane(prefix, lane, worker, 1)[1]
+  if entry[1] == own then
+    put(key, channel, 'e', envelope, 's', 'r', 'q', lane, 't', now_text, 'a', '1', 'w', worker, 'b', now_text)
+    return { id, lane, own, '1', envelope, now_text }
+  end
+  put(key, channel, 'e', envelope, 's', 'q', 'q', lane, 't', now_text)
+  local dropped = {}
+  local row = taker(jobs, expiry, done, malformed, worker, now, tonumber(ARGV[3]), dropped)(lane, entry)
+  drop_entries(prefix, dropped)
+  return row
+end
+
+-- Whether the job was added for a worker that waits, and that worker was told.
+local function handed_over(lane, id, key, envelope, channel)
+  local queue = queue_of(lane)
+  local worker, most = waiting(queue)
+  if not worker then return false end
+  local row = given(worker, lane, id, key, envelope, channel)
+  if not row then
+    call('PUBLISH', wake .. worker, 'work')
+    return true
+  end
+  if call('HINCRBY', held, worker, 1) > 1 or most == '1' then call('SREM', idle .. queue, worker) end
+  call('PUBLISH', wake .. worker, 'job ' .. cmsgpack.pack(row))
+  return true
+end
+
+-- The jobs of one run, from ARGV[first] to ARGV[final]. `alone`: it is the one job of this call.
+local function add_run(first, final, alone, due_at, expires_at)
+  local lane, origin, channel = ARGV[first - 5], ARGV[first - 2], ARGV[first - 1]
   local state = due_at and 'd' or 'q'
   local plain = not due_at and not expires_at and origin == ''
-  local stream, queued, mine = prefix .. lane, 0, true
+  local queued, mine = 0, true
   for i = first, final, 2 do
     local id, key, taken = ARGV[i], jobs .. ARGV[i], repeated
     if origin ~= '' then taken, mine = looked_up(key, origin) end
     if not taken then
-      call('HSET', key, 'e', ARGV[i + 1], 's', state, 'q', lane, 't', now_text)
-      if not plain then add_extras(key, id, due_at, expires_at, origin) end
-      if not due_at then
-        if queued == 0 then open_lane(lanes, prefix, lane) end
-        call('XADD', stream, '*', 'i', id)
-        queued = queued + 1
+      if not (alone and handed_over(lane, id, key, ARGV[i + 1], channel)) then
+        put(key, channel, 'e', ARGV[i + 1], 's', state, 'q', lane, 't', now_text)
+        if not due_at then
+          add_entry(lanes, prefix, lane, id)
+          queued = queued + 1
+        end
       end
+      if not plain then add_extras(key, id, due_at, expires_at, origin) end
     end
     total = total + 1
     answer[total] = mine and '1' or '0'
   end
-  if queued > 0 then added[queue_of(lane)] = (added[queue_of(lane)] or 0) + queued end
+  -- For one that is alone nobody is left who waits.
+  if queued > 0 and not alone then added[queue_of(lane)] = (added[queue_of(lane)] or 0) + queued end
 end
 
 local first = 5
 while first <= #ARGV do
-  local final = first + 4 + 2 * ARGV[first]
-  local due_at = instant(now, ARGV[first + 2])
+  local from = first + 6
+  local final = from - 1 + 2 * ARGV[first]
+  local due_at, expires_at = instant(now, ARGV[first + 2]), instant(now, ARGV[first + 3])
   if due_at and due_at <= now then due_at = nil end
-  add_run(first + 5, final, ARGV[first + 1], due_at, instant(now, ARGV[first + 3]), ARGV[first + 4])
+  local fresh = not due_at and not (expires_at and expires_at <= now)
+  local alone = fresh and #ARGV == 12 and #ARGV[12] <= 65536
+  add_run(from, final, alone, due_at, expires_at)
   first = final + 1
 end
 
 -- A repetition writes nothing at all, so that a full server answers it too.
 if not repeated then call('SET', sent, number, 'PX', 60000) end
-
-local function give(worker, lane)
-  local dropped = {}
-  local take = taker(jobs, expiry, done, malformed, worker, now, tonumber(ARGV[3]), dropped)
-  local entry = read_lane(prefix, lane, worker, 1)[1]
-  local row = entry and take(lane, entry)
-  drop_entries(prefix, dropped)
-  if row then
-    call('HINCRBY', held, worker, 1)
-    call('PUBLISH', wake .. worker, 'job ' .. cmsgpack.pack(row))
-  end
-  return row
-end
-
-local function hand_over(lane)
-  while true do
-    local worker = call('SPOP', idle .. queue_of(lane))
-    if not worker then return end
-    local listens = call('PUBSUB', 'NUMSUB', wake .. worker)[2] > 0
-    if listens and call('HEXISTS', workers, worker) == 1 and give(worker, lane) then return end
-    if listens and call('PUBLISH', wake .. worker, 'work') > 0 then return end
-  end
-end
-
-if total == 1 and next(added) and #ARGV[11] <= 65536 then
-  hand_over(ARGV[6])
-else
-  for queue, count in pairs(added) do wake_idle(idle, wake, queue, count) end
-end
+for queue, count in pairs(added) do wake_idle(idle, wake, queue, count) end
 if head then
   -- Workers sleep until the earliest due time they know: only a new head is news.
   local first = call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]

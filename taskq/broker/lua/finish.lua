@@ -111,8 +111,7 @@ local function again(i, job)
     if not head or now + delay < head then head = now + delay end
   else
     call('HSET', key, 's', 'q')
-    open_lane(lanes, prefix, lane)
-    call('XADD', prefix .. lane, '*', 'i', id)
+    add_entry(lanes, prefix, lane, id)
     local queue = queue_of(lane)
     woken[queue] = (woken[queue] or 0) + 1
   end
@@ -148,10 +147,11 @@ if #accepted > 0 then
   local minute = stats .. math.floor(now / 60000)
   for kind, lanes_of in pairs(counts) do
     for lane, count in pairs(lanes_of) do
-      call('HINCRBY', minute, queue_of(lane) .. ':' .. NAME[kind], count)
+      local sum = call('HINCRBY', minute, queue_of(lane) .. ':' .. NAME[kind], count)
+      -- The first of its minute: the record goes after a day.
+      if sum == count then call('PEXPIRE', minute, 86400000) end
     end
   end
-  call('PEXPIRE', minute, 86400000)
 end
 for queue, count in pairs(woken) do wake_idle(idle, wake, queue, count) end
 if head and tonumber(call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]) >= head then

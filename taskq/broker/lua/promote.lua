@@ -31,9 +31,8 @@ for _, id in ipairs(ready) do
   local key = jobs .. id
   local job = call('HMGET', key, 's', 'q')
   if job[1] == 'd' then
-    open_lane(lanes, prefix, job[2])
     call('HSET', key, 's', 'q')
-    call('XADD', prefix .. job[2], '*', 'i', id)
+    add_entry(lanes, prefix, job[2], id)
     local queue = queue_of(job[2])
     added[queue] = (added[queue] or 0) + 1
     moved = moved + 1

@@ -2,7 +2,7 @@
 --
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 idle prefix  5 workers  6 held  7 dead  8 failed prefix
 --       9 done channel prefix  10 wake channel prefix  11 the worker's cancels  12 its description
---       13 expiry
+--       13 expiry  14 slots
 -- ARGV  1 clock offset  2 worker  3 the beat counter it was judged by, '' = whatever it is now
 --       4 '1' it died (its jobs count a crash), '0' it left  5 limit per lane
 --       6 crashes that make a job poison, the last of them alone  7 failure ttl (ms)  8 failed records kept per queue
@@ -21,7 +21,7 @@ local call = redis.call
 --@include clock
 --@include lane
 --@include over
-local jobs, prefix, lanes, idle, workers, held, dead, failed, done, wake, cancels, description, expiry =
+local jobs, prefix, lanes, idle, workers, held, dead, failed, done, wake, cancels, description, expiry, slots =
   unpack(KEYS)
 local worker, died, limit = ARGV[2], ARGV[4] == '1', tonumber(ARGV[5])
 local now, ttl = clock(ARGV[1]), tonumber(ARGV[7])
@@ -29,6 +29,7 @@ local counter = call('HGET', workers, worker)
 if ARGV[3] ~= '' and counter and counter ~= ARGV[3] then return false end
 call('HDEL', workers, worker)
 call('HDEL', held, worker)
+call('HDEL', slots, worker)
 call('DEL', description)
 
 local moved, poisoned, more, woken = 0, 0, '0', {}

@@ -33,8 +33,7 @@ local function make_job(keys, id, envelope, lane, due_at, expires, now, added)
       call('PUBLISH', keys.next_channel, 'due')
     end
   else
-    open_lane(keys.lanes, keys.prefix, lane)
-    call('XADD', keys.prefix .. lane, '*', 'i', id)
+    add_entry(keys.lanes, keys.prefix, lane, id)
     local queue = queue_of(lane)
     added[queue] = (added[queue] or 0) + 1
   end

@@ -16,6 +16,15 @@ local function open_lane(lanes, prefix, lane)
   end
 end
 
+-- add_entry(lanes, prefix, lane, id) -> the id of a new entry at the end of the lane. A lane that
+-- has its stream is open: looking costs less than opening it each time.
+local function add_entry(lanes, prefix, lane, id)
+  local entry = call('XADD', prefix .. lane, 'NOMKSTREAM', '*', 'i', id)
+  if entry then return entry end
+  open_lane(lanes, prefix, lane)
+  return call('XADD', prefix .. lane, '*', 'i', id)
+end
+
 -- park(idle, queue, worker): it waits to be woken. A set whose workers are all gone goes too: those
 -- that live look at their queues every second and come back into it.
 local function park(idle, queue, worker)
