@@ -51,16 +51,23 @@ class BrokerPool:
         if broker is not None:
             await broker.aclose()
 
-    def submit(self, jobs: Sequence[NewJob]) -> Awaitable[list[bool]]:
-        """Enqueue jobs together; awaited, whether each is new, or its id another request's."""
-        return self.current().producer.add_many(jobs)
+    def submit(self, jobs: Sequence[NewJob], *, awaited: bool = False) -> Awaitable[list[bool]]:
+        """Enqueue jobs together; awaited, whether each is new, or its id another request's.
 
-    async def until_over(self, job_id: str) -> Ending:
+        `awaited`: their results are going to be waited for here, and their ids are taskq's own.
+        """
+        broker = self.current()
+        if awaited:
+            jobs = [NewJob(*job[:-1], broker.waiting.listen(job.id)) for job in jobs]
+        return broker.producer.add_many(jobs)
+
+    async def until_over(self, job_id: str, within: float | None = None) -> Ending:
         """Wait until a job has ended or is known to be unknown.
 
-        Raises `UntrustedMessage` for a result that is not sealed, where there are signing keys.
+        Raises `TimeoutError` when that takes longer than `within` seconds, and `UntrustedMessage`
+        for a result that is not sealed, where there are signing keys.
         """
-        ending = await self.current().waiting.until_over(job_id)
+        ending = await self.current().waiting.until_over(job_id, within)
         if ending.state is not JobState.SUCCEEDED:
             return ending
         value = self.settings.signing.open(ending.payload, "result", job_id)

@@ -1,16 +1,16 @@
 """Waiting for jobs to end, without polling: any number of waits on one connection.
 
 Who waits leaves its channel's name in the job; the script that ends the job publishes there. The
-answer to that request says at once if the job is already over, so nothing can slip between.
-Messages
-may be lost with a connection: every wait is asked again after a reconnection, and every few
-seconds.
+answer to that request says at once if the job is already over, so nothing can slip between. An
+enqueue may leave the name as well, for a job that is going to be waited for. Messages may be lost
+with a connection: every wait is asked again after a reconnection, and every few seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Final
 
 from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
@@ -36,6 +36,8 @@ STATES = {
 _RECHECK_SECONDS = 5.0
 _AGAIN_SECONDS = 0.5
 _BATCH = 500
+_EARLY = 100
+_UNHEARD: Final = object()
 
 
 class Waiting:
@@ -49,12 +51,13 @@ class Waiting:
         self._channel = new_id()
         self._topic = keys.done_channel + self._channel
         self._waits: dict[str, list[asyncio.Future[Ending]]] = {}
+        self._early: dict[str, Ending | None] = {}
         self._asked: list[str] = []
         self._asker: asyncio.Task[None] | None = None
         self._recheck: asyncio.TimerHandle | None = None
         self._subscribed = False
         self._loop = asyncio.get_running_loop()
-        client.on_reconnect(self._ask_all)
+        client.on_reconnect(self._start_over)
 
     async def look(self, job_ids: Iterable[str]) -> list[Ending]:
         """How jobs stand now, without waiting."""
@@ -66,16 +69,41 @@ class Waiting:
         rows = await retrying(once, seconds=10.0, what="the state of a job could not be read")
         return [_ending(state, payload) for state, payload in rows]
 
-    async def until_over(self, job_id: str) -> Ending:
-        """Wait until the job has ended, or is known to be unknown."""
+    def listen(self, job_id: str) -> str:
+        """The channel to name in the enqueue of a job that will be waited for; '' to name none.
+
+        What is heard of the job before somebody waits for it is kept, of the last hundred jobs.
+        """
+        if not self._subscribed or not self._client.connected:
+            return ""
+        if len(self._early) >= _EARLY:
+            del self._early[next(iter(self._early))]
+        self._early[job_id] = None
+        return self._channel
+
+    async def until_over(self, job_id: str, within: float | None = None) -> Ending:
+        """Wait until the job has ended, or is known to be unknown.
+
+        Raises `TimeoutError` when that takes longer than `within` seconds.
+        """
+        heard = self._early.pop(job_id, _UNHEARD)
+        if isinstance(heard, Ending):
+            return heard
         future: asyncio.Future[Ending] = self._loop.create_future()
         waits = self._waits.setdefault(job_id, [])
         waits.append(future)
-        if len(waits) == 1:
+        if heard is None:
+            # It was enqueued with our channel.
+            self._check_some_time()
+        elif len(waits) == 1:
             self._ask([job_id])
+        # Not asyncio.timeout(): a timer of its own is a quarter of the cost.
+        timer = None if within is None else self._loop.call_later(within, _late, future)
         try:
             return await future
         finally:
+            if timer is not None:
+                timer.cancel()
             waits.remove(future)
             if not waits and self._waits.get(job_id) is waits:
                 del self._waits[job_id]
@@ -91,11 +119,19 @@ class Waiting:
         self._asked.extend(job_ids)
         if self._asker is None and self._asked:
             self._asker = self._loop.create_task(self._ask_in_batches())
-        if self._recheck is None:
-            self._check_within(_RECHECK_SECONDS)
+        self._check_some_time()
 
     def _ask_all(self) -> None:
         self._ask(list(self._waits))
+
+    def _start_over(self) -> None:
+        # What was said while nobody listened has to be asked for.
+        self._early.clear()
+        self._ask_all()
+
+    def _check_some_time(self) -> None:
+        if self._recheck is None:
+            self._check_within(_RECHECK_SECONDS)
 
     def _check_within(self, seconds: float) -> None:
         if self._recheck is not None:
@@ -136,11 +172,17 @@ class Waiting:
                     future.set_exception(error)
 
     def _heard(self, message: bytes) -> None:
-        job_id, state, *payload = message.split(b"\n", 2)
-        if payload:
-            self._resolve(job_id.decode(), Ending(STATES[state], payload[0]))
+        name, state, *payload = message.split(b"\n", 2)
+        job_id = name.decode()
+        if job_id in self._early:
+            if payload:
+                self._early[job_id] = Ending(STATES[state], payload[0])
+            else:
+                del self._early[job_id]
+        elif payload:
+            self._resolve(job_id, Ending(STATES[state], payload[0]))
         else:
-            self._ask([job_id.decode()])
+            self._ask([job_id])
 
     def _resolve(self, job_id: str, ending: Ending) -> None:
         if not ending.final:
@@ -148,6 +190,11 @@ class Waiting:
         for future in self._waits.get(job_id, ()):
             if not future.done():
                 future.set_result(ending)
+
+
+def _late(future: asyncio.Future[Ending]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())
 
 
 def _ending(state: bytes, payload: bytes) -> Ending:

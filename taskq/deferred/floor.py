@@ -91,7 +91,7 @@ class Floor:
         call.state = JobState.RUNNING
         attempt = call.next_attempt()
         if attempt.timeout is not None:
-            attempt.on_interrupt = partial(self._watch, call, attempt)
+            attempt.on_interrupt = partial(self._watch, call)
         # What one attempt does to its context variables, the next does not see.
         self._loop.create_task(self._run(call, attempt), context=call.context.copy())
 

@@ -94,7 +94,7 @@ class Attempt:
         self.worker = ""
         self.report: Reporter | None = None
         self.interruption: Interruption | None = None
-        self.on_interrupt: Callable[[], None] | None = None
+        self.on_interrupt: Callable[[Attempt], None] | None = None
         self.started = 0.0
         self._runner: asyncio.Task[Any] | None = None
 
@@ -123,6 +123,6 @@ class Attempt:
             return
         self.interruption = why
         if self.on_interrupt is not None:
-            self.on_interrupt()
+            self.on_interrupt(self)
         if self._runner is not None:
             self._runner.cancel()

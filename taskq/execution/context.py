@@ -228,7 +228,7 @@ class Reported:
     def __init__(self, attempt: RunningJob, progress: Progress) -> None:
         self._sent: asyncio.Future[None] | None = None
         if attempt.report is not None:
-            self._sent = attempt.report(progress)
+            self._sent = attempt.report(attempt.id, attempt.fence, progress)
 
     def __await__(self) -> Generator[Any, None, None]:
         if self._sent is not None:

@@ -36,7 +36,7 @@ class Job(Generic[R]):
     id existed already, None for a handle made from an id.
     """
 
-    __slots__ = ("_desk", "_keeps_result", "_rebuild", "created", "id")
+    __slots__ = ("_desk", "_keeps_result", "_on_wait", "_rebuild", "created", "id")
 
     def __init__(
         self,
@@ -46,12 +46,14 @@ class Job(Generic[R]):
         created: bool | None = None,
         keeps_result: bool = True,
         rebuild: Callable[[Any], R] | None = None,
+        on_wait: Callable[[], None] | None = None,
     ) -> None:
         self._desk = desk
         self.id = job_id
         self.created = created
         self._keeps_result = keeps_result
         self._rebuild = rebuild
+        self._on_wait = on_wait
 
     async def result(self, timeout: Duration | None = None) -> R:
         """Wait for the job to end, and return what its function returned.
@@ -65,9 +67,10 @@ class Job(Generic[R]):
         'a-800.png'
         """
         limit = None if timeout is None else seconds("timeout", timeout)
+        if self._on_wait is not None:
+            self._on_wait()
         try:
-            async with asyncio.timeout(limit):
-                ending = await self._desk.until_over(self.id)
+            ending = await self._desk.until_over(self.id, limit)
         except TimeoutError:
             raise ResultTimeout(await self._why_late(limit), job_id=self.id) from None
         return self._value(ending)

@@ -11,22 +11,27 @@ from taskq.core.job import Ending, JobInfo, NewJob, Progress
 
 __all__ = ["Desk", "Injector", "Reporter", "Threads"]
 
-Reporter = Callable[[Progress], asyncio.Future[None] | None]
-"""Sends the progress of the running attempt; a future where the caller can await its arrival."""
+Reporter = Callable[[str, int, Progress], asyncio.Future[None] | None]
+"""Sends the progress of the attempt of a job with this id and fence; a future where the caller can
+await its arrival."""
 
 
 class Desk(Protocol):
     """Where jobs are handed in and asked about."""
 
-    def submit(self, jobs: Sequence[NewJob]) -> Awaitable[list[bool]]:
+    def submit(self, jobs: Sequence[NewJob], *, awaited: bool = False) -> Awaitable[list[bool]]:
         """Enqueue jobs together; they are on their way when this returns.
 
+        `awaited`: their results are going to be waited for here, and their ids are taskq's own.
         Awaited, it gives for each whether it is new: false when its id is another request's.
         """
         ...
 
-    async def until_over(self, job_id: str) -> Ending:
-        """Wait until a job has ended or is known to be unknown."""
+    async def until_over(self, job_id: str, within: float | None = None) -> Ending:
+        """Wait until a job has ended or is known to be unknown.
+
+        Raises `TimeoutError` when that takes longer than `within` seconds.
+        """
         ...
 
     async def look(self, job_id: str) -> Ending:

@@ -20,6 +20,9 @@ from taskq.execution.ports import Desk
 
 __all__ = ["PLAIN", "Callee", "Request"]
 
+PATIENCE: Final = 8
+"""So many jobs of a task in a row are enqueued as ones to be waited for, though nobody waits."""
+
 PLAIN: Final = JobOptions()
 """No options: what `Task.enqueue` uses, and knows by identity."""
 
@@ -37,6 +40,7 @@ class Callee:
         "middleware",
         "name",
         "options",
+        "patience",
         "rebuild",
     )
 
@@ -56,8 +60,13 @@ class Callee:
         self.rebuild = rebuild
         self.conceal = conceal
         self.middleware = middleware
+        self.patience = 0
         self.lane = f"{options.queue}/{options.priority}"
         self.expires = "" if options.expires is None else _from_now(options.expires)
+
+    def waited_for(self) -> None:
+        """Somebody waits for a result: the next jobs say so when they are enqueued."""
+        self.patience = PATIENCE
 
     def envelope(
         self,
@@ -132,7 +141,19 @@ class Request:
             created=created,
             keeps_result=self.keeps_result,
             rebuild=callee.rebuild,
+            on_wait=callee.waited_for,
         )
+
+    async def hand_in(self, desk: Desk, callee: Callee) -> Job[Any]:
+        """Enqueue the job alone.
+
+        Where somebody waited for a result of this task lately, the enqueue carries that wait too.
+        """
+        awaited = callee.patience > 0 and not self.job.origin
+        if awaited:
+            callee.patience -= 1
+        [created] = await desk.submit((self.job,), awaited=awaited)
+        return self.handle(desk, callee, created)
 
 
 def _placed(callee: Callee, options: JobOptions, envelope: bytes) -> NewJob:

@@ -149,12 +149,12 @@ def _seal(attempt: Attempt, value: Any) -> bytes:
     if local is not None:
         local.returned = _opened(attempt, value)
         return b""
-    return value.data if isinstance(value, _Sealed) else _sealed(value).data
+    return value.data if isinstance(value, _Sealed) else _encoded(value)
 
 
-def _sealed(value: Any) -> _Sealed:
+def _encoded(value: Any) -> bytes:
     try:
-        return _Sealed(encode_value(value), value)
+        return encode_value(value)
     except Exception as error:
         raise Unfit("unfit_result", error) from None
 
@@ -201,7 +201,7 @@ async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: Executo
                 else:
                     value = await task.function(*given, **named)
                 # Here, where what it needs is still open.
-                return value if attempt.local is not None else _sealed(value)
+                return value if attempt.local is not None else _Sealed(_encoded(value), value)
             except BaseException as error:
                 failure = error
                 raise

@@ -258,18 +258,15 @@ async def _enqueue(
         return await _enqueue_through(desk, callee, options, args, kwargs)
     if options is not PLAIN:
         options.for_the_queue()
-    request = Request.of(callee, options, args, kwargs)
-    [created] = await desk.submit((request.job,))
-    return request.handle(desk, callee, created)
+    return await Request.of(callee, options, args, kwargs).hand_in(desk, callee)
 
 
 async def _enqueue_through(
     desk: Desk, callee: Callee, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Job[Any]:
     async def submit(draft: JobDraft) -> Job[Any]:
-        request = Request.of(callee, draft.options.for_the_queue(), draft.args, draft.kwargs)
-        [created] = await desk.submit((request.job,))
-        return request.handle(desk, callee, created)
+        options = draft.options.for_the_queue()
+        return await Request.of(callee, options, draft.args, draft.kwargs).hand_in(desk, callee)
 
     draft = JobDraft(task=callee.name, args=args, kwargs=kwargs, options=options)
     handle = await through(callee.middleware.enqueues, draft, submit)

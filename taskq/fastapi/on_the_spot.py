@@ -38,10 +38,10 @@ class _NoQueue:
     def configured(self) -> bool:
         return False
 
-    def submit(self, jobs: Sequence[NewJob]) -> Awaitable[list[bool]]:
+    def submit(self, jobs: Sequence[NewJob], *, awaited: bool = False) -> Awaitable[list[bool]]:
         _refuse()
 
-    async def until_over(self, job_id: str) -> Ending:
+    async def until_over(self, job_id: str, within: float | None = None) -> Ending:
         _refuse()
 
     async def look(self, job_id: str) -> Ending:

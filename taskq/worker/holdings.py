@@ -45,6 +45,8 @@ class Holdings:
         self._backlog = Backlog(suspect_from)
         self._known: set[bytes] = set()
         self._closed = False
+        self._filling = False
+        self._loop = asyncio.get_running_loop()
         self._tally = tally
         self.slots = Slots(intake, executors, tally, self._ended)
         self.settler = Settler(session, tally, self._confirmed)
@@ -114,12 +116,12 @@ class Holdings:
             await self.changed.wait()
 
     def _fill(self) -> None:
+        self._filling = False
         slots, backlog = self.slots, self._backlog
-        while not self._closed and len(slots) < self._concurrency:
-            delivery = backlog.next(len(slots), len(self._known))
-            if delivery is None:
-                break
+        free = 0 if self._closed else self._concurrency - len(slots)
+        while free > 0 and (delivery := backlog.next(len(slots), len(self._known))) is not None:
             slots.start(delivery)
+            free -= 1
         if backlog.blocked:
             self.settler.hand_back(backlog.surplus(len(slots)))
         self.changed.set()
@@ -127,10 +129,14 @@ class Holdings:
     def _ended(self, delivery: Delivery, outcome: Outcome | None, result_ttl: float) -> None:
         if outcome is not None:
             self.settler.settle(delivery, outcome, int(result_ttl * 1000))
-        if self._backlog or self._backlog.blocked:
+        if not len(self.slots):
+            # Nothing else can end in this turn.
+            self.settler.flush()
             self._fill()
-        else:
-            self.changed.set()
+        elif not self._filling:
+            # With all that ends in this turn.
+            self._filling = True
+            self._loop.call_soon(self._fill)
 
     def _confirmed(self, delivery: Delivery) -> None:
         self._known.discard(delivery.entry)

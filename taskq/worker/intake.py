@@ -37,6 +37,8 @@ class Intake:
         self._unknown_limit = unknown_limit
         self._open = session.signing.open_job if session.signing.enabled else _unverified
         self._loop = asyncio.get_running_loop()
+        # One for all attempts: each of a million jobs would leave one behind.
+        self._reporter: Reporter = self._report
 
     def attempt(self, delivery: Delivery) -> tuple[Attempt, float] | Outcome:
         """The attempt and its result's ttl in seconds, or why there can be none."""
@@ -76,7 +78,7 @@ class Intake:
         attempt.fire = envelope.fire
         attempt.enqueued_ms = delivery.enqueued_ms
         attempt.worker = self._session.name
-        attempt.report = self._reporter(attempt)
+        attempt.report = self._reporter
         ttl = envelope.result_ttl
         return attempt, task.task_options.result_ttl if ttl is None else ttl
 
@@ -94,21 +96,15 @@ class Intake:
             )
         return Released(delay=min(60.0, 2.0 ** (times - 1)), unknown=times)
 
-    def _reporter(self, attempt: Attempt) -> Reporter:
-        def report(progress: Progress) -> asyncio.Future[None] | None:
-            return self._report(attempt, progress)
-
-        return report
-
-    def _report(self, attempt: Attempt, progress: Progress) -> asyncio.Future[None] | None:
+    def _report(self, job_id: str, fence: int, progress: Progress) -> asyncio.Future[None] | None:
         data = msgpack.packb((progress.done, progress.total, progress.text))
         consumer = self._session.consumer
 
         async def send() -> None:
-            if not await consumer.progress(attempt.id, attempt.fence, data):
+            if not await consumer.progress(job_id, fence, data):
                 raise AttemptLost(
-                    f"attempt {attempt.fence} of job {attempt.id} no longer holds it: another "
-                    "worker was given it"
+                    f"attempt {fence} of job {job_id} no longer holds it: another worker was "
+                    "given it"
                 )
 
         try:

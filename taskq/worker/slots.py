@@ -46,6 +46,7 @@ class Slots:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._running: dict[bytes, _Run] = {}
+        self._watcher = self._watch
 
     def __len__(self) -> int:
         return len(self._running)
@@ -80,7 +81,7 @@ class Slots:
             return
         attempt, run.result_ttl = made
         run.attempt = attempt
-        attempt.on_interrupt = lambda: self._watch(run)
+        attempt.on_interrupt = self._watcher
         self._tally.started += 1
         try:
             outcome = await run_attempt(attempt, self._executors)
@@ -92,13 +93,13 @@ class Slots:
         else:
             self._tally.leaked -= 1
 
-    def _watch(self, run: _Run) -> None:
+    def _watch(self, attempt: Attempt) -> None:
         """An interrupted coroutine may refuse to end; the job and the slot do not wait for it."""
-        self._loop.call_later(STUBBORN_SECONDS, self._abandon, run)
+        self._loop.call_later(STUBBORN_SECONDS, self._abandon, attempt)
 
-    def _abandon(self, run: _Run) -> None:
-        attempt = run.attempt
-        if run.delivery.entry not in self._running or attempt is None:
+    def _abandon(self, attempt: Attempt) -> None:
+        run = next((run for run in self._running.values() if run.attempt is attempt), None)
+        if run is None:
             return
         _log.warning(
             "job %s: %s goes on though it was interrupted %g s ago; its slot counts as leaked",

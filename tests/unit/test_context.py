@@ -88,10 +88,10 @@ def test_its_facts_travel_to_another_process_as_plain_data() -> None:
 
 
 async def test_progress_is_sent_once_whether_it_is_awaited_or_not() -> None:
-    sent: list[Progress] = []
+    sent: list[tuple[str, int, Progress]] = []
 
-    def report(progress: Progress) -> asyncio.Future[None]:
-        sent.append(progress)
+    def report(job_id: str, fence: int, progress: Progress) -> asyncio.Future[None]:
+        sent.append((job_id, fence, progress))
         arrived = asyncio.get_running_loop().create_future()
         arrived.set_result(None)
         return arrived
@@ -102,7 +102,10 @@ async def test_progress_is_sent_once_whether_it_is_awaited_or_not() -> None:
     current_job().progress(1, 2, "half")
     assert await current_job().progress(2) is None
 
-    assert sent == [Progress(1, 2, "half"), Progress(2, None, "")]
+    assert sent == [
+        (job.id, job.fence, Progress(1, 2, "half")),
+        (job.id, job.fence, Progress(2, None, "")),
+    ]
 
 
 async def test_progress_that_nobody_takes_is_no_error() -> None:
@@ -112,7 +115,7 @@ async def test_progress_that_nobody_takes_is_no_error() -> None:
 
 
 async def test_progress_that_was_refused_is_told_to_who_awaits_it() -> None:
-    def report(_: Progress) -> asyncio.Future[None]:
+    def report(_job_id: str, _fence: int, _: Progress) -> asyncio.Future[None]:
         refused = asyncio.get_running_loop().create_future()
         refused.set_exception(TaskqError("lost"))
         return refused

@@ -39,13 +39,14 @@ class Answers:
     cancelled: int = 1
     asked: list[str] = field(default_factory=list[str])
 
-    async def submit(self, jobs: Sequence[NewJob]) -> list[bool]:
+    async def submit(self, jobs: Sequence[NewJob], *, awaited: bool = False) -> list[bool]:
         raise NotImplementedError
 
-    async def until_over(self, job_id: str) -> Ending:
+    async def until_over(self, job_id: str, within: float | None = None) -> Ending:
         self.asked.append(job_id)
         if self.ending is None:
-            await asyncio.Event().wait()
+            async with asyncio.timeout(within):
+                await asyncio.Event().wait()
         assert self.ending is not None
         return self.ending
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -113,6 +114,35 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_once_a_result_was_waited_for_the_next_enqueues_carry_the_wait(
+    q: TaskQ, look: redis.Redis
+) -> None:
+    """Whoever waits for one result of a task waits for the next: its end comes unasked."""
+
+    @q.task(name="one")
+    async def one() -> int:
+        return 1
+
+    client, asked = q.desk.current().client, 0
+    script_of = client.script
+
+    async def counting(script: Any, *call: Any) -> Any:
+        nonlocal asked
+        asked += script.name == "wait"
+        return await script_of(script, *call)
+
+    client.script = counting  # type: ignore[method-assign]
+    async with q.worker():
+        assert [await (await one.enqueue()).result(timeout=10) for _ in range(20)] == [1] * 20
+    assert asked == 1
+
+    jobs = [await one.enqueue() for _ in range(10)]
+    waits = [look.hexists(q.settings.keys.job(job.id), "n") for job in jobs]
+    assert waits == [True] * 8 + [False] * 2, "nobody waits: the enqueues no longer say so"
+    async with q.worker():
+        assert [await job.result(timeout=10) for job in jobs] == [1] * 10
 
 
 async def test_other_processes_wait_for_the_same_job(

@@ -79,7 +79,7 @@ def job_scope(context: dict[str, Any], link: ChildLink) -> Generator[None]:
     `context` is what the caller of `ProcessExecutor.run` gave, `link` is the way back to it.
     """
 
-    def report(progress: Progress) -> None:
+    def report(_job_id: str, _fence: int, progress: Progress) -> None:
         link.send([progress.done, progress.total, progress.text])
 
     enter(DistantJob(**context, report=report))
