@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from benchmarks.adapters.bare import BareWorker
+from benchmarks.adapters.calls import serve
 from benchmarks.adapters.limit import LimitWorker
 from benchmarks.adapters.pipeline import PipelineWorker
 from benchmarks.gate import Gate
-from benchmarks.worker_child import Measured, Order, follow_orders, timed
+from benchmarks.worker_child import Measured, Order, answer, follow_orders, timed
 
 __all__ = ["RedisHands"]
 
@@ -28,8 +29,9 @@ class RedisHands:
         return await timed(_KINDS[order["adapter"]](self._url, self._gate).drain())
 
     async def serve(self, order: Order, until: Awaitable[object]) -> None:
-        """These adapters only drain: there is no server-side push they could wait for."""
-        raise NotImplementedError
+        """Answer calls by hand until told to stop."""
+        self._gate.open(1_000_000_000)
+        await serve(self._url, self._gate, until, lambda: answer({}))
 
 
 if __name__ == "__main__":

@@ -8,20 +8,22 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, closing
 
 from benchmarks.adapters.by_hand import connect
+from benchmarks.adapters.calls import Caller
 from benchmarks.adapters.taskq_producer import TaskqProducer
 from benchmarks.measuring import Findings, Metrics, at_most
 from benchmarks.plan import Plan
 from benchmarks.server import Server
-from benchmarks.worker_parent import worker_process
+from benchmarks.worker_parent import WorkerProcess, worker_process
 
 __all__ = ["latency"]
 
-JOB, PING, REDIS_PING = "job, enqueue to result", "PING, taskq's client", "PING, redis-py"
+JOB, LIMIT = "job, enqueue to result", "limit, two scripts and two pushes"
+PING, REDIS_PING = "PING, taskq's client", "PING, redis-py"
 _WARM_UP = 100
 
 
 async def latency(plan: Plan) -> Findings:
-    """One job after the other on an idle worker, each beside a PING of either client."""
+    """One job after the other on an idle worker, each beside one by hand and a PING of either."""
     jobs = plan.count(300, 1_000, 3_000)
     findings = Findings(f"{jobs:,} jobs one after the other, an idle worker, {plan.loop}")
     async with AsyncExitStack() as stack:
@@ -33,11 +35,14 @@ async def latency(plan: Plan) -> Findings:
         producer = TaskqProducer(server.url)
         stack.push_async_callback(producer.aclose)
         steps = await _steps(stack, server, producer)
+        other, limit = await _by_hand(stack, plan)
+        steps[LIMIT] = limit
         await _rounds(steps, _WARM_UP)
         for _ in range(plan.runs):
             for name, times in (await _rounds(steps, jobs)).items():
                 findings.rows.setdefault(name, []).append(_percentiles(times))
         await worker.call({"do": "leave"})
+        await other.call({"do": "leave"})
     _compare(findings)
     return findings
 
@@ -54,6 +59,19 @@ async def _steps(
         await (await enqueue(1, 2)).result(timeout=30)
 
     return {JOB: job, PING: lambda: client.command("PING"), REDIS_PING: redis_client.ping}
+
+
+async def _by_hand(
+    stack: AsyncExitStack, plan: Plan
+) -> tuple[WorkerProcess, Callable[[], Awaitable[object]]]:
+    """The same through a server and a worker of its own."""
+    server = stack.enter_context(closing(Server()))
+    worker = await stack.enter_async_context(worker_process("redis_worker", server.url, plan.loop))
+    await worker.call({"do": "serve"})
+    caller = Caller(server.url)
+    stack.push_async_callback(caller.aclose)
+    await caller.prepare()
+    return worker, lambda: caller.call((1, 2))
 
 
 async def _rounds(
@@ -74,6 +92,12 @@ def _percentiles(times: list[float]) -> Metrics:
 
 
 def _compare(findings: Findings) -> None:
+    findings.compare(
+        "latency_p50_of_limit",
+        "latency: p50 of enqueue to result, of a call by hand",
+        (JOB, "p50_ms"),
+        (LIMIT, "p50_ms"),
+    )
     for metric, goal in (("p50_ms", at_most(3)), ("p99_ms", None)):
         which = metric.partition("_")[0]
         for row, whose, name in (
