@@ -16,6 +16,7 @@ from taskq.broker.diagnosis import examine
 from taskq.broker.permissions import acl_rule
 from taskq.cli.choice import Namespace, OptionalTarget, Url, choose, explained
 from taskq.cli.exits import OK, UNHEALTHY
+from taskq.cli.options import AsJson
 from taskq.cli.page import Note, Page
 
 __all__ = ["doctor"]
@@ -25,9 +26,7 @@ def doctor(
     target: OptionalTarget = None,
     url: Url = None,
     namespace: Namespace = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, for scripts.", envvar="TASKQ_JSON")
-    ] = False,
+    as_json: AsJson = False,
     acl: Annotated[
         bool,
         typer.Option(

@@ -15,7 +15,7 @@ import typer
 
 from taskq.cli.choice import Choice, Namespace, Url, choose, explained
 from taskq.cli.exits import ERROR, OK
-from taskq.cli.options import duration
+from taskq.cli.options import AsJson, duration
 from taskq.core.errors import ConfigError, JobError, JobFailed, UnknownTask
 from taskq.core.options import nearest
 from taskq.execution.handle import Job
@@ -57,9 +57,7 @@ def enqueue(
     ] = None,
     url: Url = None,
     namespace: Namespace = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, for scripts.", envvar="TASKQ_JSON")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Enqueue a job and print its id, or with --wait its result; exit with 1 when the job failed.
 

@@ -1,4 +1,4 @@
-"""What several commands let users type: the target, durations and sizes."""
+"""What several commands let users type: the target, logs, durations and sizes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from typing import Annotated
 
 import typer
 
+from taskq.cli.logs import LogFormat, LogLevel
 from taskq.core.durations import parse_duration
 from taskq.core.errors import ConfigError
 
-__all__ = ["Target", "duration", "size"]
+__all__ = ["PROCESS", "AsJson", "Format", "Level", "Target", "duration", "size"]
+
+PROCESS = "Process"
+"""Where the help shows the options of the process itself."""
+
 
 Target = Annotated[
     str | None,
@@ -20,6 +25,34 @@ Target = Annotated[
         show_default=False,
         help="Where the TaskQ is: module:attr, app.py or app.py:attr. Default: \\[tool.taskq] app "
         "in pyproject.toml, else the one in app.py, main.py, tasks.py or PACKAGE/tasks.py.",
+    ),
+]
+
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON, for scripts.", envvar="TASKQ_JSON")
+]
+
+Level = Annotated[
+    LogLevel,
+    typer.Option(
+        "--log-level",
+        envvar="TASKQ_LOG_LEVEL",
+        metavar="LEVEL",
+        case_sensitive=False,
+        rich_help_panel=PROCESS,
+        help="debug, info, warning or error. At debug, workers print a line for each job.",
+    ),
+]
+
+Format = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format",
+        envvar="TASKQ_LOG_FORMAT",
+        metavar="FORMAT",
+        case_sensitive=False,
+        rich_help_panel=PROCESS,
+        help="text, or json with one object per line.",
     ),
 ]
 

@@ -14,6 +14,7 @@ import typer
 from taskq.app import TaskQ
 from taskq.broker.overview import in_words
 from taskq.cli.choice import Namespace, Url, choose, explained
+from taskq.cli.options import AsJson
 from taskq.cli.page import Grid, Note, Page
 from taskq.core.errors import ScheduleNotFound
 from taskq.scheduler.info import ScheduleInfo
@@ -35,9 +36,6 @@ _App = Annotated[
         "\\[env var: TASKQ_APP]",
     ),
 ]
-_Json = Annotated[
-    bool, typer.Option("--json", help="Print JSON, for scripts.", envvar="TASKQ_JSON")
-]
 _Id = Annotated[str, typer.Argument(metavar="ID", show_default=False, help="The schedule.")]
 
 
@@ -58,7 +56,7 @@ def ls(
     tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
     url: Url = None,
     namespace: Namespace = None,
-    as_json: _Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """List all schedules by their next fire.
 
@@ -86,7 +84,7 @@ def next(
     app: _App = None,
     url: Url = None,
     namespace: Namespace = None,
-    as_json: _Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tell the next fires, of all schedules or of one, each with how long it is until then.
 
@@ -106,7 +104,7 @@ def show(
     app: _App = None,
     url: Url = None,
     namespace: Namespace = None,
-    as_json: _Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show everything about a schedule, and its next five fires.
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from typing import Annotated
-
-import typer
 
 import taskq
 from taskq.app import TaskQ
 from taskq.cli.loading import Loaded, load_app
 from taskq.cli.logs import LogFormat, LogLevel, configure_logs
-from taskq.cli.options import Target
+from taskq.cli.options import Format, Level, Target
 
 __all__ = ["scheduler"]
 
@@ -22,24 +19,8 @@ _log = logging.getLogger("taskq.cli")
 
 def scheduler(
     target: Target = None,
-    log_level: Annotated[
-        LogLevel,
-        typer.Option(
-            envvar="TASKQ_LOG_LEVEL",
-            metavar="LEVEL",
-            case_sensitive=False,
-            help="debug, info, warning or error.",
-        ),
-    ] = LogLevel.INFO,
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(
-            envvar="TASKQ_LOG_FORMAT",
-            metavar="FORMAT",
-            case_sensitive=False,
-            help="text, or json with one object per line.",
-        ),
-    ] = LogFormat.TEXT,
+    log_level: Level = LogLevel.INFO,
+    log_format: Format = LogFormat.TEXT,
 ) -> None:
     """Fire schedules until stopped; jobs are run by workers. Any number may run: one leads.
 

@@ -26,7 +26,7 @@ from taskq.broker.overview import (
 from taskq.broker.scheduling import read_scheduling
 from taskq.cli.choice import Namespace, OptionalTarget, Url, choose, explained
 from taskq.cli.exits import OK, UNHEALTHY
-from taskq.cli.options import duration
+from taskq.cli.options import AsJson, duration
 from taskq.cli.page import Grid, Note, Page
 from taskq.core.errors import ServerUnavailable
 
@@ -37,9 +37,7 @@ def status(
     target: OptionalTarget = None,
     url: Url = None,
     namespace: Namespace = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, for scripts.", envvar="TASKQ_JSON")
-    ] = False,
+    as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again.")] = False,
     every: Annotated[
         float,

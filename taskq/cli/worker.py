@@ -18,7 +18,7 @@ from taskq.cli.banner import Banner
 from taskq.cli.exits import OK
 from taskq.cli.loading import Loaded, load_app
 from taskq.cli.logs import LogFormat, LogLevel, configure_logs
-from taskq.cli.options import Target, duration, size
+from taskq.cli.options import PROCESS, Format, Level, Target, duration, size
 from taskq.cli.serving import LoopFactory, again_command, loop_factory, serve
 from taskq.cli.supervising import check_reload, supervise
 from taskq.core.ids import check_name, new_id, process_name
@@ -29,7 +29,7 @@ from taskq.worker.worker import Worker
 
 __all__ = ["worker"]
 
-_WORK, _LIMITS, _PROCESS = "What it works on", "When a worker is replaced", "Process"
+_WORK, _LIMITS = "What it works on", "When a worker is replaced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def worker(
     processes: Annotated[
         int | None,
         typer.Option(
-            envvar="TASKQ_PROCESSES",
+            envvar="TASKQPROCESSES",
             metavar="N",
             min=1,
             rich_help_panel=_WORK,
@@ -159,7 +159,7 @@ def worker(
             envvar="TASKQ_WORKERS",
             metavar="N",
             min=1,
-            rich_help_panel=_PROCESS,
+            rich_help_panel=PROCESS,
             help="Worker processes; with more than one, a supervisor restarts those that die.",
         ),
     ] = 1,
@@ -170,7 +170,7 @@ def worker(
             metavar="DURATION",
             parser=duration,
             show_default=False,
-            rich_help_panel=_PROCESS,
+            rich_help_panel=PROCESS,
             help="What running jobs get when the worker stops, then they are handed back. "
             "Default: 30s.",
         ),
@@ -180,7 +180,7 @@ def worker(
         typer.Option(
             envvar="TASKQ_WORKER_NAME",
             metavar="NAME",
-            rich_help_panel=_PROCESS,
+            rich_help_panel=PROCESS,
             help="What workers' names begin with. Default: host and pid.",
         ),
     ] = None,
@@ -188,30 +188,12 @@ def worker(
         bool,
         typer.Option(
             envvar="TASKQ_UVLOOP",
-            rich_help_panel=_PROCESS,
+            rich_help_panel=PROCESS,
             help="Use uvloop where it is installed.",
         ),
     ] = True,
-    log_level: Annotated[
-        LogLevel,
-        typer.Option(
-            envvar="TASKQ_LOG_LEVEL",
-            metavar="LEVEL",
-            case_sensitive=False,
-            rich_help_panel=_PROCESS,
-            help="debug (a line for each job), info, warning or error.",
-        ),
-    ] = LogLevel.INFO,
-    log_format: Annotated[
-        LogFormat,
-        typer.Option(
-            envvar="TASKQ_LOG_FORMAT",
-            metavar="FORMAT",
-            case_sensitive=False,
-            rich_help_panel=_PROCESS,
-            help="text, or json with one object per line.",
-        ),
-    ] = LogFormat.TEXT,
+    log_level: Level = LogLevel.INFO,
+    log_format: Format = LogFormat.TEXT,
 ) -> None:
     """Run jobs until stopped.
 
