@@ -88,6 +88,7 @@ class Producer:
             keys.malformed,
         )
         self._pending: deque[_Group] = deque()
+        self._pending_jobs = 0
         self._flying: list[_Batch] = []
         self._flush_soon = False
         self._number = 0
@@ -114,8 +115,9 @@ class Producer:
             jobs = [_sealed(job, self._signing) for job in jobs]
         future: asyncio.Future[list[bool]] = self._loop.create_future()
         self._pending.append((jobs, future))
-        if len(jobs) == BATCH_JOBS:
-            # A whole batch: nothing could go with it.
+        self._pending_jobs += len(jobs)
+        if self._pending_jobs >= BATCH_JOBS:
+            # A whole batch: nothing more could go with it, and the server does it meanwhile.
             self._flush()
         elif not self._flush_soon:
             # In the next turn of the loop: what this turn enqueues goes with it.
@@ -159,17 +161,18 @@ class Producer:
             self._flush()
 
     def _next_groups(self) -> list[_Group]:
-        batch = [self._pending.popleft()]
-        count = len(batch[0][0])
-        size = sum(len(job.envelope) for job in batch[0][0])
+        groups: list[_Group] = []
+        count = size = 0
         while self._pending and size < BATCH_BYTES:
-            count += len(self._pending[0][0])
-            if count > BATCH_JOBS:
+            jobs = self._pending[0][0]
+            if groups and count + len(jobs) > BATCH_JOBS:
                 break
-            group = self._pending.popleft()
-            size += sum(len(job.envelope) for job in group[0])
-            batch.append(group)
-        return batch
+            groups.append(self._pending.popleft())
+            count += len(jobs)
+            for job in jobs:
+                size += len(job.envelope)
+        self._pending_jobs -= count
+        return groups
 
     async def _send(self, batch: _Batch) -> None:
         """Send it until it is answered; its fate is known when this returns."""
@@ -201,9 +204,12 @@ class Producer:
 def _answer(batch: list[_Group], reply: bytes) -> None:
     at = 0
     for jobs, future in batch:
+        end = at + len(jobs)
         if not future.done():
-            future.set_result([flag == _NEW for flag in reply[at : at + len(jobs)]])
-        at += len(jobs)
+            # Most are alone, and a comprehension is a call.
+            alone = end - at == 1
+            future.set_result([reply[at] == _NEW] if alone else [f == _NEW for f in reply[at:end]])
+        at = end
 
 
 def _refuse(batch: list[_Group], error: BaseException) -> None:
