@@ -138,11 +138,17 @@ class Consumer:
 
     def _said(self, frames: Sequence[Frame]) -> list[Any]:
         parts: list[Any] = [self._offset.ms, self.worker, self._keep_failed]
-        for delivery, kind, payload, ttl, delay, count in frames:
-            job_id, lane, entry, attempt = delivery[:4]
+        alike: tuple[str, str, int] | None = None
+        count_at = 0
+        for (job_id, lane, entry, attempt, *_), kind, payload, ttl, delay, count in frames:
             if self._signing is not None and kind == "S":
                 payload = self._signing.seal(payload, "result", job_id)
-            parts += (kind, job_id, lane, entry[len(lane) + 1 :], attempt, payload, ttl)
+            if (kind, lane, ttl) != alike:
+                # What neighbours have in common is said once.
+                alike, count_at = (kind, lane, ttl), len(parts) + 3
+                parts += (kind, lane, ttl, 0)
+            parts[count_at] += 1
+            parts += (job_id, entry[len(lane) + 1 :], attempt, payload)
             # The script asks for these only of the kinds that have them.
             if kind not in ("S", "C"):
                 parts += (delay, count)

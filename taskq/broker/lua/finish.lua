@@ -3,8 +3,8 @@
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 due  5 expiry  6 held  7 failed prefix  8 stats prefix
 --       9 done channel prefix  10 next channel  11 idle prefix  12 wake channel prefix  13 cancels
 -- ARGV  1 clock offset  2 worker  3 failed records kept per queue
---       then per attempt: kind, id, lane, stream id, attempt, payload, ttl (ms), and for kinds
---       F, R, B also: delay (ms), count
+--       then runs of attempts alike: kind, lane, ttl (ms), how many, and per attempt of the run:
+--       id, stream id, attempt, payload, and for kinds F, R, B also: delay (ms), count
 --       kind  S succeeded   payload result
 --             F failed      payload error; count = failures with this one
 --             C cancelled   payload error
@@ -28,15 +28,15 @@ local jobs, prefix, lanes, due, expiry, held, failed, stats, done, next_channel,
   unpack(KEYS)
 local now = clock(ARGV[1])
 local worker, keep = ARGV[2], tonumber(ARGV[3])
-local STRIDE = { S = 7, C = 7, F = 9, R = 9, B = 9 }
+local STRIDE = { S = 4, C = 4, F = 6, R = 6, B = 6 }
 local answer, entries, accepted, counts, woken = {}, {}, {}, {}, {}
 local head
 
 -- Whether this worker holds the job through another entry than the one named. When that one is not
 -- pending, the stream may also have been deleted behind our back: then the attempt may still end.
-local function ended_before(i)
-  local id = ARGV[i + 1]
-  if call('XACK', prefix .. ARGV[i + 2], 'g', ARGV[i + 3]) == 1 then return false end
+local function ended_before(lane, i)
+  local id = ARGV[i]
+  if call('XACK', prefix .. lane, 'g', ARGV[i + 1]) == 1 then return false end
   local stream = prefix .. call('HGET', jobs .. id, 'q')
   local pending = redis.pcall('XPENDING', stream, 'g', '-', '+', 10000, worker)
   for n = 1, pending.err and 0 or #pending do
@@ -46,17 +46,16 @@ local function ended_before(i)
   return false
 end
 
-local function verdict(job, i)
+local function verdict(job, kind, lane, i)
   if not job[1] then return 3 end
-  local attempt = ARGV[i + 4]
+  local attempt = ARGV[i + 2]
+  local unstarted = kind == 'B' and ARGV[i + 3] == ''
   if job[2] ~= attempt or job[3] ~= worker then
     -- What a release of an attempt that never started leaves behind.
-    local released = ARGV[i] == 'B' and ARGV[i + 5] == '' and job[3] == ''
-    return released and job[2] + 1 == tonumber(attempt) and 2 or 0
+    return unstarted and job[3] == '' and job[2] + 1 == tonumber(attempt) and 2 or 0
   end
   if job[1] ~= 'r' then return 2 end
-  local recurs = job[7] or (ARGV[i] == 'B' and ARGV[i + 5] == '')
-  return recurs and ended_before(i) and 2 or 1
+  return (job[7] or unstarted) and ended_before(lane, i) and 2 or 1
 end
 
 -- The job is gone: nobody else would ever take its entry away.
@@ -69,41 +68,46 @@ end
 
 local i = 4
 while i <= #ARGV do
-  local job = call('HMGET', jobs .. ARGV[i + 1], 's', 'a', 'w', 'n', 'x', 'z', 'o')
-  local result = verdict(job, i)
-  answer[#answer + 1] = result
-  if result == 1 then
-    accepted[#accepted + 1] = i
-    accepted[#accepted + 1] = job
-    collect(entries, ARGV[i + 2], ARGV[i + 3])
-  elseif result == 3 then
-    forget(ARGV[i + 2], ARGV[i + 3])
+  local run = { kind = ARGV[i], lane = ARGV[i + 1], ttl = tonumber(ARGV[i + 2]) }
+  local kind, lane, stride = run.kind, run.lane, STRIDE[ARGV[i]]
+  local final = i + 4 + stride * (ARGV[i + 3] - 1)
+  for at = i + 4, final, stride do
+    local job = call('HMGET', jobs .. ARGV[at], 's', 'a', 'w', 'n', 'x', 'z', 'o')
+    local result = verdict(job, kind, lane, at)
+    answer[#answer + 1] = result
+    if result == 1 then
+      local n = #accepted
+      accepted[n + 1], accepted[n + 2], accepted[n + 3] = run, at, job
+      collect(entries, lane, ARGV[at + 1])
+    elseif result == 3 then
+      forget(lane, ARGV[at + 1])
+    end
   end
-  i = i + STRIDE[ARGV[i]]
+  i = final + stride
 end
 drop_entries(prefix, entries)
 
-local function over(i, job, state, payload)
-  local id, ttl = ARGV[i + 1], tonumber(ARGV[i + 6])
+local function over(run, i, job, state, payload)
+  local id, ttl = ARGV[i], run.ttl
   if job[5] then call('ZREM', expiry, id) end
   if job[6] then call('SREM', cancels, id) end
   tell(job[4], done, id, state, payload, ttl > 0)
   close_job(jobs .. id, state, ttl, now, state == 's' and 'r' or 'E', payload)
   if state == 'f' and ttl > 0 then
-    keep_failed(failed .. queue_of(ARGV[i + 2]), jobs, id, now, keep, ttl)
+    keep_failed(failed .. queue_of(run.lane), jobs, id, now, keep, ttl)
   end
 end
 
-local function again(i, job)
-  local id, lane, delay = ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 7])
+local function again(run, i)
+  local id, lane, delay = ARGV[i], run.lane, tonumber(ARGV[i + 4])
   local key = jobs .. id
-  if ARGV[i + 5] ~= '' then
-    local record = cmsgpack.pack({ call('HGET', key, 'b'), now, worker, ARGV[i + 5] })
-    call('HSET', key, ARGV[i] == 'R' and 'c' or 'u', ARGV[i + 8], 'h' .. ARGV[i + 4], record)
+  if ARGV[i + 3] ~= '' then
+    local record = cmsgpack.pack({ call('HGET', key, 'b'), now, worker, ARGV[i + 3] })
+    call('HSET', key, run.kind == 'R' and 'c' or 'u', ARGV[i + 5], 'h' .. ARGV[i + 2], record)
   else
     -- The attempt never started: it is not counted, and the next one bears its number. The
     -- worker is taken off the job, so the number alone lets nobody write.
-    call('HSET', key, 'a', ARGV[i + 4] - 1, 'w', '')
+    call('HSET', key, 'a', ARGV[i + 2] - 1, 'w', '')
   end
   if delay > 0 then
     call('HSET', key, 's', 'd', 'd', now + delay)
@@ -119,19 +123,19 @@ end
 
 local STATE = { S = 's', F = 'f', C = 'c' }
 local NAME = { S = 'succeeded', F = 'failed', C = 'cancelled', R = 'retried', B = 'released' }
-for n = 1, #accepted, 2 do
-  local i, job = accepted[n], accepted[n + 1]
-  local kind, payload = ARGV[i], ARGV[i + 5]
+for n = 1, #accepted, 3 do
+  local run, i, job = accepted[n], accepted[n + 1], accepted[n + 2]
+  local kind, payload = run.kind, ARGV[i + 3]
   if job[6] and (kind == 'R' or kind == 'B') then
     -- Cancelled while it ran: there is no next attempt.
     kind, payload = 'C', ''
   end
   local state = STATE[kind]
   if state then
-    if kind == 'F' and ARGV[i + 6] ~= '0' then call('HSET', jobs .. ARGV[i + 1], 'c', ARGV[i + 8]) end
-    over(i, job, state, payload)
+    if kind == 'F' and run.ttl > 0 then call('HSET', jobs .. ARGV[i], 'c', ARGV[i + 5]) end
+    over(run, i, job, state, payload)
   else
-    again(i, job)
+    again(run, i)
   end
   -- By kind and lane, so that no text is put together for each job.
   local lanes_of = counts[kind]
@@ -139,11 +143,11 @@ for n = 1, #accepted, 2 do
     lanes_of = {}
     counts[kind] = lanes_of
   end
-  lanes_of[ARGV[i + 2]] = (lanes_of[ARGV[i + 2]] or 0) + 1
+  lanes_of[run.lane] = (lanes_of[run.lane] or 0) + 1
 end
 
 if #accepted > 0 then
-  call('HINCRBY', held, worker, -#accepted / 2)
+  call('HINCRBY', held, worker, -#accepted / 3)
   local minute = stats .. math.floor(now / 60000)
   for kind, lanes_of in pairs(counts) do
     for lane, count in pairs(lanes_of) do
