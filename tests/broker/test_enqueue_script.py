@@ -363,6 +363,25 @@ async def test_a_batch_waits_for_the_fate_of_the_one_before_it(scene: Scene) -> 
     assert scene.lane() == Lane(waiting=["first", "a", "b", "c"])
 
 
+async def test_a_whole_batch_leaves_before_the_turn_that_makes_it_ends(scene: Scene) -> None:
+    """The server does it while the next one is made; what is left goes when the turn ends."""
+    await scene.producer.add(job("first"))
+    post, sent = scene.client.post, []
+
+    def counting(told: Any, script: Any, keys: tuple[str, ...], *args: Any) -> bool:
+        sent.append(args[4])
+        return post(told, script, keys, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.client, "post", counting)
+        answers = [scene.producer.add_many([job(f"j{n}")]) for n in range(700)]
+        assert sent == [500]
+        await asyncio.gather(*answers)
+
+    assert sent == [500, 200]
+    assert scene.lane() == Lane(waiting=["first", *(f"j{n}" for n in range(700))])
+
+
 async def test_a_batch_before_its_predecessor_changes_nothing(scene: Scene) -> None:
     await scene.producer.add(job("first"))
     before = scene.state()

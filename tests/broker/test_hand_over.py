@@ -150,6 +150,17 @@ async def test_a_worker_that_held_nothing_and_has_another_slot_stays_idle(scene:
     assert len(ear.heard()) == 2
 
 
+async def test_a_worker_that_stands_still_is_handed_two_jobs_at_most(scene: Scene) -> None:
+    register(scene, "w1", slots=100)
+    ear = scene.ear("wake:w1")
+
+    for name in ("a", "b", "c", "d"):
+        await scene.producer.add(job(name))
+
+    assert scene.lane() == Lane(waiting=["c", "d"], held={"w1": ["a", "b"]})
+    assert len(ear.heard()) == 2
+
+
 async def test_it_stays_idle_as_often_as_it_has_handed_in_what_it_held(scene: Scene) -> None:
     register(scene, "w1", slots=2)
     ear = scene.ear("wake:w1")
