@@ -1,0 +1,92 @@
+"""`rediss://`: what is said is encrypted, and the server has to prove who it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from taskq.broker.broker import Broker, BrokerSettings
+from taskq.broker.clock import ClockOffset
+from taskq.broker.keys import Keys
+from taskq.broker.url import Address
+from taskq.core.errors import ConfigError, ServerRefused, ServerUnavailable
+from taskq.core.job import Ending
+from tests.support.scripts import at, job
+from tests.support.server import TestServer
+from tests.support.tls import CERTIFICATE, tls_front
+
+#: The front speaks as the server's default user.
+pytestmark = pytest.mark.own_user
+
+
+def broker_at(url: str, namespace: str, **settings: float) -> Broker:
+    return Broker(
+        BrokerSettings(at(Address.parse(url)), Keys(namespace), ClockOffset(), **settings)  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_jobs_travel_through_tls(
+    server: TestServer, namespace: str, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    async def use() -> None:
+        async with tls_front(server.socket) as port:
+            url = f"rediss://localhost:{port}/0?ssl_ca_certs={CERTIFICATE}"
+            broker = broker_at(url, namespace)
+            large = [job(f"j{n}", envelope=bytes(10_000)) for n in range(1000)]
+            assert await broker.producer.add_many(large) == [True] * 1000
+
+            assert await broker.waiting.until_over("unknown") == Ending(None)
+            assert await broker.jobs.cancel("j7") == 1
+            await broker.client.command("EVAL", DELETE, 0, f"{{{namespace}}}:*")
+            await broker.aclose()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(use())
+
+
+DELETE = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(
+    server: TestServer, namespace: str
+) -> None:
+    async with tls_front(server.socket) as port:
+        broker = broker_at(f"rediss://localhost:{port}/0", namespace)
+        with pytest.raises(ServerRefused, match=r"TLS failed: .*\?ssl_ca_certs="):
+            await broker.client.connect()
+        await broker.aclose()
+
+
+async def test_a_certificate_for_another_name_is_refused(
+    server: TestServer, namespace: str
+) -> None:
+    async with tls_front(server.socket) as port:
+        broker = broker_at(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={CERTIFICATE}", namespace)
+        with pytest.raises(ServerRefused, match="TLS failed"):
+            await broker.client.connect()
+        await broker.aclose()
+
+
+async def test_a_file_of_authorities_that_is_not_there_is_named(
+    namespace: str, tmp_path: Path
+) -> None:
+    missing = tmp_path / "ca.pem"
+    broker = broker_at(f"rediss://localhost:1/0?ssl_ca_certs={missing}", namespace)
+    with pytest.raises(ConfigError, match=rf"ssl_ca_certs='{missing}' cannot be read"):
+        await broker.client.connect()
+    await broker.aclose()
+
+
+async def test_who_speaks_plainly_to_a_server_behind_tls_is_told_within_its_time(
+    server: TestServer, namespace: str
+) -> None:
+    async with tls_front(server.socket) as port:
+        broker = broker_at(f"redis://localhost:{port}/0", namespace, enqueue_deadline=0.5)
+        with pytest.raises(ServerUnavailable, match=f"redis://localhost:{port}/0"):
+            await broker.producer.add(job("a"))
+        await broker.aclose()
