@@ -86,7 +86,7 @@ def worker(
     processes: Annotated[
         int | None,
         typer.Option(
-            envvar="TASKQPROCESSES",
+            envvar="TASKQ_PROCESSES",
             metavar="N",
             min=1,
             rich_help_panel=_WORK,
