@@ -58,7 +58,7 @@ class BrokerPool:
         """
         broker = self.current()
         if awaited:
-            jobs = [NewJob(*job[:-1], broker.waiting.listen(job.id)) for job in jobs]
+            jobs = [job._replace(channel=broker.waiting.listen(job.id)) for job in jobs]
         return broker.producer.add_many(jobs)
 
     async def until_over(self, job_id: str, within: float | None = None) -> Ending:
