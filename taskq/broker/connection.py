@@ -86,9 +86,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not isinstance(): uvloop's transports are no subclasses of asyncio's.
         self._transport = cast("asyncio.Transport", transport)
-        # What is written leaves at once: uvloop would keep it until this turn of the loop ends, and
-        # the server would wait while a hundred jobs run.
-        self._transport.set_write_buffer_limits(high=0)
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._loop.time()
