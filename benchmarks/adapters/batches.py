@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any
 
 from benchmarks.adapters.by_hand import (
     GROUP,
+    LUA,
     STREAM,
     Arguments,
     connect,
@@ -20,7 +20,6 @@ from benchmarks.gate import Gate
 
 __all__ = ["BATCH", "BatchProducer", "BatchWorker"]
 
-_LUA = Path(__file__).parent / "lua"
 _BULK = 500
 BATCH = 100
 
@@ -37,7 +36,7 @@ class BatchProducer:
 
     async def prepare(self) -> None:
         """Make the stream and its group, and load the script."""
-        self._sha = await self._client.script_load((_LUA / self._script).read_text())
+        self._sha = await self._client.script_load((LUA / self._script).read_text())
         await self._client.execute_command("XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM")
 
     async def one_by_one(self, arguments: Arguments) -> None:
@@ -119,7 +118,7 @@ class BatchWorker(ABC):
 
     async def load(self, script: str) -> str:
         """The hash by which the server knows a script from now on."""
-        return await self.client.script_load((_LUA / script).read_text())
+        return await self.client.script_load((LUA / script).read_text())
 
     async def _run(self, jobs: list[Any]) -> list[Any]:
         loop = asyncio.get_running_loop()

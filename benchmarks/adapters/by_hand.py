@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -15,6 +16,7 @@ from benchmarks.gate import Gate
 __all__ = [
     "GROUP",
     "JOB",
+    "LUA",
     "RESULT",
     "STREAM",
     "TTL_MS",
@@ -29,6 +31,7 @@ STREAM = "by-hand:jobs"
 RESULT = "by-hand:result:"
 JOB = "by-hand:job:"
 GROUP = "g"
+LUA = Path(__file__).parent / "lua"
 TTL_MS = 3_600_000
 
 Arguments = Sequence[tuple[int, int]]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import msgpack
 
 from benchmarks.adapters.by_hand import (
+    GROUP,
     JOB,
+    LUA,
     STREAM,
     TTL_MS,
     called,
@@ -26,7 +27,6 @@ from benchmarks.gate import Gate
 
 __all__ = ["Caller", "serve"]
 
-_LUA = Path(__file__).parent / "lua"
 _WORKER, _WORK, _DONE = "worker", "by-hand:work", "by-hand:done"
 
 
@@ -41,8 +41,8 @@ class Caller:
 
     async def prepare(self) -> None:
         """Make the stream and its group, load the script, listen."""
-        self._sha = await self._client.script_load((_LUA / "limit_call.lua").read_text())
-        await self._client.execute_command("XGROUP", "CREATE", STREAM, "g", "0", "MKSTREAM")
+        self._sha = await self._client.script_load((LUA / "limit_call.lua").read_text())
+        await self._client.execute_command("XGROUP", "CREATE", STREAM, GROUP, "0", "MKSTREAM")
         await self._results.subscribe(_DONE)
         await self._results.get_message(timeout=1)
 
@@ -64,7 +64,7 @@ async def serve(url: str, gate: Gate, until: Awaitable[object], ready: Callable[
     """Answer calls until `until` ends; `ready` is called as soon as they are taken."""
     client, known = connect(url), functions(gate)
     calls = client.pubsub(ignore_subscribe_messages=True)
-    sha = await client.script_load((_LUA / "limit_answer.lua").read_text())
+    sha = await client.script_load((LUA / "limit_answer.lua").read_text())
     await calls.subscribe(_WORK)
     await calls.get_message(timeout=1)
 

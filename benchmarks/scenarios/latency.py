@@ -23,7 +23,7 @@ _WARM_UP = 100
 
 
 async def latency(plan: Plan) -> Findings:
-    """One job after the other on an idle worker, each beside one by hand and a PING of either."""
+    """One job after the other on an idle worker, each beside a PING of either client; by hand."""
     jobs = plan.count(300, 1_000, 3_000)
     findings = Findings(f"{jobs:,} jobs one after the other, an idle worker, {plan.loop}")
     async with AsyncExitStack() as stack:

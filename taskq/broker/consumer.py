@@ -12,6 +12,7 @@ from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
 from taskq.broker.connection import ConnectionLost, Told
 from taskq.broker.keys import Keys
+from taskq.broker.runs import in_runs
 from taskq.broker.scripts import script
 from taskq.core.errors import DecodeError, ServerError
 from taskq.core.job import Delivery
@@ -137,22 +138,16 @@ class Consumer:
         return self._client.post(told, self._scripts["finish"], self._finish_keys, *said)
 
     def _said(self, frames: Sequence[Frame]) -> list[Any]:
-        parts: list[Any] = [self._offset.ms, self.worker, self._keep_failed]
-        alike: tuple[str, str, int] | None = None
-        count_at = 0
-        for (job_id, lane, entry, attempt, *_), kind, payload, ttl, delay, count in frames:
-            if self._signing is not None and kind == "S":
-                payload = self._signing.seal(payload, "result", job_id)
-            if (kind, lane, ttl) != alike:
-                # What neighbours have in common is said once.
-                alike, count_at = (kind, lane, ttl), len(parts) + 3
-                parts += (kind, lane, ttl, 0)
-            parts[count_at] += 1
-            parts += (job_id, entry[len(lane) + 1 :], attempt, payload)
-            # The script asks for these only of the kinds that have them.
-            if kind not in ("S", "C"):
-                parts += (delay, count)
-        return parts
+        runs = in_runs(map(self._framed, frames))
+        return [self._offset.ms, self.worker, self._keep_failed, *runs]
+
+    def _framed(self, frame: Frame) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        (job_id, lane, entry, attempt, *_), kind, payload, ttl, delay, count = frame
+        if self._signing is not None and kind == "S":
+            payload = self._signing.seal(payload, "result", job_id)
+        own = (job_id, entry[len(lane) + 1 :], attempt, payload)
+        # The script asks for delay and count only of the kinds that have them.
+        return (kind, lane, ttl), own if kind in ("S", "C") else (*own, delay, count)
 
     async def leave_idle(self, queues: Sequence[str]) -> None:
         """Be handed no more jobs; what was handed over before has arrived when this returns.

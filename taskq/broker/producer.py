@@ -19,6 +19,7 @@ from typing import Any
 from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
+from taskq.broker.runs import in_runs
 from taskq.broker.scripts import script
 from taskq.core.ids import new_id
 from taskq.core.job import NewJob
@@ -131,7 +132,9 @@ class Producer:
             self._number += 1
             groups = self._next_groups()
             ahead = self._flying[-1] if self._flying else None
-            batch = _Batch(self._number, groups, _runs(groups), ahead)
+            jobs = (job for group, _ in groups for job in group)
+            frames = in_runs((job[2:], job[:2]) for job in jobs)
+            batch = _Batch(self._number, groups, frames, ahead)
             self._flying.append(batch)
             told = partial(self._heard, batch)
             if not self._client.post(told, self._script, self._keys, *self._said(batch)):
@@ -224,19 +227,3 @@ def _sealed(job: NewJob, signing: Signing) -> NewJob:
 
 async def _joined(answers: Awaitable[list[list[bool]]]) -> list[bool]:
     return [new for answer in await answers for new in answer]
-
-
-def _runs(batch: list[_Group]) -> list[Any]:
-    """The jobs as `enqueue.lua` reads them: what neighbours have in common is said once."""
-    frames: list[Any] = []
-    alike: tuple[str, ...] | None = None
-    count_at = 0
-    for jobs, _ in batch:
-        for job in jobs:
-            common = job[2:]
-            if common != alike:
-                alike, count_at = common, len(frames)
-                frames += (0, *common)
-            frames[count_at] += 1
-            frames += job[:2]
-    return frames

@@ -91,7 +91,7 @@ class OnCommit(Generic[R]):
                 enqueueing = self._signature.enqueue()
                 self._job = await asyncio.create_task(enqueueing, context=self._context)
                 return
-            [created] = await desk.submit((request.job,))
+            self._job = cast("Job[R]", await request.hand_in(desk, callee))
         except Exception as error:
             self._failure = error
             _log.error(
@@ -100,8 +100,6 @@ class OnCommit(Generic[R]):
                 self.task,
                 error,
             )
-        else:
-            self._job = cast("Job[R]", request.handle(desk, callee, created))
 
     def send_later(self) -> None:
         """Enqueue it in the running loop, which the caller cannot wait in."""

@@ -24,19 +24,6 @@ from tests.support.scripts import Scene, at, job
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
 
-LoopFactory = Callable[[], asyncio.AbstractEventLoop]
-
-
-@pytest.fixture
-def scene_address(server: TestServer) -> Address:
-    return server.address
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def loop_factory(request: pytest.FixtureRequest) -> LoopFactory:
-    return asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
-
-
 #: Commands and users of the tests' own, which the least rights do not have.
 pytestmark = pytest.mark.own_user
 
@@ -447,14 +434,18 @@ async def test_a_connection_that_is_lost_tells_everybody_who_waits(scene: Scene)
     assert [type(reply) for reply in told] == [ConnectionLost, ConnectionLost]
 
 
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
 def test_what_is_said_leaves_before_the_loop_comes_round(
-    scene_address: Address, look: redis.Redis, namespace: str, loop_factory: LoopFactory
+    server: TestServer,
+    look: redis.Redis,
+    namespace: str,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     """The server works while this process still runs what this turn of its loop has to do."""
     key = f"{{{namespace}}}:said"
 
     async def say() -> None:
-        client = Client(at(scene_address))
+        client = Client(at(server.address))
         connection = await client.connect()
         connection.send(lambda _: None, "SET", key, "1", "PX", 10_000)
         deadline = time.monotonic() + 5

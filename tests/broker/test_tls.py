@@ -52,22 +52,20 @@ def test_jobs_travel_through_tls(
 DELETE = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', key) end"
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused(
-    server: TestServer, namespace: str
+@pytest.mark.parametrize(
+    ("host", "query", "told"),
+    [
+        ("localhost", "", r"TLS failed: .*\?ssl_ca_certs="),
+        ("127.0.0.1", f"?ssl_ca_certs={CERTIFICATE}", "TLS failed"),
+    ],
+    ids=["nobody vouches for it", "it is for another name"],
+)
+async def test_a_certificate_that_proves_nothing_is_refused(
+    server: TestServer, namespace: str, host: str, query: str, told: str
 ) -> None:
     async with tls_front(server.socket) as port:
-        broker = broker_at(f"rediss://localhost:{port}/0", namespace)
-        with pytest.raises(ServerRefused, match=r"TLS failed: .*\?ssl_ca_certs="):
-            await broker.client.connect()
-        await broker.aclose()
-
-
-async def test_a_certificate_for_another_name_is_refused(
-    server: TestServer, namespace: str
-) -> None:
-    async with tls_front(server.socket) as port:
-        broker = broker_at(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={CERTIFICATE}", namespace)
-        with pytest.raises(ServerRefused, match="TLS failed"):
+        broker = broker_at(f"rediss://{host}:{port}/0{query}", namespace)
+        with pytest.raises(ServerRefused, match=told):
             await broker.client.connect()
         await broker.aclose()
 

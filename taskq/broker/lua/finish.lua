@@ -3,7 +3,7 @@
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 due  5 expiry  6 held  7 failed prefix  8 stats prefix
 --       9 done channel prefix  10 next channel  11 idle prefix  12 wake channel prefix  13 cancels
 -- ARGV  1 clock offset  2 worker  3 failed records kept per queue
---       then runs of attempts alike: kind, lane, ttl (ms), how many, and per attempt of the run:
+--       then runs of attempts alike: how many, kind, lane, ttl (ms), and per attempt of the run:
 --       id, stream id, attempt, payload, and for kinds F, R, B also: delay (ms), count
 --       kind  S succeeded   payload result
 --             F failed      payload error; count = failures with this one
@@ -68,9 +68,9 @@ end
 
 local i = 4
 while i <= #ARGV do
-  local run = { kind = ARGV[i], lane = ARGV[i + 1], ttl = tonumber(ARGV[i + 2]) }
-  local kind, lane, stride = run.kind, run.lane, STRIDE[ARGV[i]]
-  local final = i + 4 + stride * (ARGV[i + 3] - 1)
+  local run = { kind = ARGV[i + 1], lane = ARGV[i + 2], ttl = tonumber(ARGV[i + 3]) }
+  local kind, lane, stride = run.kind, run.lane, STRIDE[run.kind]
+  local final = i + 4 + stride * (ARGV[i] - 1)
   for at = i + 4, final, stride do
     local job = call('HMGET', jobs .. ARGV[at], 's', 'a', 'w', 'n', 'x', 'z', 'o')
     local result = verdict(job, kind, lane, at)
