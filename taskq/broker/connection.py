@@ -67,8 +67,10 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self.lost:
             told(ConnectionLost("the connection is closed"))
             return
+        # Before it stands in the line: what cannot be written would take the reply to another.
+        packed = _pack(command)
         self._waiting.append((told, self._loop.time()))
-        self._transport.write(_pack(command))
+        self._transport.write(packed)
 
     def oldest_wait(self) -> float:
         """Seconds since anything was heard while a reply is owed; 0 when none is owed."""

@@ -423,6 +423,17 @@ async def test_who_cannot_take_a_reply_costs_nobody_else_the_connection(
     assert "a reply could not be taken, which is an error of taskq" in caplog.text
 
 
+@pytest.mark.parametrize("unfit", ["\udc80", object()], ids=["no text", "no bytes"])
+async def test_what_cannot_be_written_costs_its_caller_alone(scene: Scene, unfit: object) -> None:
+    connection = await scene.client.connect()
+
+    with pytest.raises((UnicodeEncodeError, TypeError)):
+        await scene.client.command("ECHO", unfit)
+
+    replies = await asyncio.gather(connection.call("ECHO", "a"), connection.call("ECHO", "b"))
+    assert replies == [b"a", b"b"]
+
+
 async def test_a_connection_that_is_lost_tells_everybody_who_waits(scene: Scene) -> None:
     connection = await scene.client.connect()
     told: list[object] = []
