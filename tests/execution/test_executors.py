@@ -879,6 +879,13 @@ class TestSoftTimeouts:
         async with asyncio.timeout(10):
             assert await call(processes, sample.finalise_slowly, soft_timeout=0.02) == "tidied up"
 
+    async def test_it_is_heard_though_it_rang_just_before_a_long_wait(
+        self, processes: ProcessExecutor
+    ) -> None:
+        async with asyncio.timeout(20):
+            told = await call(processes, sample.wait_with_alarm_just_before, soft_timeout=0.1)
+        assert told == "tidied up"
+
     async def test_it_leaves_the_event_loop_whole(self, processes: ProcessExecutor) -> None:
         # Alarms at any moment of a coroutine's life: before it began, in the loop, between steps.
         for number in range(150):

@@ -24,6 +24,10 @@ __all__ = ["SoftLimit"]
 _PATIENCE = 50
 _PAUSE = 0.001
 
+# The alarm is repeated until it is heard: one that rings just before a system call is noticed only
+# when the call returns, and a `time.sleep` of a minute would have its minute.
+_AGAIN = 0.05
+
 _SWALLOWING = frozenset({"_weakrefset", "weakref"})
 
 
@@ -52,13 +56,13 @@ class SoftLimit:
         self._armed = True
         signal.signal(signal.SIGALRM, self._on_alarm)
         # Zero would switch the timer off.
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.000_001))
+        _ring(max(seconds, 0.000_001))
 
     def disarm(self) -> None:
         """Stop the clock. An alarm on its way raises before the first line here or not at all."""
         if self._armed:
             self._armed = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            _silence()
 
     @contextmanager
     def held(self) -> Generator[None]:
@@ -106,9 +110,10 @@ class SoftLimit:
             # It is over in microseconds, unless such code only stands between two functions of the
             # user: hence the limit to patience.
             self._patience -= 1
-            signal.setitimer(signal.ITIMER_REAL, _PAUSE)
+            _ring(_PAUSE)
             return
         self._armed = self._due = False
+        _silence()
         if driver is not None and not inside:
             driver.interrupt_soon()
         else:
@@ -181,6 +186,14 @@ class _Interruptible:
         if self._task is not None:
             self._task.uncancel()
         return self._error()
+
+
+def _ring(seconds: float) -> None:
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+
+
+def _silence() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 _STEPS = _Interruptible.__await__.__code__
