@@ -31,7 +31,8 @@ _LOOK_SECONDS = 0.25
 class Heart:
     """Beats for the worker called `name()`, described by `describe()`.
 
-    `on_reply` is called in the worker's loop with each answer; None means declared dead.
+    `on_reply` is called in the worker's loop with the name, each answer (None means declared dead)
+    and when that beat was sent, in monotonic seconds.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Heart:
         settings: BrokerSettings,
         name: Callable[[], str],
         describe: Callable[[], bytes],
-        on_reply: Callable[[str, BeatReply | None], None],
+        on_reply: Callable[[str, BeatReply | None, float], None],
     ) -> None:
         self._settings = settings
         self._name = name
@@ -84,7 +85,7 @@ class Heart:
             await broker.aclose()
 
     async def _beat(self, broker: Broker) -> None:
-        name = self._name()
+        name, sent = self._name(), time.monotonic()
         try:
             async with asyncio.timeout(BEAT_SECONDS * 2):
                 reply = await broker.leases.beat(name, self._describe())
@@ -95,7 +96,7 @@ class Heart:
             # Without beats the worker would be declared dead while it works.
             _log.exception("a beat failed, which is an error of taskq; the next one follows")
             return
-        self._call(self._on_reply, name, reply)
+        self._call(self._on_reply, name, reply, sent)
 
     async def _watch(self) -> None:
         """Ask the loop for a sign of life, and warn once each time it gives none for a second."""

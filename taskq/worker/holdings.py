@@ -41,6 +41,7 @@ class Holdings:
         concurrency: int,
         suspect_from: int,
     ) -> None:
+        self._session = session
         self._concurrency = concurrency
         self._backlog = Backlog(suspect_from)
         self._known: set[bytes] = set()
@@ -86,6 +87,11 @@ class Holdings:
             self._backlog.add(delivery)
         self._fill()
 
+    def resume(self) -> None:
+        """Start what had to wait for a beat."""
+        if len(self._backlog):
+            self._fill()
+
     def close(self) -> None:
         """Start nothing more; what arrives waits to be handed back."""
         self._closed = True
@@ -118,7 +124,8 @@ class Holdings:
     def _fill(self) -> None:
         self._filling = False
         slots, backlog = self.slots, self._backlog
-        free = 0 if self._closed else self._concurrency - len(slots)
+        may_start = self._session.fresh and not self._closed
+        free = self._concurrency - len(slots) if may_start else 0
         while free > 0 and (delivery := backlog.next(len(slots), len(self._known))) is not None:
             slots.start(delivery)
             free -= 1

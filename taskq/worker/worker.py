@@ -173,9 +173,11 @@ class Worker:
 
     async def _register(self) -> None:
         client, keys = self._broker.client, self._broker.keys
+        sent = time.monotonic()
         await self._broker.leases.beat(
             self._session.name, self._describe(), register=self.settings.concurrency
         )
+        self._session.renew(sent)
         await client.subscribe(keys.wake_channel + self._session.name, self._on_wake)
 
     def _on_wake(self, message: bytes) -> None:
@@ -193,15 +195,17 @@ class Worker:
         elif message.startswith(b"cancel "):
             self.holdings.cancel(message[7:].decode())
 
-    def _on_beat(self, name: str, reply: BeatReply | None) -> None:
+    def _on_beat(self, name: str, reply: BeatReply | None, sent: float) -> None:
         if name != self._session.name:
             return
         if reply is None:
             if not self._stop.is_set():
                 self._spawn(self._start_over())
             return
+        self._session.renew(sent)
         for job_id in reply.cancels:
             self.holdings.cancel(job_id)
+        self.holdings.resume()
         if not self.fetcher.fetching:
             self._spawn(self._reconciler.compare(reply.held))
 

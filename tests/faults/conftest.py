@@ -38,7 +38,11 @@ def server_url(server: TestServer) -> str:
 
 @pytest.fixture
 def start_worker(server_url: str, namespace: str, tmp_path: Path) -> Iterator[StartWorker]:
-    """Starts a worker process for some queues; all are killed in the end."""
+    """Starts a worker process for some queues; all are killed in the end.
+
+    `lease`: seconds of silence after which it takes others for dead; `trusts`: after which it does
+    not know whether it was, by default the same.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
     def start(
@@ -46,6 +50,7 @@ def start_worker(server_url: str, namespace: str, tmp_path: Path) -> Iterator[St
         concurrency: int = 50,
         lease: float | None = None,
         beat: float | None = None,
+        trusts: float | None = None,
         url: str | None = None,
         failpoints: str = "",
         environment: dict[str, str] | None = None,
@@ -58,6 +63,7 @@ def start_worker(server_url: str, namespace: str, tmp_path: Path) -> Iterator[St
             "LEDGER_CONCURRENCY": str(concurrency),
             "LEDGER_LEASE": str(lease or ""),
             "LEDGER_BEAT": str(beat or ""),
+            "LEDGER_TRUSTS": str(trusts or ""),
             "TASKQ_FAILPOINTS": failpoints,
             **(environment or {}),
         }

@@ -16,7 +16,7 @@ import sys
 import time
 
 from taskq import Retry, TaskQ, current_job
-from taskq.worker import heart, reaper
+from taskq.worker import heart, reaper, session
 from taskq.worker.observer import Observer
 from tests.faults.ledger import Ledger, Line
 
@@ -97,6 +97,8 @@ async def work(queues: list[str]) -> None:
     lease, beat = os.environ.get("LEDGER_LEASE"), os.environ.get("LEDGER_BEAT")
     if lease:
         reaper.Observer = functools.partial(Observer, dead_after=float(lease))
+    if trusts := os.environ.get("LEDGER_TRUSTS") or lease:
+        session.DEAD_SECONDS = float(trusts)
     if beat:
         heart.BEAT_SECONDS = float(beat)
         reaper.LOOK_SECONDS = float(beat)

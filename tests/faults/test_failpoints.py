@@ -80,7 +80,7 @@ async def test_stopped_between_any_two_words_and_woken_too_late_a_worker_changes
 ) -> None:
     await prepare(book)
     hit = [
-        start_worker(f"q{n}", failpoints=armed(point, "stop"), lease=60, wait=False)
+        start_worker(f"q{n}", failpoints=armed(point, "stop"), lease=60, trusts=2.0, wait=False)
         for n, point in enumerate(POINTS)
     ]
     await asyncio.to_thread(standing, hit)

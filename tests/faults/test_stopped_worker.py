@@ -11,7 +11,7 @@ import pytest
 
 from taskq import Job, TaskQ
 from tests.faults import ledger_app
-from tests.faults.conftest import StartWorker
+from tests.faults.conftest import Book, StartWorker
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
 
@@ -57,6 +57,37 @@ async def test_what_a_worker_does_after_its_lease_ran_out_changes_nothing(
     assert "this worker was declared dead" in log or "was refused" in log
     assert (await late.info()).worker not in {info.attempts[0].worker for info in infos}
     await program.aclose()
+
+
+async def test_what_was_handed_to_it_before_it_does_not_start_when_it_wakes(
+    book: Book, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    # Given a worker that is stopped when jobs were handed to it, and another that ran them
+    await book.enqueue("run", 10, 0.0)
+    sleeper = await asyncio.to_thread(
+        start_worker, "default", failpoints="fetch.answered=stop", lease=60, trusts=2.0
+    )
+    await eventually(lambda: stands(sleeper.pid))
+    other = await asyncio.to_thread(start_worker, "default", lease=2.0)
+    await book.at_rest()
+
+    # When it wakes up
+    sleeper.send_signal(signal.SIGCONT)
+    await eventually(lambda: "declared dead" in (tmp_path / "worker-0.log").read_text())
+
+    # Then it has started none of them, and takes others as before
+    assert {line.pid for line in book.ledger.read() if line.what == "start"} == {other.pid}
+    book.drained(other)
+    await book.enqueue("run", 10, 0.0)
+    await book.at_rest()
+    book.drained(sleeper)
+    verdict = await book.verdict()
+    assert verdict.executions == 20
+
+
+def stands(pid: int) -> bool:
+    """Whether a process is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @pytest.mark.leaves_jobs
