@@ -84,7 +84,16 @@ async def _greet(
     if address.database:
         greetings.append(connection.call("SELECT", address.database))
     greetings.extend(connection.call("SUBSCRIBE", channel) for channel in channels)
-    # All are looked at before one is judged: a future nobody awaits would be complained about.
-    for reply in await asyncio.gather(*greetings):
+    try:
+        # All are looked at before one is judged: a future nobody awaits would be complained about.
+        replies = await asyncio.gather(*greetings)
+    except ConnectionLost:
+        # Who is turned away is told why, and may lose the words: a line that is closed with
+        # something unread on it is torn down at once.
+        raise ServerUnavailable(
+            f"{address} closed the connection without an answer, as one does that has as many "
+            "clients as its maxclients allows, or that expects TLS (rediss://)"
+        ) from None
+    for reply in replies:
         if isinstance(reply, hiredis.ReplyError):
             raise translate(reply, str(address))

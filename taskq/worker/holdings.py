@@ -85,12 +85,20 @@ class Holdings:
         for delivery in deliveries:
             self._known.add(delivery.entry)
             self._backlog.add(delivery)
-        self._fill()
+        self.fill()
 
-    def resume(self) -> None:
-        """Start what had to wait for a beat."""
-        if len(self._backlog):
-            self._fill()
+    def fill(self) -> None:
+        """Start what there are slots for, while the server surely counts this worker as alive."""
+        self._filling = False
+        slots, backlog = self.slots, self._backlog
+        may_start = self._session.fresh and not self._closed
+        free = self._concurrency - len(slots) if may_start else 0
+        while free > 0 and (delivery := backlog.next(len(slots), len(self._known))) is not None:
+            slots.start(delivery)
+            free -= 1
+        if backlog.blocked:
+            self.settler.hand_back(backlog.surplus(len(slots)))
+        self.changed.set()
 
     def close(self) -> None:
         """Start nothing more; what arrives waits to be handed back."""
@@ -121,33 +129,21 @@ class Holdings:
             self.changed.clear()
             await self.changed.wait()
 
-    def _fill(self) -> None:
-        self._filling = False
-        slots, backlog = self.slots, self._backlog
-        may_start = self._session.fresh and not self._closed
-        free = self._concurrency - len(slots) if may_start else 0
-        while free > 0 and (delivery := backlog.next(len(slots), len(self._known))) is not None:
-            slots.start(delivery)
-            free -= 1
-        if backlog.blocked:
-            self.settler.hand_back(backlog.surplus(len(slots)))
-        self.changed.set()
-
     def _ended(self, delivery: Delivery, outcome: Outcome | None, result_ttl: float) -> None:
         if outcome is not None:
             self.settler.settle(delivery, outcome, int(result_ttl * 1000))
         if not len(self.slots):
             # Nothing else can end in this turn.
             self.settler.flush()
-            self._fill()
+            self.fill()
         elif not self._filling:
             # With all that ends in this turn.
             self._filling = True
-            self._loop.call_soon(self._fill)
+            self._loop.call_soon(self.fill)
 
     def _confirmed(self, delivery: Delivery) -> None:
         self._known.discard(delivery.entry)
         if self.on_settled is not None:
             self.on_settled()
         if self._backlog.blocked:
-            self._fill()
+            self.fill()

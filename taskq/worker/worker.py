@@ -205,7 +205,7 @@ class Worker:
         self._session.renew(sent)
         for job_id in reply.cancels:
             self.holdings.cancel(job_id)
-        self.holdings.resume()
+        self.holdings.fill()
         if not self.fetcher.fetching:
             self._spawn(self._reconciler.compare(reply.held))
 

@@ -51,6 +51,7 @@ def test_fires_are_the_same_in_utc(library, data, start, days):
         assert difference_of(library, expression, None, instants) is not None, sorted(instants)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("library", LIBRARIES)
 @settings(PATIENT, max_examples=120 * EXAMPLES)
 @given(data=st.data(), change=st.sampled_from(TRANSITIONS))
