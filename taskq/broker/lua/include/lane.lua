@@ -8,21 +8,15 @@ local function entry_name(lane, id)
   return lane .. ' ' .. id
 end
 
--- open_lane(lanes, prefix, lane): the lane is listed and its stream has its group.
--- MKSTREAM makes it, and '0' leaves out nothing that was added before.
-local function open_lane(lanes, prefix, lane)
-  if call('SADD', lanes, lane) == 1 then
-    redis.pcall('XGROUP', 'CREATE', prefix .. lane, 'g', '0', 'MKSTREAM')
-  end
-end
-
--- add_entry(lanes, prefix, lane, id) -> the id of a new entry at the end of the lane. A lane that
--- has its stream is open: looking costs less than opening it each time.
+-- add_entry(lanes, prefix, lane, id) -> the id of a new entry at the end of the lane. A lane without
+-- a stream is opened: it is listed, and its stream made with its group; '0' leaves out nothing.
 local function add_entry(lanes, prefix, lane, id)
-  local entry = call('XADD', prefix .. lane, 'NOMKSTREAM', '*', 'i', id)
+  local stream = prefix .. lane
+  local entry = call('XADD', stream, 'NOMKSTREAM', '*', 'i', id)
   if entry then return entry end
-  open_lane(lanes, prefix, lane)
-  return call('XADD', prefix .. lane, '*', 'i', id)
+  call('SADD', lanes, lane)
+  call('XGROUP', 'CREATE', stream, 'g', '0', 'MKSTREAM')
+  return call('XADD', stream, '*', 'i', id)
 end
 
 -- park(idle, queue, worker): it waits to be woken. A set whose workers are all gone goes too: those
