@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.consumer import DeclaredDead
@@ -103,12 +104,14 @@ class Fetcher:
         self.wake.clear()
         self.fetching = True
         self._handed = False
+        sent = time.monotonic()
         try:
             jobs = await self._session.consumer.fetch(
                 want, self._queues(), lowest_first=self._lowest_first()
             )
         finally:
             self.fetching = False
+        self._session.renew(sent)
         self._holdings.take(jobs)
         self._took = self._loop.time()
         self._measure()

@@ -88,7 +88,7 @@ class Holdings:
         self.fill()
 
     def fill(self) -> None:
-        """Start what there are slots for, while the server surely counts this worker as alive."""
+        """Start what there are slots for, unless the server has to say first that it knows us."""
         self._filling = False
         slots, backlog = self.slots, self._backlog
         may_start = self._session.fresh and not self._closed

@@ -1,4 +1,4 @@
-"""Under which name a worker is known to the server now, and until when it surely is."""
+"""Under which name a worker is known to the server, and when the server last said so."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Session:
     A worker that was declared dead goes on under a new name: what it did under the old one is
     fenced, whatever it still tries.
 
-    Whoever stood still does not know how long, or what became of its jobs: it starts none before
-    the server has answered a beat. So what it was handed before, and others have run since, is not
-    run again.
+    A worker that stood still does not know what became of the jobs it holds: it starts none before
+    the server has answered it. So what it was handed before, and others have run since, is not run
+    again.
     """
 
     def __init__(self, broker: Broker, name: str | None) -> None:
@@ -31,12 +31,12 @@ class Session:
 
     @property
     def fresh(self) -> bool:
-        """Whether the last beat is so recent that nobody can have counted this worker as dead."""
+        """Whether the server said within a lease that it knows this worker."""
         return time.monotonic() - self._renewed < DEAD_SECONDS
 
     def renew(self, sent: float) -> None:
-        """The beat that was sent at `sent` (monotonic seconds) was answered."""
-        self._renewed = sent
+        """The server knew this worker when it answered what was sent at `sent` (monotonic)."""
+        self._renewed = max(self._renewed, sent)
 
     def rename(self) -> None:
         """Start over under a new name."""
