@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -22,6 +21,7 @@ from taskq.broker.replies import demoted, translate
 from taskq.broker.scripts import Script
 from taskq.broker.url import Address
 from taskq.broker.watch import Watch
+from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError, ServerUnavailable
 
 __all__ = ["Client", "Locate", "retrying"]
@@ -32,6 +32,8 @@ Locate = Callable[[], Awaitable[Address]]
 """Where the server is now. Asked before each connection: it may start one, or follow a failover."""
 
 T = TypeVar("T")
+
+_CLOSED = "this connection was closed; open the TaskQ again"
 
 
 class Client:
@@ -129,7 +131,7 @@ class Client:
             if self._connection is not None and not self._connection.lost:
                 return self._connection
             if self.closed:
-                raise ServerUnavailable("this connection was closed; open the TaskQ again")
+                raise ServerUnavailable(_CLOSED)
             self.address = await self._locate()
             connection = await dial(
                 self.address,
@@ -139,6 +141,9 @@ class Client:
                 timeout=self._connect_timeout,
                 admit=self._admit,
             )
+            if self.closed:
+                connection.abort()
+                raise ServerUnavailable(_CLOSED)
             self._connection = connection
             self._watch.over(connection)
         if self._lost_before:
@@ -183,7 +188,7 @@ class Client:
         pause = 0.02
         try:
             while not self.closed:
-                await asyncio.sleep(random.uniform(pause / 2, pause))
+                await asyncio.sleep(CHANCE.uniform(pause / 2, pause))
                 pause = min(1.0, pause * 2)
                 try:
                     await self.connect()
@@ -222,5 +227,5 @@ async def retrying(call: Callable[[bool], Awaitable[T]], *, seconds: float, what
             if left <= 0:
                 raise ServerUnavailable(f"{what} within {seconds:g} s: {error}") from error
             repeated = True
-            await asyncio.sleep(min(left, random.uniform(pause / 2, pause)))
+            await asyncio.sleep(min(left, CHANCE.uniform(pause / 2, pause)))
             pause = min(1.0, pause * 2)

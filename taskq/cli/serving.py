@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import NoReturn
 
 import taskq
 from taskq.cli.exits import OK
+from taskq.core.chance import CHANCE
 from taskq.core.errors import EmbeddedServerError, ServerRefused
 from taskq.worker.stopping import Stopping
 from taskq.worker.supervised import RECYCLED, Supervised
@@ -122,7 +122,7 @@ class _Service:
                 raise
             except ConnectionError as error:
                 _log.warning("%s; trying again in %.1f s", error, pause)
-            await self._asked_within(random.uniform(pause / 2, pause))
+            await self._asked_within(CHANCE.uniform(pause / 2, pause))
             pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _attempt(self) -> None:

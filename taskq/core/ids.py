@@ -7,9 +7,9 @@ import re
 import time
 from collections.abc import Iterator
 from functools import lru_cache
-from random import getrandbits
 from typing import Final
 
+from taskq.core.chance import CHANCE
 from taskq.core.errors import ConfigError
 
 __all__ = ["IdSeries", "check_name", "new_id", "process_name"]
@@ -28,7 +28,7 @@ def new_id() -> str:
     >>> len(new_id())
     26
     """
-    chance = getrandbits(74)
+    chance = CHANCE.getrandbits(74)
     rest = 0x7 << 76 | (chance >> 62) << 64 | 0b10 << 62 | chance & 0x3FFF_FFFF_FFFF_FFFF
     pairs = _PAIRS
     return (
@@ -53,25 +53,26 @@ def _ten_digits(number: int) -> str:
 class IdSeries:
     """Ids as `new_id` makes them, for a fifth of the time where many are made at once.
 
-    Those made within a millisecond share their chance but for the last ten bits, which count.
+    Those made within a millisecond share their chance but for the last ten bits, which count. A
+    forked process begins its own.
     """
 
     __slots__ = ("_series",)
 
     def __init__(self) -> None:
         # One tuple, replaced as a whole: threads may share a series.
-        self._series: tuple[int, str, Iterator[str]] = (0, "", iter(()))
+        self._series: tuple[int, int, str, Iterator[str]] = (0, 0, "", iter(()))
 
     def next(self) -> str:
         """Another id."""
-        at, start, rest = self._series
+        at, forks, start, rest = self._series
         now = time.time_ns() // 1_000_000
-        last = next(rest, None) if now == at else None
+        last = next(rest, None) if now == at and forks == CHANCE.forks else None
         if last is not None:
             return start + last
         start, rest = new_id()[:-2], iter(_PAIRS)
         first = next(rest)
-        self._series = (now, start, rest)
+        self._series = (now, CHANCE.forks, start, rest)
         return start + first
 
 

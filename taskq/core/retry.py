@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
+from taskq.core.chance import CHANCE
 from taskq.core.durations import Duration, seconds
 from taskq.core.errors import ConfigError, Reject
 
@@ -66,7 +66,7 @@ class Retry:
         return cls(max_attempts=value + 1)
 
     def decide(
-        self, error: BaseException, failures: int, draw: Callable[[], float] = random.random
+        self, error: BaseException, failures: int, draw: Callable[[], float] = CHANCE.random
     ) -> float | None:
         """Seconds until the next attempt after `error`, or None to give up.
 
@@ -79,7 +79,7 @@ class Retry:
         )
 
     def decide_by(
-        self, failures: int, *, wanted: bool, draw: Callable[[], float] = random.random
+        self, failures: int, *, wanted: bool, draw: Callable[[], float] = CHANCE.random
     ) -> float | None:
         """As `decide`, for an error that is known by name only."""
         if not wanted or failures >= self.max_attempts:
@@ -92,7 +92,7 @@ class Retry:
             return False
         return any(error.__name__ in names for error in self.on)
 
-    def delay(self, failures: int, draw: Callable[[], float] = random.random) -> float:
+    def delay(self, failures: int, draw: Callable[[], float] = CHANCE.random) -> float:
         """The pause after failure number `failures`, in seconds."""
         base, cap = _as_seconds(self.backoff), _as_seconds(self.max_delay)
         # 2 ** 64 overflows no float, and no cap is that large.

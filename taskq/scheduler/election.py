@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Awaitable, Callable
 
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.leadership import Leadership
+from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError, ServerRefused
 from taskq.scheduler.silence import DEAD_SECONDS, Silence
 
@@ -59,9 +59,9 @@ class Election:
                     pause = min(LONGEST_PAUSE, pause * 2)
             self._freed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(random.uniform(pause * 0.8, pause)):
+                async with asyncio.timeout(CHANCE.uniform(pause * 0.8, pause)):
                     await self._freed.wait()
-                    await asyncio.sleep(random.uniform(0, SPREAD_SECONDS))
+                    await asyncio.sleep(CHANCE.uniform(0, SPREAD_SECONDS))
 
     async def _step(self) -> None:
         async with asyncio.timeout(REPLY_SECONDS):

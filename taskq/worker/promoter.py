@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 
 from taskq.broker.broker import Broker
 from taskq.broker.connection import ConnectionLost
+from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError
 
 __all__ = ["Promoter"]
@@ -58,4 +58,4 @@ def _pause(next_in: float | None) -> float:
     if next_in is not None and next_in < MOST_SECONDS:
         return next_in
     # Workers that look at the same time do the same work twice: spread them.
-    return random.uniform(MOST_SECONDS / 2, MOST_SECONDS)
+    return CHANCE.uniform(MOST_SECONDS / 2, MOST_SECONDS)

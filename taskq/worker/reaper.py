@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 
 from taskq.broker.broker import Broker
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.leases import Reaped
+from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError
 from taskq.worker.observer import Observer
 from taskq.worker.session import Session
@@ -37,7 +37,7 @@ class Reaper:
         while True:
             with contextlib.suppress(ServerError, ConnectionLost):
                 await self.step()
-            await asyncio.sleep(random.uniform(LOOK_SECONDS * 0.8, LOOK_SECONDS))
+            await asyncio.sleep(CHANCE.uniform(LOOK_SECONDS * 0.8, LOOK_SECONDS))
 
     async def step(self) -> None:
         """One look."""

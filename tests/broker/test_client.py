@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
@@ -467,3 +468,21 @@ def test_what_is_said_leaves_before_the_loop_comes_round(
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(say())
     look.delete(key)
+
+
+async def test_closed_while_it_connects_it_leaves_no_line(server: TestServer) -> None:
+    went_on, closed = asyncio.Event(), asyncio.Event()
+
+    async def admit(*_: Any) -> None:
+        went_on.set()
+        await closed.wait()
+
+    client = Client(at(server.address), admit=admit)
+    calling = asyncio.create_task(client.command("PING"))
+    await went_on.wait()
+    await client.aclose()
+    closed.set()
+
+    with pytest.raises(ServerUnavailable, match="this connection was closed"):
+        await calling
+    assert not client.connected

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 import threading
 import time
 import uuid
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 
 from taskq.core import ids
 from taskq.core.errors import ConfigError
-from taskq.core.ids import check_name, new_id, process_name
+from taskq.core.ids import IdSeries, check_name, new_id, process_name
 
 DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
 
@@ -70,6 +73,39 @@ def test_no_id_comes_twice_in_threads() -> None:
         thread.join()
 
     assert len(set(made)) == 8000
+
+
+def test_a_program_that_seeds_chance_gets_new_ids_and_keeps_its_own_chance() -> None:
+    made: set[str] = set()
+    for _ in range(100):
+        random.seed(1)
+        made.add(new_id())
+
+    assert len(made) == 100
+    drawn = random.random()
+    random.seed(1)
+    assert random.random() == drawn
+
+
+def test_a_forked_process_makes_ids_of_its_own() -> None:
+    # (many in a row share their chance, as long as one millisecond lasts)
+    series = IdSeries()
+    reader, writer = os.pipe()
+    begun = series.next()
+    stood = time.time_ns()
+    with mock.patch.object(ids.time, "time_ns", return_value=stood):
+        series.next()
+        pid = os.fork()
+        if pid == 0:
+            os.write(writer, f"{series.next()} {new_id()}".encode())
+            os._exit(0)
+        own = {begun, series.next(), new_id()}
+    os.waitpid(pid, 0)
+    others = os.read(reader, 100).decode().split()
+    os.close(reader)
+    os.close(writer)
+
+    assert len(own | set(others)) == 5
 
 
 def test_ids_differ_in_every_bit_that_may_differ() -> None:
