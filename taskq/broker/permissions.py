@@ -45,6 +45,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "set": (_KEY, "v"),
     "sismember": (_KEY, "m"),
     "smembers": (_KEY,),
+    "smismember": (_KEY, "m"),
     "spop": (_KEY, "1"),
     "srandmember": (_KEY,),
     "srem": (_KEY, "m"),

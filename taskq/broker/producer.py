@@ -21,8 +21,10 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.runs import in_runs
 from taskq.broker.scripts import script
+from taskq.core.errors import ServerUnavailable
 from taskq.core.ids import new_id
 from taskq.core.job import NewJob
+from taskq.core.passing import seconds_passed
 from taskq.core.signing import Signing
 
 __all__ = ["Producer"]
@@ -30,6 +32,9 @@ __all__ = ["Producer"]
 BATCH_JOBS = 500
 BATCH_BYTES = 1_048_576
 IN_FLIGHT = 2
+
+REMEMBERED_MS = 3_600_000
+"""How much longer than a batch may be sent again the server remembers that it was done."""
 
 _NEW = ord("1")
 
@@ -44,6 +49,7 @@ class _Batch:
     groups: list[_Group]
     frames: list[Any]
     ahead: _Batch | None
+    began: float
     sending: asyncio.Task[None] | None = None
     landed: asyncio.Event | None = None
 
@@ -70,6 +76,7 @@ class Producer:
         self._offset = offset
         self._deadline = deadline
         self._record_ttl_ms = int(failure_ttl * 1000)
+        self._remembered_ms = int(deadline * 1000) + REMEMBERED_MS
         self._signing = signing if signing is not None and signing.enabled else None
         self._name = new_id()
         self._script = script("enqueue")
@@ -134,7 +141,7 @@ class Producer:
             ahead = self._flying[-1] if self._flying else None
             jobs = (job for group, _ in groups for job in group)
             frames = in_runs((job[2:], job[:2]) for job in jobs)
-            batch = _Batch(self._number, groups, frames, ahead)
+            batch = _Batch(self._number, groups, frames, ahead, seconds_passed())
             self._flying.append(batch)
             told = partial(self._heard, batch)
             if not self._client.post(told, self._script, self._keys, *self._said(batch)):
@@ -143,7 +150,8 @@ class Producer:
     def _said(self, batch: _Batch) -> tuple[Any, ...]:
         waits = batch.ahead in self._flying
         before = batch.number - 1 if waits else 0
-        return (self._offset.ms, batch.number, self._record_ttl_ms, before, *batch.frames)
+        own = (batch.number, self._record_ttl_ms, before, self._remembered_ms)
+        return (self._offset.ms, *own, *batch.frames)
 
     def _heard(self, batch: _Batch, reply: Any) -> None:
         if isinstance(reply, bytes):
@@ -178,10 +186,15 @@ class Producer:
         return groups
 
     async def _send(self, batch: _Batch) -> None:
-        """Send it until it is answered; its fate is known when this returns."""
+        """Send it until it is answered; its fate is known when this returns.
+
+        Not for ever: a process that stood still may come back to a server that has forgotten it.
+        """
 
         async def once(_: bool) -> bytes:
             while True:
+                if seconds_passed() - batch.began > self._deadline + REMEMBERED_MS / 2000:
+                    raise ServerUnavailable("it was sent long ago; it may have been done or not")
                 answer = await self._client.script(self._script, self._keys, *self._said(batch))
                 if answer is not None:
                     return answer

@@ -444,3 +444,74 @@ async def test_the_server_may_forget_its_scripts(scene: Scene) -> None:
 
     assert len(await consumer.fetch(5, ["default"])) == 1
     assert scene.state()["held"] == {"w1": 1}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"a": "abc"}, {"a": "9" * 400}, {"a": "nan"}, {"x": "soon"}], ids=str
+)
+async def test_a_job_that_others_wrote_keeps_nobody_from_the_rest(
+    scene: Scene, fields: dict[str, str]
+) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("a")
+    bad = scene.put_queued("bad", **fields)
+    scene.put_queued("b")
+
+    delivered = await consumer.fetch(3, ["default"])
+
+    assert [delivery.id for delivery in delivered] == ["a", "b"]
+    kept = [msgpack.unpackb(row) for row in scene.look.lrange(scene.keys.malformed, 0, -1)]
+    assert kept == [[LANE, bad.decode(), ["i", "bad"]]]
+
+
+async def test_a_key_that_is_no_job_keeps_nobody_from_the_rest(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_entry("bad")
+    scene.look.set(scene.keys.job("bad"), "garbage")
+    scene.put_queued("b")
+
+    assert [delivery.id for delivery in await consumer.fetch(3, ["default"])] == ["b"]
+    assert scene.lane() == Lane(held={"w1": ["b"]})
+
+
+async def test_an_entry_of_a_lane_its_job_is_not_in_is_dropped(scene: Scene) -> None:
+    """An id the caller chose: its first job is gone, its second waits in another queue."""
+    scene.put_entry("a")
+    scene.put_queued("a", "mail/9")
+    consumer = await scene.consumer()
+
+    assert await consumer.fetch(1, ["default"]) == []
+    [delivery] = await consumer.fetch(1, ["mail"])
+
+    assert (delivery.id, delivery.lane) == ("a", "mail/9")
+
+
+async def test_who_took_a_job_that_has_killed_workers_is_handed_nothing(scene: Scene) -> None:
+    """It may have to run alone, so that its next crash proves it guilty."""
+    consumer = await scene.consumer()
+    scene.ear("wake:w1")
+    # Given a worker that waits
+    assert await consumer.fetch(5, ["default"]) == []
+    scene.look.hset(scene.keys.slots, "w1", 5)
+    scene.put_queued("suspect", a=2, k=2)
+    # When it takes a suspect
+    assert [delivery.crashes for delivery in await consumer.fetch(5, ["default"])] == [2]
+
+    await scene.producer.add(job("b"))
+
+    assert scene.look.hget(scene.keys.held, "w1") == b"1"
+    assert scene.lane() == Lane(waiting=["b"], held={"w1": ["suspect"]})
+
+
+async def test_lanes_of_other_queues_are_not_looked_at(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.look.sadd(scene.keys.lanes, *(f"tenant-{number}/5" for number in range(20_000)))
+    scene.put_queued("a", "default/9")
+    scene.put_queued("b", "mail/0")
+    scene.look.config_resetstat()
+
+    delivered = await consumer.fetch(5, ["default", "mail"])
+
+    assert [delivery.id for delivery in delivered] == ["a", "b"]
+    assert "cmdstat_smembers" not in scene.look.info("commandstats")
+    scene.look.delete(scene.keys.lanes)

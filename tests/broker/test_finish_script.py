@@ -651,3 +651,12 @@ async def test_ends_of_different_turns_may_overlap(scene: Scene, consumer: Consu
 
     assert answers == [[1]] * 20
     assert scene.state()["held"] == {"w1": 0}
+
+
+async def test_a_job_that_is_no_hash_any_more_takes_no_other_along(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    deliveries = [scene.put_running(name) for name in ("a", "b")]
+    scene.look.delete(scene.keys.job("a"))
+    scene.look.set(scene.keys.job("a"), "garbage")
+
+    assert await consumer.finish([frame("S", delivery) for delivery in deliveries]) == [3, 1]

@@ -8,7 +8,17 @@ import pytest
 
 from taskq.broker.consumer import handed_over
 from taskq.core.errors import QueueFull
-from tests.support.scripts import LANE, About, Ear, Kept, Lane, Scene, entry_name, frame, job
+from tests.support.scripts import (
+    LANE,
+    REMEMBERED,
+    Ear,
+    Kept,
+    Lane,
+    Scene,
+    entry_name,
+    frame,
+    job,
+)
 
 
 @pytest.fixture
@@ -40,7 +50,7 @@ async def test_an_idle_worker_is_handed_the_job(scene: Scene, w1: Ear) -> None:
         "workers": {"w1": 7},
         "slots": {"w1": 1},
         "held": {"w1": 1},
-        "sent": Kept(1, About(60_000)),
+        "sent": Kept(1, REMEMBERED),
     }
     [(channel, message)] = w1.heard()
     assert channel == "wake:w1"
@@ -258,3 +268,15 @@ async def test_a_full_server_hands_nothing_over(alone: Scene) -> None:
 
     assert alone.state() == before
     assert ear.heard() == []
+
+
+async def test_who_is_handed_a_job_that_has_killed_workers_is_idle_no_more(scene: Scene) -> None:
+    register(scene, "w1", slots=5)
+    scene.ear("wake:w1")
+    # Given a suspect in front of the new job
+    scene.put_queued("suspect", a=2, k=2)
+
+    await scene.producer.add(job("b"))
+
+    assert scene.lane() == Lane(waiting=["b"], held={"w1": ["suspect"]})
+    assert not scene.look.exists(scene.keys.idle + "default")

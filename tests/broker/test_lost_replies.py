@@ -11,7 +11,9 @@ from taskq.broker.client import Client
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.producer import Producer
 from taskq.broker.waiting import Waiting
+from taskq.core.errors import ServerUnavailable
 from taskq.core.job import Ending
+from taskq.core.passing import seconds_passed
 from taskq.core.state import JobState
 from tests.support.proxy import Proxy
 from tests.support.scripts import Lane, Scene, frame, job
@@ -31,13 +33,47 @@ async def test_a_lost_reply_to_an_enqueue_makes_no_second_job(
     times: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("taskq.broker.client.random.uniform", lambda low, high: 0.001)
+    monkeypatch.setattr("taskq.broker.client.CHANCE.uniform", lambda low, high: 0.001)
     proxy.lose_reply(EVALSHA, times)
 
     assert await producer.add(job("a"))
 
     assert proxy.cuts == times
     assert scene.lane() == Lane(waiting=["first", "a"])
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("stood_still", [120, 7200])
+async def test_who_stood_still_meanwhile_makes_no_second_job_either(
+    proxy: Proxy,
+    producer: Producer,
+    scene: Scene,
+    stood_still: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The number of its batch is remembered for an hour; after that nobody may ask again."""
+    remembered = scene.keys.sent + producer._name
+    await producer.add(job("b"))
+    proxy.mute()
+    asking = asyncio.create_task(producer.add(job("a")))
+    await eventually(lambda: scene.look.get(remembered) == b"2")
+    # Given that the job ended, and that the process goes on long after
+    deliveries = await (await scene.consumer()).fetch(5, ["default"])
+    await (await scene.consumer()).finish([frame("S", delivery) for delivery in deliveries])
+    scene.look.pexpire(remembered, max(1, scene.look.pttl(remembered) - stood_still * 1000))
+    now = seconds_passed()
+    monkeypatch.setattr("taskq.broker.producer.seconds_passed", lambda: now + stood_still)
+    proxy.heal()
+
+    if stood_still < 3600:
+        assert await asking
+    else:
+        producer._deadline = 0.5
+        with pytest.raises(ServerUnavailable, match="it may have been done or not"):
+            await asking
+
+    assert scene.lane() == Lane()
+    assert scene.job("a")["s"] == "s"
 
 
 @pytest.mark.faults

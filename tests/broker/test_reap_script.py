@@ -118,7 +118,7 @@ async def test_idle_workers_are_woken_for_what_is_given_to_them(scene: Scene) ->
     assert ear.heard() == [("wake:w2", b"work")]
 
 
-@pytest.mark.parametrize("state", ["d", "q", "s", "f", "c", "x"])
+@pytest.mark.parametrize("state", ["d", "s", "f", "c", "x"])
 async def test_a_job_that_is_not_running_is_left_as_it_is(scene: Scene, state: str) -> None:
     scene.put_running("a")
     scene.look.hset(scene.keys.job("a"), "s", state)
@@ -128,6 +128,30 @@ async def test_a_job_that_is_not_running_is_left_as_it_is(scene: Scene, state: s
 
     assert scene.job("a") == kept
     assert scene.lane() == Lane()
+
+
+async def test_a_job_whose_fetch_was_broken_off_is_queued_again(scene: Scene) -> None:
+    scene.put_queued("a")
+    # Given that it was handed out, and not marked
+    stream = scene.keys.lane("default", 5)
+    scene.look.xreadgroup("g", "w1", {stream: ">"})
+    kept = scene.job("a")
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(1, 0)
+
+    assert scene.job("a") == kept
+    assert scene.lane() == Lane(waiting=["a"])
+
+
+async def test_a_job_that_is_no_hash_any_more_is_only_removed(scene: Scene) -> None:
+    scene.put_running("a")
+    scene.put_running("b")
+    scene.look.delete(scene.keys.job("a"))
+    scene.look.set(scene.keys.job("a"), "garbage")
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(1, 0)
+
+    assert scene.lane() == Lane(waiting=["b"])
 
 
 async def test_a_job_that_runs_elsewhere_is_left_as_it_is(scene: Scene) -> None:

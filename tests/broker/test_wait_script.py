@@ -326,3 +326,20 @@ async def test_a_wait_ends_at_its_time(scene: Scene) -> None:
         await scene.waiting.until_over("a", 0.05)
 
     assert scene.waiting._waits == {}
+
+
+async def test_a_job_keeps_the_names_of_so_many_who_wait_and_no_more(scene: Scene) -> None:
+    scene.put_job("a", n=" ".join(f"{number:026d}" for number in range(2_000)))
+
+    def names() -> list[bytes]:
+        return scene.look.hget(scene.keys.job("a"), "n").split()
+
+    waiting = asyncio.create_task(scene.waiting.until_over("a"))
+    await eventually(lambda: len(names()) < 2_000)
+
+    # Then the last ones are left, whole, and the new one
+    *others, _ = names()
+    assert others == [f"{number:026d}".encode() for number in range(2_000 - len(others), 2_000)]
+    assert 1_000 < len(others) < 1_500
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)

@@ -20,7 +20,7 @@ from taskq.broker.jobs import Jobs
 from taskq.broker.keys import Keys
 from taskq.broker.leadership import Leadership
 from taskq.broker.leases import Leases, ReapPolicy
-from taskq.broker.producer import Producer
+from taskq.broker.producer import REMEMBERED_MS, Producer
 from taskq.broker.schedules import ScheduleStore
 from taskq.broker.upkeep import Upkeep
 from taskq.broker.url import Address
@@ -31,6 +31,7 @@ __all__ = [
     "FAILURE_TTL",
     "GRACE",
     "LANE",
+    "REMEMBERED",
     "About",
     "Ear",
     "Kept",
@@ -48,6 +49,8 @@ FAILURE_TTL = 86_400_000
 """How long the scene's worker keeps records of failed jobs, in milliseconds."""
 GRACE = 600_000
 """How much longer than a long ttl a record lives, in milliseconds."""
+
+_DEADLINE = 5.0
 
 _NUMBERS = frozenset("tbfxdlackuz")
 
@@ -71,6 +74,10 @@ class About:
 
     def __repr__(self) -> str:
         return f"About({self.ms:.0f})"
+
+
+REMEMBERED = About(_DEADLINE * 1000 + REMEMBERED_MS)
+"""How long it is known which batch the scene's producer sent last, in milliseconds."""
 
 
 class Kept(NamedTuple):
@@ -131,7 +138,7 @@ class Scene:
         self.offset = ClockOffset()
         self.client = Client(at(address))
         shared = (self.client, self.keys, self.offset)
-        self.producer = Producer(*shared, deadline=5.0)
+        self.producer = Producer(*shared, deadline=_DEADLINE)
         self.leases = Leases(*shared)
         self.upkeep = Upkeep(*shared)
         self.jobs = Jobs(*shared, failure_ttl=FAILURE_TTL / 1000)

@@ -5,6 +5,7 @@
 --       13 malformed
 -- ARGV  1 clock offset  2 the producer's batch number  3 ttl of the record of an expired job (ms)
 --       4 number of the batch that must have been done before this one, 0 = none
+--       5 how long this number is remembered (ms): longer than its producer may send it again
 --       then runs of jobs alike: how many, lane, when ('' now, '+ms', '@ms'), expires (likewise),
 --       origin ('' for ids made by taskq; else what tells this request from another's), channel of
 --       a client that waits for the result already ('' nobody does), and per job of the run:
@@ -116,7 +117,9 @@ local function handed_over(lane, id, key, envelope, channel)
     call('PUBLISH', wake .. worker, 'work')
     return true
   end
-  if call('HINCRBY', held, worker, 1) > 1 or most == '1' then call('SREM', idle .. queue, worker) end
+  -- One that has killed workers may have to run alone.
+  local busy = call('HINCRBY', held, worker, 1) > 1 or most == '1' or row[8]
+  if busy then call('SREM', idle .. queue, worker) end
   call('PUBLISH', wake .. worker, 'job ' .. cmsgpack.pack(row))
   return true
 end
@@ -147,20 +150,20 @@ local function add_run(first, final, alone, due_at, expires_at)
   if queued > 0 and not alone then added[queue_of(lane)] = (added[queue_of(lane)] or 0) + queued end
 end
 
-local first = 5
+local first = 6
 while first <= #ARGV do
   local from = first + 6
   local final = from - 1 + 2 * ARGV[first]
   local due_at, expires_at = instant(now, ARGV[first + 2]), instant(now, ARGV[first + 3])
   if due_at and due_at <= now then due_at = nil end
   local fresh = not due_at and not (expires_at and expires_at <= now)
-  local alone = fresh and #ARGV == 12 and #ARGV[12] <= 65536
+  local alone = fresh and #ARGV == 13 and #ARGV[13] <= 65536
   add_run(from, final, alone, due_at, expires_at)
   first = final + 1
 end
 
 -- A repetition writes nothing at all, so that a full server answers it too.
-if not repeated then call('SET', sent, number, 'PX', 60000) end
+if not repeated then call('SET', sent, number, 'PX', ARGV[5]) end
 for queue, count in pairs(added) do wake_idle(idle, wake, queue, count) end
 if head then
   -- Workers sleep until the earliest due time they know: only a new head is news.

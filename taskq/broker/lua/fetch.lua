@@ -22,9 +22,16 @@ if call('HEXISTS', workers, worker) == 0 then return false end
 local now = clock(ARGV[1])
 local MOST = 2000
 local answer, dropped, taken, passed = { 0 }, {}, 0, 0
+local room = true
 
+-- Asked for by name: there may be a hundred thousand lanes of other queues.
 local known = {}
-for _, lane in ipairs(call('SMEMBERS', lanes)) do known[lane] = true end
+for i = 6, #ARGV do
+  local names = {}
+  for priority = 0, 9 do names[priority + 1] = ARGV[i] .. '/' .. priority end
+  local there = call('SMISMEMBER', lanes, unpack(names))
+  for n = 1, 10 do known[names[n]] = there[n] == 1 end
+end
 
 local take = taker(jobs, expiry, done, malformed, worker, now, tonumber(ARGV[5]), dropped)
 
@@ -37,6 +44,7 @@ local function drain(lane)
       if row then
         taken = taken + 1
         answer[taken + 1] = row
+        if row[8] then room = false end
       else
         passed = passed + 1
       end
@@ -59,8 +67,9 @@ pass_when_full(held)
 drop_entries(prefix, dropped)
 if taken > 0 then call('HINCRBY', held, worker, taken) end
 for i = 6, #ARGV do
-  -- A worker with room waits to be woken; a full one must not swallow another's wake-up.
-  if taken < want then
+  -- A worker with room waits to be woken; a full one must not swallow another's wake-up. A job that has
+  -- killed workers may be one to run alone: nothing is handed to its worker until that one asks.
+  if room and taken < want then
     park(idle, ARGV[i], worker)
   else
     call('SREM', idle .. ARGV[i], worker)

@@ -47,7 +47,7 @@ local function ended_before(lane, i)
 end
 
 local function verdict(job, kind, lane, i)
-  if not job[1] then return 3 end
+  if job.err or not job[1] then return 3 end
   local attempt = ARGV[i + 2]
   local unstarted = kind == 'B' and ARGV[i + 3] == ''
   if job[2] ~= attempt or job[3] ~= worker then
@@ -72,7 +72,7 @@ while i <= #ARGV do
   local kind, lane, stride = run.kind, run.lane, STRIDE[run.kind]
   local final = i + 4 + stride * (ARGV[i] - 1)
   for at = i + 4, final, stride do
-    local job = call('HMGET', jobs .. ARGV[at], 's', 'a', 'w', 'n', 'x', 'z', 'o')
+    local job = redis.pcall('HMGET', jobs .. ARGV[at], 's', 'a', 'w', 'n', 'x', 'z', 'o')
     local result = verdict(job, kind, lane, at)
     answer[#answer + 1] = result
     if result == 1 then

@@ -35,28 +35,35 @@ call('DEL', description)
 local moved, poisoned, more, woken = 0, 0, '0', {}
 
 local function bury(key, id, lane, waiting)
-  if ttl > 0 then keep_failed(failed .. queue_of(lane), jobs, id, now, tonumber(ARGV[8]), ttl) end
   end_job(key, id, 'f', waiting, expiry, done, ttl, now, ARGV[9])
+  if ttl > 0 then keep_failed(failed .. queue_of(lane), jobs, id, now, tonumber(ARGV[8]), ttl) end
   poisoned = poisoned + 1
 end
 
-local function give(key, id, lane)
-  -- Without its worker: what that one still says of the attempt is refused.
-  call('HSET', key, 's', 'q', 'w', '')
+local function queue(lane, id)
   call('XADD', prefix .. lane, '*', 'i', id)
   woken[queue_of(lane)] = (woken[queue_of(lane)] or 0) + 1
   moved = moved + 1
 end
 
+local function give(key, id, lane)
+  -- Without its worker: what that one still says of the attempt is refused.
+  call('HSET', key, 's', 'q', 'w', '')
+  queue(lane, id)
+end
+
 local function take_back(lane, id, alone)
   local key = jobs .. id
-  local job = call('HMGET', key, 's', 'w', 'a', 'b', 'k', 'z', 'n')
+  local job = redis.pcall('HMGET', key, 's', 'w', 'a', 'b', 'k', 'z', 'n')
+  if job.err then return end
+  -- The fetch that was to mark it was broken off: it never started.
+  if job[1] == 'q' then return queue(lane, id) end
   if job[1] ~= 'r' or job[2] ~= worker then return end
   if job[6] then return end_job(key, id, 'c', job[7], expiry, done, ttl, now, '') end
   local ended = died and 'lost' or 'released'
   call('HSET', key, 'h' .. job[3], cmsgpack.pack({ job[4], now, worker, ended }))
   if not died then return give(key, id, lane) end
-  local crashes = (job[5] or 0) + 1
+  local crashes = (tonumber(job[5]) or 0) + 1
   call('HSET', key, 'k', crashes)
   if alone and crashes >= tonumber(ARGV[6]) then return bury(key, id, lane, job[7]) end
   give(key, id, lane)

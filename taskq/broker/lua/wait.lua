@@ -9,6 +9,9 @@ local call = redis.call
 --@include clock
 --@include full
 local now, channel, answer = clock(ARGV[1]), ARGV[2], {}
+-- Of so many bytes of names the older half is dropped: most of those clients are gone, and who is not asks
+-- again by itself.
+local MOST = 32768
 for i = 3, #ARGV do
   local key = KEYS[1] .. ARGV[i]
   local job = call('HMGET', key, 's', 'f', 'l', 'r', 'E', 'n')
@@ -23,7 +26,9 @@ for i = 3, #ARGV do
   else
     if channel ~= '' and not (job[6] and string.find(job[6], channel, 1, true)) then
       pass_when_full(key)
-      call('HSET', key, 'n', job[6] and (job[6] .. ' ' .. channel) or channel)
+      local names = job[6] or ''
+      if #names > MOST then names = string.match(names, ' (.*)', MOST / 2) or '' end
+      call('HSET', key, 'n', names == '' and channel or (names .. ' ' .. channel))
     end
     answer[i - 2] = { job[1], '' }
   end

@@ -10,26 +10,34 @@ local function read_lane(prefix, lane, worker, count)
   return reply and reply[1][2] or {}
 end
 
+-- countable(text) -> whether it is absent or a number that is exact in a script.
+local function countable(text)
+  local number = tonumber(text)
+  return not text or (number ~= nil and number >= 0 and number < 9007199254740992)
+end
+
 -- taker(...) -> take(lane, entry): mark the job behind an entry running under `worker`, and give
 -- {id, lane, stream id, attempt, envelope, enqueued, and where there were any: failures, crashes,
 -- unknown}; nil when there is nothing to run behind it, and then the entry is in `dropped`.
 --
 -- A stream entry is a hint to look at a job. The job's state decides: one that is not `queued` any
--- more (cancelled, expired, fetched through another entry) is dropped from the stream.
+-- more (cancelled, expired, fetched through another entry) is dropped from the stream. So is one of
+-- another lane: its id was given to a new job. What others wrote there must not stop the rest: an
+-- entry or a job that is none is kept aside, in `malformed`.
 local function taker(jobs, expiry, done, malformed, worker, now, ttl, dropped)
   local began = string.format('%.0f', now)
   return function(lane, entry)
     local entry_id, id = entry[1], entry[2] and entry[2][1] == 'i' and entry[2][2]
-    if not id then
+    local key = id and jobs .. id
+    local job = key and redis.pcall('HMGET', key, 's', 'e', 'a', 't', 'x', 'q')
+    if not job or job.err or not (countable(job[3]) and countable(job[5])) then
       call('LPUSH', malformed, cmsgpack.pack({ lane, entry_id, entry[2] or {} }))
       call('LTRIM', malformed, 0, 99)
       call('PEXPIRE', malformed, 604800000)
       collect(dropped, lane, entry_id)
       return nil
     end
-    local key = jobs .. id
-    local job = call('HMGET', key, 's', 'e', 'a', 't', 'x')
-    if job[1] ~= 'q' then
+    if job[1] ~= 'q' or job[6] ~= lane then
       collect(dropped, lane, entry_id)
       return nil
     end
