@@ -74,6 +74,12 @@ class Leases:
         reply = await self._client.command("HGETALL", self._keys.workers)
         return {worker.decode(): counter.decode() for worker, counter in reply.items()}
 
+    async def holders(self) -> dict[str, str]:
+        """The beat counter of every registered worker that holds jobs."""
+        held = await self._client.command("HGETALL", self._keys.held)
+        holding = {worker.decode() for worker, count in held.items() if int(count) > 0}
+        return {name: beat for name, beat in (await self.counters()).items() if name in holding}
+
     async def half_reaped(self) -> list[str]:
         """Workers whose jobs somebody began to take back, and did not end."""
         reply = await self._client.command("SMEMBERS", self._keys.dead)

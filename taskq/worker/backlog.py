@@ -70,9 +70,11 @@ class Backlog:
                     return delivery
         return None
 
-    def clear(self) -> list[Delivery]:
-        """Take out everything."""
-        everything = [*self._waiting, *self._suspects]
+    def clear(self, *, suspects: bool = True) -> list[Delivery]:
+        """Take out everything, or everything but the suspects."""
+        taken = [*self._waiting]
         self._waiting.clear()
-        self._suspects.clear()
-        return everything
+        if suspects:
+            taken += self._suspects
+            self._suspects.clear()
+        return taken

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from taskq.broker.connection import ConnectionLost
+from taskq.broker.leases import Leases
 from taskq.core.errors import ServerUnavailable
 from taskq.worker.fetcher import Fetcher
 from taskq.worker.holdings import Holdings
@@ -10,9 +13,16 @@ from taskq.worker.promoter import Promoter
 
 __all__ = ["until_empty"]
 
+LOOK_SECONDS = 0.2
 
-async def until_empty(promoter: Promoter, fetcher: Fetcher, holdings: Holdings) -> None:
-    """Return when a look at the queues, after promoting what is due, finds nothing left to do."""
+
+async def until_empty(
+    promoter: Promoter, fetcher: Fetcher, holdings: Holdings, leases: Leases
+) -> None:
+    """Return when a look at the queues, after promoting what is due, finds nothing left to do.
+
+    Jobs of a worker that died may be all there is, and nobody else there to take them over.
+    """
     while True:
         moved = await _promote(promoter)
         fetcher.found_nothing.clear()
@@ -21,8 +31,26 @@ async def until_empty(promoter: Promoter, fetcher: Fetcher, holdings: Holdings) 
         busy = holdings.busy
         await holdings.until_idle()
         await holdings.settler.drain()
-        if not busy and not moved:
+        if not busy and not moved and not await _taken_over(leases):
             return
+
+
+async def _taken_over(leases: Leases) -> bool:
+    """Whether jobs of the dead came back; returns when all who hold jobs are known to live."""
+    try:
+        if await leases.half_reaped():
+            return True
+        unheard = await leases.holders()
+        while unheard:
+            await asyncio.sleep(LOOK_SECONDS)
+            counters = await leases.counters()
+            if not unheard.keys() <= counters.keys():
+                # The reaper of this worker, or of another one, was there.
+                return True
+            unheard = {name: beat for name, beat in unheard.items() if beat == counters[name]}
+    except (ServerUnavailable, ConnectionLost):
+        return True
+    return False
 
 
 async def _promote(promoter: Promoter) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
-import time
 
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.consumer import DeclaredDead
+from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError, ServerRefused
+from taskq.core.passing import seconds_passed
 from taskq.worker.holdings import Holdings
 from taskq.worker.session import Session
 from taskq.worker.settings import WorkerSettings
@@ -28,6 +28,9 @@ AHEAD_MOST = 4
 
 STUCK_SECONDS = 0.5
 """What waited for a slot for so long is handed back, to workers that have one free."""
+
+ALONE_SECONDS = 10.0
+"""And what waited so long for all slots, to run alone: no other job is fetched meanwhile."""
 
 POLL_SECONDS = 1.0
 """Wake-ups are messages and may be lost: an idle worker looks by itself this often."""
@@ -73,8 +76,9 @@ class Fetcher:
                 await asyncio.sleep(0.05)
             except (ServerError, ConnectionLost) as error:
                 level = logging.ERROR if isinstance(error, ServerRefused) else logging.WARNING
-                _log.log(level, "cannot fetch jobs: %s; trying again in %.1f s", error, pause)
-                await asyncio.sleep(random.uniform(pause / 2, pause))
+                drawn = CHANCE.uniform(pause / 2, pause)
+                _log.log(level, "cannot fetch jobs: %s; trying again in %.1f s", error, drawn)
+                await asyncio.sleep(drawn)
                 pause = min(2.0, pause * 2)
 
     def look_soon(self) -> None:
@@ -104,13 +108,14 @@ class Fetcher:
         self.wake.clear()
         self.fetching = True
         self._handed = False
-        sent = time.monotonic()
+        consumer, sent = self._session.consumer, seconds_passed()
         try:
-            jobs = await self._session.consumer.fetch(
-                want, self._queues(), lowest_first=self._lowest_first()
-            )
+            jobs = await consumer.fetch(want, self._queues(), lowest_first=self._lowest_first())
         finally:
             self.fetching = False
+        if consumer is not self._session.consumer:
+            # Declared dead meanwhile: what was given under the old name is others' now.
+            return
         self._session.renew(sent)
         self._holdings.take(jobs)
         self._took = self._loop.time()
@@ -124,15 +129,16 @@ class Fetcher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STUCK_SECONDS):
                 await self._holdings.changed.wait()
-        if self._loop.time() - self._took >= STUCK_SECONDS:
+        waited = self._loop.time() - self._took
+        if waited >= STUCK_SECONDS:
             self._ahead = 0
-            self._holdings.give_back_backlog()
+            self._holdings.give_back_backlog(suspects=waited >= ALONE_SECONDS)
 
     async def _until_woken(self) -> None:
         if self.paused:
             return
         try:
-            async with asyncio.timeout(random.uniform(POLL_SECONDS / 2, POLL_SECONDS)):
+            async with asyncio.timeout(CHANCE.uniform(POLL_SECONDS / 2, POLL_SECONDS)):
                 await self.wake.wait()
         except TimeoutError:
             return

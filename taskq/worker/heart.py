@@ -17,6 +17,7 @@ from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.leases import BeatReply
 from taskq.core.errors import ServerError
+from taskq.core.passing import seconds_passed
 from taskq.execution.stall import culprit
 
 __all__ = ["Heart"]
@@ -32,7 +33,7 @@ class Heart:
     """Beats for the worker called `name()`, described by `describe()`.
 
     `on_reply` is called in the worker's loop with the name, each answer (None means declared dead)
-    and when that beat was sent, in monotonic seconds.
+    and when that beat was sent.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Heart:
             await broker.aclose()
 
     async def _beat(self, broker: Broker) -> None:
-        name, sent = self._name(), time.monotonic()
+        name, sent = self._name(), seconds_passed()
         try:
             async with asyncio.timeout(BEAT_SECONDS * 2):
                 reply = await broker.leases.beat(name, self._describe())

@@ -81,9 +81,18 @@ class Holdings:
         return min(room, 1) if self._backlog.wary else room
 
     def take(self, deliveries: Iterable[Delivery]) -> None:
-        """Hold deliveries, and start what there are slots for."""
-        for delivery in deliveries:
-            self._known.add(delivery.entry)
+        """Hold deliveries, and start what there are slots for; when closed, hand them back.
+
+        One that is held already is the same: a server that lost what it had written last may hand
+        it out again, under the number it had.
+        """
+        known = self._known
+        new = [delivery for delivery in deliveries if delivery.entry not in known]
+        if self._closed:
+            self.settler.hand_back(new)
+            return
+        for delivery in new:
+            known.add(delivery.entry)
             self._backlog.add(delivery)
         self.fill()
 
@@ -101,12 +110,16 @@ class Holdings:
         self.changed.set()
 
     def close(self) -> None:
-        """Start nothing more; what arrives waits to be handed back."""
+        """Start nothing more; what waits for a slot is handed back, and so is what arrives."""
         self._closed = True
+        self.give_back_backlog()
 
-    def give_back_backlog(self) -> None:
-        """Hand back what waits for a slot; its attempts are not counted."""
-        self.settler.hand_back(self._backlog.clear())
+    def give_back_backlog(self, *, suspects: bool = True) -> None:
+        """Hand back what waits for a slot; its attempts are not counted.
+
+        Without `suspects` those that wait to run alone stay.
+        """
+        self.settler.hand_back(self._backlog.clear(suspects=suspects))
 
     def cancel(self, job_id: str) -> None:
         """Interrupt a job that runs here; one in the backlog never starts."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from taskq.broker.broker import Broker
 from taskq.core.ids import process_name
+from taskq.core.passing import seconds_passed
 from taskq.worker.observer import DEAD_SECONDS
 
 __all__ = ["Session"]
@@ -32,10 +31,10 @@ class Session:
     @property
     def fresh(self) -> bool:
         """Whether the server said within a lease that it knows this worker."""
-        return time.monotonic() - self._renewed < DEAD_SECONDS
+        return seconds_passed() - self._renewed < DEAD_SECONDS
 
     def renew(self, sent: float) -> None:
-        """The server knew this worker when it answered what was sent at `sent` (monotonic)."""
+        """The server knew this worker when it answered what was sent at `sent`."""
         self._renewed = max(self._renewed, sent)
 
     def rename(self) -> None:

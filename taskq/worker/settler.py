@@ -21,6 +21,9 @@ _log = logging.getLogger("taskq.worker")
 
 _REFUSED, _UNKNOWN = 0, 3
 
+BATCH_BYTES = 8_388_608
+"""Results of so many bytes wait for no others: the server bounds what one client may send."""
+
 REFUSED_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds between the times an outcome is offered to a server that refuses it."""
 
@@ -39,6 +42,7 @@ class Settler:
         self._on_settled = on_settled
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Frame] = []
+        self._waiting_bytes = 0
         self._sending: set[asyncio.Task[None]] = set()
         self._unanswered = 0
         self._answered = asyncio.Event()
@@ -55,6 +59,9 @@ class Settler:
         if not self._waiting:
             self._loop.call_soon(self.flush)
         self._waiting.append(frame)
+        self._waiting_bytes += len(frame[2])
+        if self._waiting_bytes > BATCH_BYTES:
+            self.flush()
 
     def hand_back(self, deliveries: list[Delivery]) -> None:
         """Give back what never started; its attempts are not counted."""
@@ -87,7 +94,7 @@ class Settler:
         """Send what has ended now, where nothing else can end in this turn."""
         if not self._waiting:
             return
-        batch, self._waiting = self._waiting, []
+        batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
         self._unanswered += 1
         told = partial(self._heard, batch)
         if not self._session.consumer.post_finish(told, batch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 
 from taskq.core.job import Delivery
@@ -32,6 +33,7 @@ Ended = Callable[[Delivery, Outcome | None, float], None]
 class _Run:
     delivery: Delivery
     attempt: Attempt | None = None
+    interruption: Interruption | None = None
     result_ttl: float = 0.0
     task: asyncio.Task[None] | None = None
 
@@ -45,6 +47,8 @@ class Slots:
         self._tally = tally
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
+        # Jobs start wherever there is room, inside another one as well: they share no context.
+        self._context = copy_context()
         self._running: dict[bytes, _Run] = {}
         self._watcher = self._watch
 
@@ -54,7 +58,7 @@ class Slots:
     def start(self, delivery: Delivery) -> None:
         """Run a delivery."""
         run = self._running[delivery.entry] = _Run(delivery)
-        run.task = self._loop.create_task(self._run(run))
+        run.task = self._loop.create_task(self._run(run), context=self._context.copy())
 
     def cancel(self, job_id: str) -> None:
         """Interrupt a job that somebody cancelled, if it runs here."""
@@ -68,6 +72,8 @@ class Slots:
         for run in list(self._running.values()):
             if run.attempt is not None:
                 run.attempt.interrupt(why)
+            else:
+                run.interruption = why
 
     def abandon_all(self) -> None:
         """What still runs does so for nobody: its outcomes are not wanted any more."""
@@ -81,6 +87,11 @@ class Slots:
             return
         attempt, run.result_ttl = made
         run.attempt = attempt
+        if run.interruption is not None:
+            # Between its slot and its first step.
+            attempt.interruption = run.interruption
+            self._end(run, interrupted(attempt, run.interruption))
+            return
         attempt.on_interrupt = self._watcher
         self._tally.started += 1
         try:

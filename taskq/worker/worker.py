@@ -22,6 +22,7 @@ from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.consumer import handed_over
 from taskq.broker.leases import BeatReply
 from taskq.core.failpoints import ARMED
+from taskq.core.passing import seconds_passed
 from taskq.execution.attempt import Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.registry import Registry
@@ -76,6 +77,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._services: list[asyncio.Task[None]] = []
+        self._starting_over = False
 
     async def __aenter__(self) -> Worker:
         await self._resources.open()
@@ -127,7 +129,9 @@ class Worker:
                 on_ready()
             done = asyncio.create_task(self._stop.wait())
             if self.settings.burst:
-                empty = asyncio.create_task(until_empty(self.promoter, self.fetcher, self.holdings))
+                empty = asyncio.create_task(
+                    until_empty(self.promoter, self.fetcher, self.holdings, self._broker.leases)
+                )
                 await asyncio.wait({done, empty}, return_when=asyncio.FIRST_COMPLETED)
                 if not empty.done():
                     empty.cancel()
@@ -173,7 +177,7 @@ class Worker:
 
     async def _register(self) -> None:
         client, keys = self._broker.client, self._broker.keys
-        sent = time.monotonic()
+        sent = seconds_passed()
         await self._broker.leases.beat(
             self._session.name, self._describe(), register=self.settings.concurrency
         )
@@ -199,7 +203,8 @@ class Worker:
         if name != self._session.name:
             return
         if reply is None:
-            if not self._stop.is_set():
+            if not self._stop.is_set() and not self._starting_over:
+                self._starting_over = True
                 self._spawn(self._start_over())
             return
         self._session.renew(sent)
@@ -220,9 +225,13 @@ class Worker:
             self._session.name,
         )
         self.holdings.forget_all()
-        with contextlib.suppress(ConnectionError):
-            await self._broker.client.unsubscribe(self._broker.keys.wake_channel + old)
-            await self._register()
+        try:
+            with contextlib.suppress(ConnectionError):
+                await self._broker.client.unsubscribe(self._broker.keys.wake_channel + old)
+                await self._register()
+        finally:
+            # Until now the server did not know the new name either.
+            self._starting_over = False
 
     def _spawn(self, service: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(service)
@@ -240,7 +249,6 @@ class Worker:
         await asyncio.wait({fetcher}, timeout=5.0)
         self.holdings.close()
         await self._session.consumer.leave_idle(self.settings.queues)
-        self.holdings.give_back_backlog()
         left = await self._wait_for_jobs()
         await self.holdings.settler.close(within=max(HAND_IN_SECONDS, left))
         for service in list(others):

@@ -224,6 +224,42 @@ async def test_nothing_starts_once_a_worker_leaves(q: TaskQ) -> None:
     assert await q.run_until_empty() == 20
 
 
+async def test_what_is_handed_to_a_worker_that_leaves_goes_back_at_once(
+    q: TaskQ, other: TaskQ, look: redis.Redis, namespace: str
+) -> None:
+    """It may look idle to the server still: its last word was lost with a line."""
+    started, go = asyncio.Event(), asyncio.Event()
+
+    @q.task(name="wait")
+    async def wait() -> None:
+        started.set()
+        await go.wait()
+
+    @other.task(name="one")
+    async def one() -> str:
+        return current_job().worker
+
+    worker = q.worker()
+    leaving = asyncio.create_task(worker.run())
+    await wait.enqueue()
+    await started.wait()
+    worker.stop()
+    await eventually(lambda: worker.holdings._closed)
+    await eventually(lambda: not look.exists(Keys(namespace).idle + "default"))
+    look.sadd(Keys(namespace).idle + "default", worker.name)
+
+    async with other.worker() as living:
+        # (the one that listens better is chosen by chance)
+        jobs = [await one.enqueue() for _ in range(10)]
+        assert {await job.result(timeout=5) for job in jobs} == {living.name}
+        assert not leaving.done()
+    go.set()
+    await leaving
+    assert {record.outcome for job in jobs for record in (await job.info()).attempts} == {
+        "succeeded"
+    }
+
+
 async def test_stopping_twice_ends_it_now(q: TaskQ) -> None:
     started = asyncio.Event()
 

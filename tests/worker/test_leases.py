@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import time
+from typing import Any
 
 import pytest
 import redis
@@ -15,6 +16,8 @@ from taskq.broker.broker import Broker
 from taskq.broker.keys import Keys
 from taskq.worker import heart, reaper
 from taskq.worker.observer import Observer
+from tests.support.proxy import Proxy
+from tests.support.server import TestServer
 from tests.support.waiting import eventually
 
 
@@ -508,3 +511,128 @@ async def test_a_suspect_that_was_cancelled_never_runs(q: TaskQ) -> None:
 
 async def _is(job: Job[None], state: JobState) -> bool:
     return await job.status() is state
+
+
+async def test_a_suspect_runs_though_its_worker_is_busy(q: TaskQ) -> None:
+    """It waits until everything else has ended there, and nothing else is fetched meanwhile."""
+    over = False
+
+    @q.task(name="suspect")
+    async def suspect() -> str:
+        return "ran"
+
+    @q.task(name="busy")
+    async def busy(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if not over:
+            await busy.enqueue(0.8)
+
+    job = await suspect.enqueue()
+    for number in range(2):
+        await fetch_and_die(q, f"dead{number}")
+        await reap(q, f"dead{number}")
+    # Given jobs that follow each other, and take longer than what waits for a slot is kept
+    for seconds in (0.3, 0.55, 0.8):
+        await busy.enqueue(seconds)
+
+    async with q.worker(concurrency=4) as worker:
+        assert await job.result(timeout=20) == "ran"
+        assert worker.tally.released == 0
+        over = True
+    await q.run_until_empty()
+
+
+@pytest.mark.usefixtures("quick_judgement")
+async def test_a_fetch_that_is_answered_to_a_dead_worker_gives_it_nothing(
+    server: TestServer, namespace: str
+) -> None:
+    """The answer comes after the worker was told, and has begun again under another name."""
+    async with Proxy(server.socket) as proxy:
+        q = TaskQ(proxy.url, namespace=namespace)
+        runs: list[str] = []
+
+        @q.task(name="note")
+        async def note() -> None:
+            runs.append(current_job().worker)
+
+        async with q.worker() as worker:
+            old, consumer = worker.name, worker._session.consumer
+            fetch, held_back = consumer.fetch, asyncio.Event()
+
+            async def late(*args: Any, **kwargs: Any) -> Any:
+                jobs = await fetch(*args, **kwargs)
+                if jobs:
+                    await held_back.wait()
+                return jobs
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(consumer, "fetch", late)
+                # (one alone would be handed over)
+                job, _ = await q.enqueue_many([note.s(), note.s()])
+                await eventually(lambda: is_running(job))
+                await reap(q, old)
+                await eventually(lambda: worker.name != old)
+                held_back.set()
+                await job.result(timeout=10)
+
+        await q.run_until_empty()
+        assert len(runs) == 2
+        assert old not in runs
+        assert [record.outcome for record in (await job.info()).attempts] == ["lost", "succeeded"]
+        await q.aclose()
+
+
+async def is_running(job: Job[Any]) -> bool:
+    return await job.status() is JobState.RUNNING
+
+
+@pytest.mark.usefixtures("quick_judgement")
+async def test_burst_waits_for_jobs_of_the_dead_and_not_for_those_of_the_living(
+    q: TaskQ, other: TaskQ
+) -> None:
+    """It may be the only worker that ever comes by."""
+    go = asyncio.Event()
+
+    @q.task(name="one")
+    async def one() -> int:
+        return current_job().attempt
+
+    @other.task(name="wait")
+    async def wait() -> None:
+        await go.wait()
+
+    async with other.worker(["other"]) as living:
+        await wait.options(queue="other").enqueue()
+        await eventually(lambda: living.holdings.running == 1)
+        job = await one.enqueue()
+        await fetch_and_die(q, "dead")
+
+        assert await q.run_until_empty() == 1
+
+        assert await job.result(timeout=5) == 2
+        assert living.holdings.running == 1
+        go.set()
+
+
+async def test_what_is_handed_out_twice_runs_once(q: TaskQ) -> None:
+    """A server that lost what it had written last does so, under the number it had given."""
+    started, go = asyncio.Semaphore(0), asyncio.Event()
+
+    @q.task(name="wait")
+    async def wait() -> str:
+        started.release()
+        await go.wait()
+        return "done"
+
+    async with q.worker() as worker:
+        job = await wait.enqueue()
+        await started.acquire()
+        [delivery] = [run.delivery for run in worker.holdings.slots._running.values()]
+
+        worker.holdings.take([delivery])
+
+        assert (worker.holdings.running, worker.holdings.known) == (1, 1)
+        go.set()
+        assert await job.result(timeout=5) == "done"
+    assert started.locked()
+    assert worker.tally.leaked == worker.tally.fenced == 0

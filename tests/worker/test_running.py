@@ -197,6 +197,24 @@ async def test_context_variables_of_a_job_reach_no_other(q: TaskQ, executor: str
     assert flavour.get() == "of the caller"
 
 
+async def test_nor_do_those_of_jobs_that_made_room_for_them(q: TaskQ) -> None:
+    """What waits for a slot starts when another job ends, and within its last step."""
+
+    @q.task(name="change")
+    async def change(steps: int) -> str:
+        before = flavour.get()
+        flavour.set("changed")
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        return before
+
+    flavour.set("of the caller")
+    jobs = await q.enqueue_many([change.s(number % 3) for number in range(300)])
+    await q.run_until_empty(concurrency=2)
+
+    assert {await job.result(timeout=5) for job in jobs} == {"of the caller"}
+
+
 async def test_a_running_job_can_be_looked_at(q: TaskQ) -> None:
     started, go = asyncio.Event(), asyncio.Event()
 
