@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from taskq.core.errors import BacklogFull
 from taskq.core.outcome import Failed
 from taskq.core.state import JobState
-from taskq.deferred.call import Call
+from taskq.deferred.call import Call, Row
 from taskq.deferred.latch import Latch
 from taskq.deferred.report import Report
 from taskq.deferred.settings import DeferredSettings
@@ -27,7 +27,7 @@ class Admission:
         self._shift = shift
         self._settings = settings
         self._report = report
-        self.outside: deque[Call] = deque()
+        self.outside: Row = OrderedDict()
         self.waiting_threads: deque[Callable[[], None]] = deque()
 
     @property
@@ -95,10 +95,10 @@ class Admission:
         while self.waiting_threads and not self.full:
             self.waiting_threads.popleft()()
         while self.outside and not self.full:
-            call = self.outside.popleft()
-            if not call.over:
-                call.accept()
-                self._shift.take(call)
+            call = next(iter(self.outside))
+            call.step_out()
+            call.accept()
+            self._shift.take(call)
 
     def _line_of(self, call: Call) -> str | None:
         options = call.options
@@ -124,7 +124,7 @@ class Admission:
         if policy == "wait":
             if call.accepted is None:
                 call.accepted = Latch()
-            self.outside.append(call)
+            call.stand_in(self.outside)
             return
         if policy == "spill":
             self._shift.hand_over.overflow(call, self._why())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from datetime import datetime
@@ -21,10 +22,13 @@ from taskq.execution.handle import Job
 from taskq.execution.request import PLAIN
 from taskq.execution.task import Task
 
-__all__ = ["Call"]
+__all__ = ["Call", "Row"]
 
 PREPARING, IN_LINE, NOT_DUE = 1, 2, 4
 """The gates of a call: it may start when it waits behind none."""
+
+Row = OrderedDict["Call", None]
+"""Calls that wait for the same thing, in their order: all of them may go on when it comes."""
 
 _next_id = IdSeries().next
 
@@ -32,7 +36,8 @@ _next_id = IdSeries().next
 class Call:
     """What the runner keeps of one call. Changed in the runner's event loop only.
 
-    `gates` are those it waits behind. `over` is final: it ended here, or `job` has taken its place.
+    `gates` are those it waits behind, `row` the one it stands in when it waits behind none: for a
+    slot, or for room. `over` is final: it ended here, or `job` has taken its place.
     """
 
     # What most calls never change stays the class's: writing it costs more than running many.
@@ -42,6 +47,7 @@ class Call:
     gates = 0
     attempts = 0
     failures = 0
+    row: Row | None = None
     line: str | None = None
     attempt: Attempt | None = None
     timer: asyncio.TimerHandle | None = None
@@ -101,6 +107,7 @@ class Call:
     def close(self) -> None:
         """Let go of everything that only a call to come needs."""
         self.over = True
+        self.step_out()
         del self.args, self.kwargs, self.context
         if self.timer is not None:
             self.timer.cancel()
@@ -109,6 +116,17 @@ class Call:
             self.accepted.set()
         if self.ended is not None:
             self.ended.set()
+
+    def stand_in(self, row: Row) -> None:
+        """Stand at the end of a row."""
+        row[self] = None
+        self.row = row
+
+    def step_out(self) -> None:
+        """Leave the row it stands in, if it does."""
+        if self.row is not None:
+            del self.row[self]
+            self.row = None
 
     def accept(self, refusal: BaseException | None = None) -> None:
         """There is room for it; `refusal`: why it could not be taken or stored after all."""

@@ -41,7 +41,8 @@ async def drain(
     finally:
         shift.on_change = None
     left = [*shift.calls, *admission.outside]
-    admission.outside.clear()
+    for call in left:
+        call.step_out()
     await shift.hand_over.leftovers(sorted(left, key=lambda call: call.asked_at))
     for call in left:
         shift.forget(call)

@@ -6,13 +6,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
 from taskq.core.outcome import Outcome
 from taskq.core.state import JobState
-from taskq.deferred.call import Call
+from taskq.deferred.call import Call, Row
 from taskq.deferred.report import Tally
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.classify import classify, interrupted
@@ -47,7 +47,7 @@ class Floor:
         self._on_outcome = on_outcome
         self.executors = executors
         self.running: set[Call] = set()
-        self.waiting: deque[Call] = deque()
+        self.waiting: Row = OrderedDict()
         # For who watches the loop: whether it has anything to do, and in which thread it runs.
         self.busy = threading.Event()
         self.thread = 0
@@ -59,7 +59,7 @@ class Floor:
             self._start(call)
         else:
             call.state = JobState.QUEUED
-            self.waiting.append(call)
+            call.stand_in(self.waiting)
 
     def close(self) -> None:
         """Start nothing more."""
@@ -116,9 +116,9 @@ class Floor:
         # They lead to the call, and the call to the error whose traceback leads to the attempt.
         attempt.on_interrupt = attempt.local = None
         while self.waiting and len(self.running) < self._slots:
-            ready = self.waiting.popleft()
-            if not ready.over:
-                self._start(ready)
+            ready = next(iter(self.waiting))
+            ready.step_out()
+            self._start(ready)
         if self.on_room is not None:
             self.on_room()
 

@@ -87,6 +87,7 @@ class Shift:
         """Have a call wait `delay` seconds from now, whatever it waited for before."""
         if call.timer is not None:
             call.timer.cancel()
+        call.step_out()
         call.gates |= NOT_DUE
         call.state = JobState.SCHEDULED
         call.timer = self.loop.call_later(delay, self.due, call)

@@ -103,6 +103,31 @@ async def test_calls_that_wait_for_a_slot_do_not_begin_when_time_is_up(
     assert sorted(began) == [0, 0, 1, 2]
 
 
+async def test_what_waits_for_room_goes_on_in_the_queue_but_what_was_cancelled(
+    q: TaskQ, server: TestServer, namespace: str
+) -> None:
+    # Given calls outside of a full backlog, one of which was cancelled
+    settings = DeferredSettings(concurrency=1, backlog=1, when_full="wait", grace=0.05)
+    narrow = TaskQ(server.url, namespace=namespace, deferred=settings)
+    hangs = True
+
+    @narrow.task(name="work")
+    async def work(number: int) -> int:
+        if hangs:
+            await asyncio.Event().wait()
+        return number
+
+    async with narrow:
+        handles = [work.defer(number) for number in range(4)]
+        assert await handles.pop(2).cancel()
+
+    # Then the others, and they alone, are jobs
+    hangs = False
+    async with narrow:
+        assert await narrow.run_until_empty() == 3
+        assert [await handle.result(timeout=5) for handle in handles] == [0, 1, 3]
+
+
 async def test_it_may_be_opened_again(alone: TaskQ) -> None:
     for number in range(2):
         async with alone.deferred:

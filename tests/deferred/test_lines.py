@@ -8,6 +8,7 @@ from contextvars import ContextVar
 import pytest
 
 from taskq import DeferredSettings, JobState, TaskQ
+from tests.support.waiting import eventually
 
 
 async def test_calls_submitted_in_order_run_in_order(alone: TaskQ) -> None:
@@ -81,6 +82,37 @@ async def test_debounced_calls_run_once_with_the_last_arguments(alone: TaskQ) ->
     assert handles[0].status is JobState.SCHEDULED
     await handles[0]
     assert seen == [4]
+
+
+async def test_a_debounced_call_that_waits_for_a_slot_waits_anew(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # Given a debounced call that is due, and waits for a slot
+    q = TaskQ("redis://localhost:1", deferred=DeferredSettings(concurrency=1))
+    go, seen = asyncio.Event(), list[str]()
+
+    async def save(text: str) -> None:
+        seen.append(text)
+
+    async with q.deferred:
+        blocker = q.defer(go.wait)
+        first = q.deferred.options(key="draft", debounce=0.001).defer(save, "a")
+        await eventually(lambda: first.status is JobState.QUEUED)
+
+        # When there is another before it has one
+        second = q.deferred.options(key="draft", debounce=60).defer(save, "ab")
+        go.set()
+        await blocker
+        await asyncio.sleep(0)
+
+        # Then the slot is not for it
+        assert first.id == second.id
+        assert first.status is JobState.SCHEDULED
+
+    # And it runs once, at the latest when the drain begins
+    assert seen == ["ab"]
+    assert q.deferred.stats().succeeded == 2
+    assert not caplog.records
 
 
 async def test_debounce_needs_a_key(alone: TaskQ) -> None:
