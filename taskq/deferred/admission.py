@@ -57,6 +57,9 @@ class Admission:
 
     def admit_from_thread(self, call: Call) -> None:
         """The same for a call from another thread, which has its handle already."""
+        if call.over:
+            # Cancelled before this loop had a look at it.
+            return
         try:
             admitted = self.admit(call)
         except Exception as error:

@@ -236,6 +236,23 @@ async def test_it_may_be_deferred_and_awaited_in_threads(alone: TaskQ) -> None:
     await eventually(lambda: alone.deferred.stats().pending == 0)
 
 
+async def test_one_of_a_thread_may_be_cancelled_before_the_loop_has_heard_of_it(
+    alone: TaskQ,
+) -> None:
+    handles: list[Any] = []
+    thread = threading.Thread(target=lambda: handles.append(alone.defer(print)))
+
+    # Given a loop that does nothing else until the thread has deferred
+    thread.start()
+    thread.join()
+    assert await handles[0].cancel()
+
+    # Then it takes no slot
+    await alone.defer(asyncio.sleep, 0)
+    stats = alone.deferred.stats()
+    assert (stats.pending, stats.cancelled, stats.succeeded) == (0, 1, 1)
+
+
 async def test_an_expired_call_never_runs(alone: TaskQ) -> None:
     async def never() -> None:
         raise AssertionError
