@@ -58,42 +58,46 @@ class HandOver:
             raise BacklogFull(f"{why}: {refusal_of_plain(call)}")
 
     async def _overflow(self, call: Call, request: Request) -> None:
+        if call.over:
+            return
         try:
-            await self._backing.submit((request.job,))
+            [created] = await self._backing.submit((request.job,))
         except (ServerError, ConnectionError) as error:
+            if call.over:
+                return
             failed = Failed(type(error).__name__, str(error), "")
             self._report.failed(call, failed, error)
             call.failed, call.error, call.refusal = failed, error, error
             call.end(JobState.FAILED)
             return
-        self._became(call)
+        await self._arrived(call, created)
 
     async def leftovers(self, calls: Iterable[Call]) -> None:
         """Enqueue what is unfinished at the end of the drain; what cannot go there is lost."""
         sendable = list(self._sendable(calls))
         stored = [item for item in sendable if item[0].stored]
         await asyncio.gather(*(self._let_go(*item) for item in stored))
-        sendable = [item for item in sendable if not item[0].stored]
+        sendable = [item for item in sendable if not item[0].stored and not item[0].over]
         if not sendable:
             return
         try:
             if not self._backing.configured:
                 raise ServerUnavailable("there is no queue: set TASKQ_URL")
-            await self._backing.submit([request.job for _, request in sendable])
+            created = await self._backing.submit([request.job for _, request in sendable])
         except (ServerError, ConnectionError) as error:
             for call, _ in sendable:
                 self._lose(call, str(error))
             return
         _log.warning("%d unfinished deferred calls go on in the queue", len(sendable))
-        for call, _ in sendable:
-            self._became(call)
+        for (call, _), fresh in zip(sendable, created, strict=True):
+            await self._arrived(call, fresh)
 
     async def _let_go(self, call: Call, request: Request) -> None:
         try:
             await self.durable.let_go(call, request)
         except (ServerError, ConnectionError) as error:
             _log.warning("durable call %s runs when its lease is over: %s", call.id, error)
-        self._became(call)
+        await self._arrived(call, created=True)
 
     def _sendable(self, calls: Iterable[Call]) -> Iterator[tuple[Call, Request]]:
         for call in calls:
@@ -109,9 +113,24 @@ class HandOver:
             await asyncio.wait(self._sending)
         await self.durable.drain()
 
-    def _became(self, call: Call) -> None:
-        self._report.tally.spilled += 1
-        self.replace(call)
+    async def _arrived(self, call: Call, created: bool) -> None:
+        """The queue has the job of a call: it takes its place, or is cancelled as the call was."""
+        if not call.over:
+            self._report.tally.spilled += 1
+            self.replace(call)
+        elif created:
+            await self._cancel(call)
+
+    async def _cancel(self, call: Call) -> None:
+        try:
+            await self._backing.cancel_job(call.id)
+        except (ServerError, ConnectionError) as error:
+            _log.error(
+                "deferred %s (%s) was cancelled on its way to the queue, and may run there: %s",
+                call.task.name,
+                call.id,
+                error,
+            )
 
     def replace(self, call: Call) -> None:
         """A job of the queue takes the place of a call."""
@@ -126,6 +145,8 @@ class HandOver:
             self.on_replaced(call)
 
     def _lose(self, call: Call, reason: str) -> None:
+        if call.over:
+            return
         self._report.lost(call, reason)
         call.failed = Failed("Lost", f"it was not finished when its process ended: {reason}", "")
         call.end(JobState.FAILED)

@@ -77,11 +77,12 @@ class Preparation:
             )
             call.refusal = error
             return True
-        if not created:
+        if call.over:
+            # Cancelled while it was on its way. A job that was there before is none of its own.
+            if created:
+                self._durable.settle(call, call.state)
+        elif not created:
             self._hand_over.replace(call)
-        elif call.over:
-            # Cancelled while it was on its way.
-            self._durable.settle(call, call.state)
         return created
 
     async def settle_down(self, within: float) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 
-from taskq import BacklogFull, DeferredSettings, JobFailed, JobState, TaskQ
+from taskq import BacklogFull, Deferred, DeferredSettings, JobFailed, JobState, TaskQ
 from taskq.core.options import WhenFull
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
@@ -96,6 +97,37 @@ async def test_one_call_too_many_is_spilled_to_the_queue(
         go.set()
         for handle in handles:
             await handle
+
+
+async def test_a_spilled_call_that_is_cancelled_on_its_way_never_runs(
+    q: TaskQ, server: TestServer, namespace: str, go: asyncio.Event
+) -> None:
+    spilling = full(server.url, "spill", namespace)
+
+    @spilling.task
+    async def never() -> None:
+        raise AssertionError
+
+    async with spilling:
+        handles: list[Deferred[Any]] = [spilling.defer(go.wait) for _ in range(2)]
+
+        # When it is cancelled before it was sent, and before that was answered
+        for turns in range(3):
+            spilled = never.defer()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            assert await spilled.cancel()
+            assert spilled.status is JobState.CANCELLED
+            handles.append(spilled)
+        go.set()
+        for handle in handles[:2]:
+            await handle
+
+    # Then it stays cancelled, and its job is too
+    assert [handle.status for handle in handles[2:]] == [JobState.CANCELLED] * 3
+    assert spilling.deferred.stats().spilled == 0
+    async with spilling:
+        assert await spilling.run_until_empty() == 0
 
 
 async def test_what_cannot_be_spilled_fails_and_says_so(go: asyncio.Event) -> None:

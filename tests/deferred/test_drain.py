@@ -128,6 +128,33 @@ async def test_what_waits_for_room_goes_on_in_the_queue_but_what_was_cancelled(
         assert [await handle.result(timeout=5) for handle in handles] == [0, 1, 3]
 
 
+@pytest.mark.parametrize("durable", [True, False])
+async def test_what_is_cancelled_on_its_way_to_the_queue_never_runs(
+    q: TaskQ, server: TestServer, namespace: str, durable: bool
+) -> None:
+    brisk = brief(server.url, namespace)
+
+    @brisk.task(name="never")
+    async def never() -> None:
+        raise AssertionError
+
+    # Given a call that is being handed over
+    async with brisk:
+        handle = never.options(delay=60, durable=durable).defer()
+        await handle.accepted()
+        drain = asyncio.create_task(brisk.deferred.drain())
+        while brisk.deferred.stats().pending:
+            await asyncio.sleep(0)
+
+        # When it is cancelled
+        assert handle.cancel()
+        await drain
+
+        # Then it stays cancelled, and its job is too
+        assert handle.status is JobState.CANCELLED
+        assert await brisk.job(handle.id).status() is JobState.CANCELLED
+
+
 async def test_it_may_be_opened_again(alone: TaskQ) -> None:
     for number in range(2):
         async with alone.deferred:
