@@ -100,7 +100,6 @@ class Admission:
         while self.outside and not self.full:
             call = next(iter(self.outside))
             call.step_out()
-            call.accept()
             self._shift.take(call)
 
     def _line_of(self, call: Call) -> str | None:

@@ -146,7 +146,10 @@ class Call:
                 self.job = other.job
                 self.end(other.state)
 
-        self.accept()
+        if other.accepted is None:
+            self.accept(other.refusal)
+        else:
+            other.accepted.then(lambda: self.accept(other.refusal))
         if other.over:
             same()
         else:

@@ -18,6 +18,7 @@ from taskq.core.state import JobState
 from taskq.deferred.call import Call
 from taskq.deferred.crew import Crew
 from taskq.deferred.handover import refuse_unfit
+from taskq.deferred.latch import Latch
 from taskq.deferred.plain import PlainTasks
 from taskq.deferred.ports import Backing
 from taskq.deferred.report import DeferredFailure, DeferredStats, ErrorHook, Report
@@ -107,6 +108,7 @@ class DeferredRunner:
             return Deferred(crew.admission.admit(call))
         if crew.admission.full:
             crew.admission.check_from_thread(call)
+        call.accepted = Latch()
         crew.loop.call_soon_threadsafe(self._admit_from_thread, call)
         return Deferred(call)
 

@@ -80,6 +80,8 @@ class Shift:
         if options.durable or self.preparation.layers:
             call.gates |= PREPARING
             self.preparation.prepare(call, self._prepared)
+        elif call.accepted is not None:
+            call.accept()
         if not call.gates:
             self.floor.ready(call)
 

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from taskq import (
+    Deferred,
     DeferredSettings,
     JobCancelled,
     JobFailed,
@@ -138,6 +140,67 @@ async def test_without_its_server_it_runs_and_says_that_it_is_not_durable() -> N
             await handle.accepted()
         assert await handle == 1
     await q.aclose()
+
+
+async def test_it_is_accepted_when_it_is_stored_wherever_it_was_deferred() -> None:
+    # Given a server that cannot be reached, and no room
+    settings = DeferredSettings(concurrency=1, backlog=0, when_full="wait")
+    q = TaskQ("redis://localhost:1", enqueue_deadline=0.1, deferred=settings)
+    go = asyncio.Event()
+
+    @q.task
+    async def work() -> int:
+        return 1
+
+    async with q.deferred:
+        q.defer(go.wait)
+        keyed = work.options(durable=True, key="k")
+
+        # When there is room for a call that waited, and another of a thread is merged into it
+        outside = keyed.defer()
+        accepted = asyncio.create_task(outside.accepted())
+        await asyncio.sleep(0)
+        go.set()
+        await eventually(lambda: q.deferred.stats().submitted == 2)
+        merged = asyncio.create_task(
+            asyncio.to_thread(lambda: asyncio.run(keyed.defer().accepted()))
+        )
+
+        # Then each is told that it is not stored
+        for told in (accepted, merged):
+            with pytest.raises(ConnectionError):
+                await told
+        assert await outside == 1
+    await q.aclose()
+
+
+async def test_one_of_a_thread_is_not_accepted_before_the_loop_has_heard_of_it(
+    brief: TaskQ,
+) -> None:
+    told: list[str] = []
+
+    @brief.task
+    async def work() -> int:
+        return 1
+
+    def in_a_thread() -> None:
+        handle = work.options(durable=True).defer()
+        try:
+            asyncio.run(asyncio.wait_for(handle.accepted(), 0.05))
+        except TimeoutError:
+            told.append("not yet")
+        handles.append(handle)
+
+    # Given a loop that does nothing else until the thread has waited
+    async with brief:
+        handles: list[Deferred[int]] = []
+        thread = threading.Thread(target=in_a_thread)
+        thread.start()
+        thread.join()
+
+        assert told == ["not yet"]
+        await handles[0].accepted()
+        assert await handles[0] == 1
 
 
 async def test_an_id_that_is_taken_is_the_job_that_has_it(brief: TaskQ) -> None:
