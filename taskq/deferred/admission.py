@@ -102,18 +102,20 @@ class Admission:
             call.step_out()
             self._shift.take(call)
 
-    def _line_of(self, call: Call) -> str | None:
+    def _line_of(self, call: Call) -> tuple[str, ...] | None:
         options = call.options
         if options.order is not None:
-            return f"order:{options.key or self._report.request_of(call) or ''}"
-        return None if options.key is None else f"key:{options.key}"
+            if options.key is None:
+                return "request", self._report.request_of(call) or ""
+            return "order", options.key
+        return None if options.key is None else ("key", call.task.name, options.key)
 
     def _twin(self, call: Call) -> Call | None:
-        """A call of the same key that has not begun, and runs for this one too."""
+        """A call of the same task and key that has not begun, and runs for this one too."""
         if call.line is None or call.options.order is not None:
             return None
         twin = self._shift.lines.last(call.line)
-        if twin is None or twin.attempts:
+        if twin is None or twin.attempts or not _covers(twin, call):
             return None
         self._report.tally.merged += 1
         if call.options.debounce is not None:
@@ -140,6 +142,14 @@ class Admission:
     def _why(self) -> str:
         backlog = self._settings.backlog
         return f"{self._shift.backlog:,} deferred calls wait, and backlog={backlog:,}"
+
+
+def _covers(twin: Call, call: Call) -> bool:
+    """Whether what is promised of a call holds when another runs for it."""
+    if call.options.debounce is not None:
+        # The queue would keep the arguments that it has.
+        return not twin.options.durable
+    return twin.options.durable or not call.options.durable
 
 
 def in_a_loop() -> bool:

@@ -48,7 +48,7 @@ class Call:
     attempts = 0
     failures = 0
     row: Row | None = None
-    line: str | None = None
+    line: tuple[str, ...] | None = None
     attempt: Attempt | None = None
     timer: asyncio.TimerHandle | None = None
     job: Job[Any] | None = None

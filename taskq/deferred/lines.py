@@ -13,7 +13,7 @@ class Lines:
     """Calls by line, in the order in which they were submitted; the first of a line may run."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, deque[Call]] = {}
+        self._lines: dict[tuple[str, ...], deque[Call]] = {}
 
     def join(self, call: Call) -> bool:
         """Put a call at the end of its line; true when it is the first."""
@@ -35,7 +35,7 @@ class Lines:
             return None
         return line[0] if was_first else None
 
-    def last(self, name: str) -> Call | None:
+    def last(self, name: tuple[str, ...]) -> Call | None:
         """The call at the end of a line."""
         line = self._lines.get(name)
         return line[-1] if line else None

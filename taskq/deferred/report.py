@@ -67,7 +67,7 @@ class DeferredStats:
     next attempt; `durable` ones that the queue would run if this process died. `oldest` is how
     long ago the first of them was deferred, in seconds. Since the start of the process:
     `submitted`, `succeeded`, `failed`, `retried`, `cancelled`, `expired`; `rejected` because the
-    backlog was full; `merged` into a waiting call of the same key; `spilled` to the queue; `lost`
+    backlog was full; `merged` into a waiting call of their key; `spilled` to the queue; `lost`
     when the drain ended; `leaked`, which went on after they were interrupted.
     """
 

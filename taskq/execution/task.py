@@ -67,11 +67,11 @@ class JobOptionValues(TypedDict, total=False):
     now, or an aware datetime): not after then. `id`: the job's id; asking again for an id that
     exists gives the job that has it. The others override the task's own options for this job.
 
-    Of `defer` alone: `key` names calls that are the same: while one of them waits, another call
-    gives its handle. `debounce` (a duration): the call of a `key` starts when there was no other
-    for so long, with the arguments of the last. `order="submitted"`: calls of the same `key`, or
-    without one of the same request, run one after another. `durable`: the queue has the job as
-    well, and runs it if this process dies. `when_full`: `wait`, `reject` or `spill`.
+    Of `defer` alone: `key` names calls of a task that are the same: while one of them waits,
+    another call gives its handle. `debounce` (a duration): the call of a `key` starts when there
+    was no other for so long, with the arguments of the last. `order="submitted"`: calls of the
+    same `key`, or without one of the same request, run one after another. `durable`: the queue has
+    the job as well, and runs it if this process dies. `when_full`: `wait`, `reject` or `spill`.
     """
 
     queue: str

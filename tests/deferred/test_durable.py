@@ -114,6 +114,32 @@ async def test_it_can_be_cancelled_from_elsewhere(brief: TaskQ) -> None:
         assert ended.is_set()
 
 
+async def test_it_is_merged_into_nothing_that_is_less_durable(brief: TaskQ) -> None:
+    ran: list[int] = []
+
+    @brief.task
+    async def work(number: int) -> None:
+        ran.append(number)
+
+    async with brief:
+        # Given calls of one key that wait, the second of which is durable
+        keyed = work.options(key="k", delay=0.2)
+        plain = keyed.defer(1)
+        durable = keyed.options(durable=True).defer(2)
+        await durable.accepted()
+
+        # Then the queue has that
+        assert await brief.job(durable.id).status() is JobState.SCHEDULED
+
+        # And it runs for a plain one too, but not with arguments that the queue does not know
+        assert keyed.defer(3).id == durable.id
+        debounced = work.options(key="k", debounce=0.01).defer(4)
+        assert len({plain.id, durable.id, debounced.id}) == 3
+        for handle in (plain, durable, debounced):
+            await handle
+        assert ran == [1, 2, 4]
+
+
 async def test_what_cannot_be_durable_is_refused(brief: TaskQ) -> None:
     @brief.task
     async def work(value: object) -> None: ...

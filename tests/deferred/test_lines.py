@@ -72,6 +72,29 @@ async def test_a_call_of_the_same_key_that_waits_is_the_same_call(alone: TaskQ) 
     assert alone.deferred.stats().merged == 2
 
 
+async def test_a_key_belongs_to_its_task(alone: TaskQ) -> None:
+    ran: list[tuple[str, int]] = []
+
+    @alone.task
+    async def send(user: int) -> str:
+        ran.append(("send", user))
+        return "sent"
+
+    async def index(user: int, *, all_of_it: bool) -> str:
+        ran.append(("index", user))
+        return "indexed" if all_of_it else ""
+
+    # Given calls of two functions with the same key
+    for debounce in (None, 0.01):
+        sent = send.options(key="user:7", debounce=debounce, delay=0.01).defer(7)
+        keyed = alone.deferred.options(key="user:7", debounce=debounce, delay=0.01)
+        indexed = keyed.defer(index, 7, all_of_it=True)
+
+        # Then each runs, with its own arguments
+        assert [await sent, await indexed] == ["sent", "indexed"]
+    assert sorted(ran) == [("index", 7)] * 2 + [("send", 7)] * 2
+
+
 async def test_debounced_calls_run_once_with_the_last_arguments(alone: TaskQ) -> None:
     seen: list[int] = []
     quiet = alone.deferred.options(key="save", debounce=0.05)
