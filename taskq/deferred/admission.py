@@ -119,8 +119,9 @@ class Admission:
             return None
         self._report.tally.merged += 1
         if call.options.debounce is not None:
-            twin.args, twin.kwargs, twin.context = call.args, call.kwargs, call.context
+            twin.amend(call)
             self._shift.put_off(twin, call.options.debounce)
+            self._shift.prepare(twin)
         return twin
 
     def _turn_away(self, call: Call) -> None:

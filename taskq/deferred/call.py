@@ -37,7 +37,8 @@ class Call:
     """What the runner keeps of one call. Changed in the runner's event loop only.
 
     `gates` are those it waits behind, `row` the one it stands in when it waits behind none: for a
-    slot, or for room. `over` is final: it ended here, or `job` has taken its place.
+    slot, or for room. `edition` counts how often a later call changed what it asks for. `over` is
+    final: it ended here, or `job` has taken its place.
     """
 
     # What most calls never change stays the class's: writing it costs more than running many.
@@ -45,6 +46,7 @@ class Call:
     over = False
     stored = False
     gates = 0
+    edition = 0
     attempts = 0
     failures = 0
     row: Row | None = None
@@ -79,6 +81,12 @@ class Call:
         self.asked_at = time.time()
         if options.expires is not None or task.task_options.expires is not None:
             self.expires_at = _expires_at(task, options)
+
+    def amend(self, later: Call) -> None:
+        """Ask for what a later call of the same key asks for."""
+        self.edition += 1
+        self.task, self.options, self.context = later.task, later.options, later.context
+        self.args, self.kwargs, self.expires_at = later.args, later.kwargs, later.expires_at
 
     def next_attempt(self) -> Attempt:
         """The attempt that is about to run."""

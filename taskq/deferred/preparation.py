@@ -35,17 +35,34 @@ class Preparation:
         self._sending: set[asyncio.Task[None]] = set()
 
     def prepare(self, call: Call, prepared: Prepared) -> None:
-        """Call it through the middleware around handing in, and store it if it is durable."""
+        """Call it through the middleware around handing in, and store it if it is durable.
+
+        `prepared` is told at the end, unless the call is over then or asks for something else.
+        """
         if call.accepted is None:
             call.accepted = Latch()
-        self._spawn(self._prepare(call, prepared), call)
+        self._spawn(self._prepare(call, call.edition, prepared), call)
 
-    async def _prepare(self, call: Call, prepared: Prepared) -> None:
-        if call.over:
+    async def _prepare(self, call: Call, edition: int, prepared: Prepared) -> None:
+        if _outdated(call, edition):
             return
+        refusal: Exception | None = None
+        try:
+            await self._hand_in(call, edition)
+            if call.options.durable and not _outdated(call, edition):
+                await self._store(call)
+        except Exception as error:
+            refusal = error
+        if _outdated(call, edition):
+            return
+        if refusal is None:
+            call.accept()
+        prepared(call, refusal)
 
+    async def _hand_in(self, call: Call, edition: int) -> None:
         async def innermost(draft: JobDraft) -> Deferred[Any]:
-            call.args, call.kwargs, call.options = draft.args, draft.kwargs, draft.options
+            if not _outdated(call, edition):
+                call.args, call.kwargs, call.options = draft.args, draft.kwargs, draft.options
             return Deferred(call)
 
         draft = JobDraft(
@@ -55,19 +72,11 @@ class Preparation:
             options=call.options,
             verb="defer",
         )
-        try:
-            handle = await through(self.layers, draft, innermost)
-            handed_in(Deferred[Any], Deferred, handle, draft)
-            stays = not call.options.durable or await self._store(call)
-        except Exception as error:
-            prepared(call, error)
-            return
-        call.accept()
-        if stays:
-            prepared(call, None)
+        handle = await through(self.layers, draft, innermost)
+        handed_in(Deferred[Any], Deferred, handle, draft)
 
-    async def _store(self, call: Call) -> bool:
-        """Store a durable call; false when a job of its id is there already, and is it now."""
+    async def _store(self, call: Call) -> None:
+        """Store a durable call; a job of its id that is there already is it from now on."""
         request = job_of(call)
         try:
             created = await self._durable.store(call, request)
@@ -76,14 +85,13 @@ class Preparation:
                 "deferred %s (%s) runs, and is not durable: %s", call.task.name, call.id, error
             )
             call.refusal = error
-            return True
+            return
         if call.over:
             # Cancelled while it was on its way. A job that was there before is none of its own.
             if created:
                 self._durable.settle(call, call.state)
         elif not created:
             self._hand_over.replace(call)
-        return created
 
     async def settle_down(self, within: float) -> None:
         """Wait `within` seconds for what is being prepared or sent, and give up on the rest."""
@@ -96,3 +104,7 @@ class Preparation:
         task = asyncio.get_running_loop().create_task(work, context=call.context.copy())
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
+
+
+def _outdated(call: Call, edition: int) -> bool:
+    return call.over or call.edition != edition

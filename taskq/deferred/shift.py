@@ -77,13 +77,17 @@ class Shift:
             delay = _delay(options)
             if delay > 0:
                 self.put_off(call, delay)
-        if options.durable or self.preparation.layers:
+        self.prepare(call)
+        if not call.gates:
+            self.floor.ready(call)
+
+    def prepare(self, call: Call) -> None:
+        """Have a call prepared before it runs, if it needs that."""
+        if call.options.durable or self.preparation.layers:
             call.gates |= PREPARING
             self.preparation.prepare(call, self._prepared)
         elif call.accepted is not None:
             call.accept()
-        if not call.gates:
-            self.floor.ready(call)
 
     def put_off(self, call: Call, delay: float) -> None:
         """Have a call wait `delay` seconds from now, whatever it waited for before."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from contextvars import ContextVar
 
 import pytest
 
-from taskq import DeferredSettings, JobState, TaskQ
+from taskq import DeferredSettings, JobState, TaskQ, current_job
 from tests.support.waiting import eventually
 
 
@@ -105,6 +106,24 @@ async def test_debounced_calls_run_once_with_the_last_arguments(alone: TaskQ) ->
     assert handles[0].status is JobState.SCHEDULED
     await handles[0]
     assert seen == [4]
+
+
+async def test_a_debounced_call_is_the_last_one_in_all_that_it_asks_for(alone: TaskQ) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def save(text: str) -> None:
+        seen.append((text, current_job().headers["from"]))
+
+    # Given calls that carry their arguments in themselves, the first of which expires early
+    quiet = alone.deferred.options(key="draft", debounce=0.05)
+    first = quiet.options(headers={"from": "a"}, expires=0.01)
+    first.defer(functools.partial(save, "a"))
+
+    # When another takes its place
+    await quiet.options(headers={"from": "ab"}).defer(functools.partial(save, "ab"))
+
+    # Then nothing is left of the first
+    assert seen == [("ab", "ab")]
 
 
 async def test_a_debounced_call_that_waits_for_a_slot_waits_anew(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -178,6 +179,42 @@ async def test_it_may_refuse_a_job_but_not_swallow_it(q: TaskQ) -> None:
         with pytest.raises(JobFailed, match="not you"):
             await handle
         assert await q.run_until_empty() == 0
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_debounced_call_runs_as_the_last_one_was_handed_in(
+    alone_or: TaskQ, late: bool
+) -> None:
+    begun, go, saved = asyncio.Event(), asyncio.Event(), list[str]()
+
+    @alone_or.middleware("enqueue")
+    async def louder(job: JobDraft, call_next: CallNext) -> Any:
+        if job.args == ("old",):
+            begun.set()
+            await go.wait()
+        handle = await call_next(replace(job, args=(job.args[0].upper(),)))
+        if job.args == ("old",):
+            raise PermissionError
+        return handle
+
+    async def save(text: str) -> None:
+        saved.append(text)
+
+    async with alone_or.deferred:
+        # Given a call whose handing in takes long
+        quiet = alone_or.deferred.options(key="draft", debounce=0.05)
+        handle = quiet.defer(save, "old")
+        await begun.wait()
+
+        # When another takes its place, and is handed in before or after it
+        quiet.defer(save, "new")
+        if late:
+            await handle.accepted()
+        go.set()
+        await handle
+
+    # Then what came of the first counts for nothing
+    assert saved == ["NEW"]
 
 
 def test_there_are_two_kinds(q: TaskQ) -> None:
