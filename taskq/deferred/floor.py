@@ -54,8 +54,8 @@ class Floor:
         self.on_room: Callable[[], None] | None = None
 
     def ready(self, call: Call) -> None:
-        """Start a call, now or when a slot is free."""
-        if len(self.running) < self._slots:
+        """Start a call, now or when a slot is free and those that were ready before have one."""
+        if not self.waiting and len(self.running) < self._slots:
             self._start(call)
         else:
             call.state = JobState.QUEUED

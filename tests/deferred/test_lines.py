@@ -29,6 +29,23 @@ async def test_calls_submitted_in_order_run_in_order(alone: TaskQ) -> None:
     assert seen == [3, 0, 1, 2]
 
 
+async def test_the_next_of_an_order_goes_behind_those_that_wait_for_a_slot() -> None:
+    q = TaskQ("redis://localhost:1", deferred=DeferredSettings(concurrency=1))
+    seen: list[str] = []
+
+    async def note(text: str) -> None:
+        seen.append(text)
+
+    async with q.deferred:
+        ordered = q.deferred.options(order="submitted", key="user:7")
+        for text in ("a1", "a2", "a3"):
+            ordered.defer(note, text)
+        for text in ("b", "c"):
+            q.defer(note, text)
+
+    assert seen == ["a1", "b", "c", "a2", "a3"]
+
+
 async def test_order_without_a_key_is_that_of_the_request() -> None:
     request: ContextVar[str] = ContextVar("request")
     q = TaskQ("redis://localhost:1", deferred=DeferredSettings(request_id=request))
