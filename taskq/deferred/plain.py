@@ -36,7 +36,7 @@ class PlainTasks:
     def of(self, function: Task[Any, Any] | Callable[..., Any]) -> Task[..., Any]:
         """The task of a function; a task is its own.
 
-        Raises `TaskDefinitionError` for what cannot be called.
+        Raises `TaskDefinitionError` for what cannot be called, and for generators.
         """
         if type(function) is FunctionType:
             # The common case: it was checked when it was deferred first.
@@ -53,6 +53,11 @@ class PlainTasks:
             )
         if not callable(function):
             raise TaskDefinitionError(f"{function!r} cannot be called; type q.defer(function, ...)")
+        if is_generator_function(function):
+            raise TaskDefinitionError(
+                f"{name_of(function)} is a generator: to call it runs nothing of it. Defer a "
+                "function that goes through it: for item in generator(...): ..."
+            )
         if not inspect.isfunction(function) or "<" in function.__qualname__:
             # Methods, partials and functions inside of others are new objects each time.
             return PlainTask(function, self._home)
@@ -69,6 +74,16 @@ def is_coroutine_function(function: Callable[..., Any]) -> bool:
         and not inspect.isclass(function)
         and inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
     )
+
+
+def is_generator_function(function: Callable[..., Any]) -> bool:
+    """Whether calling it gives a generator, of either kind, as far as it can be told before."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    called = function
+    if not inspect.isroutine(function) and not inspect.isclass(function):
+        called = function.__call__
+    return inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -9,6 +9,7 @@ import gc
 import logging
 import threading
 import weakref
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar, copy_context
 from typing import Any
 
@@ -179,12 +180,28 @@ async def test_a_call_that_does_not_fit_is_refused_at_once(alone: TaskQ) -> None
 
     async def two(a: int, b: int) -> None: ...
 
+    def rows() -> Iterator[int]:
+        yield 1
+
+    async def arows() -> AsyncIterator[int]:
+        yield 1
+
+    class Rows:
+        def __call__(self) -> Iterator[int]:
+            yield 1
+
+        def each(self) -> Iterator[int]:
+            yield 1
+
     with pytest.raises(CallError, match=r"one\(a"):
         one.defer(1, 2)  # pyright: ignore[reportCallIssue]
     with pytest.raises(CallError, match=r"two\(a"):
         alone.defer(two, 1)  # pyright: ignore[reportCallIssue]
     with pytest.raises(TaskDefinitionError, match="called already"):
         alone.defer(two(1, 2))  # pyright: ignore[reportArgumentType,reportCallIssue]
+    for generator in (rows, arows, functools.partial(rows), Rows(), Rows().each):
+        with pytest.raises(TaskDefinitionError, match="is a generator: to call it runs nothing"):
+            alone.defer(generator)
     with pytest.raises(TypeError, match="did you mean 'timeout'"):
         one.options(timout=3)  # pyright: ignore[reportCallIssue]
 
