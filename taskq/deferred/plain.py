@@ -91,4 +91,5 @@ def name_of(function: Callable[..., Any]) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{module_name(named.__module__)}.{named.__qualname__}"
+    # Methods of built-in classes are of no module.
+    return f"{module_name(named.__module__ or 'builtins')}.{named.__qualname__}"

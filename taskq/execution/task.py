@@ -299,12 +299,16 @@ def check_function(function: Callable[..., Any]) -> None:
 
 def _checker(
     name: str, function: Callable[..., Any], filled: frozenset[str]
-) -> Callable[[tuple[Any, ...], dict[str, Any]], None]:
+) -> Callable[[tuple[Any, ...], dict[str, Any]], None] | None:
     """A check of calls against the signature, with a short cut for plain positional ones.
 
+    None for what is written in C and does not tell its signature: the call itself finds out.
     `filled`: parameters that take no argument, since a dependency fills them.
     """
-    declared = inspect.signature(function)
+    try:
+        declared = inspect.signature(function)
+    except ValueError:
+        return None
     parameters = [item for item in declared.parameters.values() if item.name not in filled]
     signature = declared.replace(parameters=parameters)
     plain = all(item.kind is item.POSITIONAL_OR_KEYWORD for item in parameters)

@@ -206,6 +206,16 @@ async def test_a_call_that_does_not_fit_is_refused_at_once(alone: TaskQ) -> None
         one.options(timout=3)  # pyright: ignore[reportCallIssue]
 
 
+async def test_what_does_not_tell_its_signature_is_called_all_the_same(alone: TaskQ) -> None:
+    known: dict[str, int] = {}
+
+    await alone.defer(known.update, {"a": 1}, b=2)
+    with pytest.raises(JobFailed, match=r"builtins\.dict\.update failed: TypeError"):
+        await alone.defer(known.update, 1, 2)  # pyright: ignore[reportCallIssue,reportArgumentType]
+
+    assert known == {"a": 1, "b": 2}
+
+
 async def test_options_of_defer_are_none_of_enqueue(alone: TaskQ) -> None:
     @alone.task
     async def work() -> None: ...
