@@ -6,12 +6,12 @@ unmarked is shown by all who look at the job before: so a producer that knows th
 
 from __future__ import annotations
 
-import inspect
 import types
 from collections.abc import Callable
 from typing import Any, Union, cast, get_args, get_origin
 
-from taskq.core.hints import bare, resolve_hints
+from taskq.core.hints import bare
+from taskq.core.parameters import Plan, plan_for
 from taskq.core.secret import Secret
 
 __all__ = ["Concealer", "revealed"]
@@ -20,37 +20,35 @@ __all__ = ["Concealer", "revealed"]
 class Concealer:
     """Wraps the arguments of one function that its annotations call `Secret`."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], without: frozenset[str] = frozenset()) -> None:
         self._function = function
-        self._places: dict[int, str] | None = None
+        self._without = without
+        self._plan: Plan | None = None
 
     @classmethod
-    def of(cls, function: Callable[..., Any]) -> Concealer | None:
-        """The concealer of `function`; None when no annotation mentions a secret."""
+    def of(
+        cls, function: Callable[..., Any], without: frozenset[str] = frozenset()
+    ) -> Concealer | None:
+        """The concealer of `function`; None when no annotation mentions a secret.
+
+        `without`: parameters that no call gives an argument for.
+        """
         annotations = getattr(function, "__annotations__", {})
-        told = [text for name, text in annotations.items() if name != "return"]
-        return cls(function) if any("Secret" in str(text) for text in told) else None
+        told = [text for name, text in annotations.items() if name not in {"return", *without}]
+        return cls(function, without) if any("Secret" in str(text) for text in told) else None
 
     def __call__(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The same call with what is secret wrapped; None stays None."""
-        if self._places is None:
-            self._places = _secret_places(self._function)
-        places, names = self._places, set(self._places.values())
-        return (
-            tuple(_wrapped(value) if at in places else value for at, value in enumerate(args)),
-            {name: _wrapped(value) if name in names else value for name, value in kwargs.items()},
-        )
+        if self._plan is None:
+            self._plan = plan_for(self._function, self._without, _concealing)[0]
+        given, keywords = self._plan.apply(args, kwargs)
+        return tuple(given), keywords
 
 
-def _secret_places(function: Callable[..., Any]) -> dict[int, str]:
-    hints = resolve_hints(function)[0]
-    return {
-        at: name
-        for at, name in enumerate(inspect.signature(function).parameters)
-        if _is_secret(hints.get(name))
-    }
+def _concealing(annotation: Any) -> Callable[[Any], Any] | None:
+    return _wrapped if _is_secret(annotation) else None
 
 
 def _is_secret(annotation: Any) -> bool:

@@ -7,14 +7,12 @@ except where an object cannot be made of what came.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from inspect import Parameter
+from collections.abc import Callable
 from typing import Any
 
 from taskq.core.annotation import Compiler, Misfit, Rebuilder
 from taskq.core.hints import resolve_hints
+from taskq.core.parameters import Plan, plan_for
 
 __all__ = ["CallRebuilder", "Rebuilder", "compile_rebuilder", "result_rebuilder"]
 
@@ -60,7 +58,7 @@ class CallRebuilder:
     def __init__(self, function: Callable[..., Any], without: frozenset[str] = frozenset()) -> None:
         self._function = function
         self._without = without
-        self._plan, self._complete = _plan_for(function, without)
+        self._plan, self._complete = self._made()
 
     @classmethod
     def of(
@@ -84,73 +82,8 @@ class CallRebuilder:
         left as it came.
         """
         if not self._complete:
-            self._plan, self._complete = _plan_for(self._function, self._without)[0], True
-        return self._plan.apply(list(args), dict(kwargs))
+            self._plan, self._complete = self._made()[0], True
+        return self._plan.apply(args, kwargs)
 
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Which arguments are rebuilt: by place and by name, then the surplus of both."""
-
-    positional: list[tuple[int, str, Rebuilder]]
-    named: list[tuple[str, Rebuilder]]
-    surplus: tuple[int, str, Rebuilder] | None
-    surplus_named: tuple[frozenset[str], Rebuilder] | None
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.positional or self.named or self.surplus or self.surplus_named)
-
-    def apply(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        name = ""
-        try:
-            for place, name, rebuild in self._places(len(args)):  # noqa: B007, see below
-                args[place] = rebuild(args[place])
-            for name, rebuild in self._names(kwargs):
-                kwargs[name] = rebuild(kwargs[name])
-        except Misfit as misfit:
-            raise misfit.named(name) from misfit
-        return args, kwargs
-
-    def _places(self, count: int) -> list[tuple[int, str, Rebuilder]]:
-        places = [entry for entry in self.positional if entry[0] < count]
-        if self.surplus is not None:
-            first, name, rebuild = self.surplus
-            places += [(at, f"{name}[{at - first}]", rebuild) for at in range(first, count)]
-        return places
-
-    def _names(self, kwargs: Mapping[str, Any]) -> list[tuple[str, Rebuilder]]:
-        names = [entry for entry in self.named if entry[0] in kwargs]
-        if self.surplus_named is not None:
-            taken, rebuild = self.surplus_named
-            names += [(name, rebuild) for name in kwargs if name not in taken]
-        return names
-
-
-def _plan_for(function: Callable[..., Any], without: frozenset[str]) -> tuple[_Plan, bool]:
-    """The plan of `function`, and whether every annotation could be resolved."""
-    hints, complete = resolve_hints(function)
-    declared = inspect.signature(function).parameters
-    parameters = {name: declared[name] for name in declared if name not in without}
-    by_name = frozenset(
-        name
-        for name, parameter in parameters.items()
-        if parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    )
-    positional: list[tuple[int, str, Rebuilder]] = []
-    named: list[tuple[str, Rebuilder]] = []
-    surplus, surplus_named = None, None
-    compiler = Compiler()
-    for place, (name, parameter) in enumerate(parameters.items()):
-        rebuild = compiler.compile(hints.get(name, Any))
-        if rebuild is None:
-            continue
-        if parameter.kind is Parameter.VAR_POSITIONAL:
-            surplus = (place, name, rebuild)
-        elif parameter.kind is Parameter.VAR_KEYWORD:
-            surplus_named = (by_name, rebuild)
-        elif parameter.kind is not Parameter.KEYWORD_ONLY:
-            positional.append((place, name, rebuild))
-        if name in by_name:
-            named.append((name, rebuild))
-    return _Plan(positional, named, surplus, surplus_named), complete
+    def _made(self) -> tuple[Plan, bool]:
+        return plan_for(self._function, self._without, Compiler().compile)

@@ -68,6 +68,17 @@ class Callee:
         """Somebody waits for a result: the next jobs say so when they are enqueued."""
         self.patience = PATIENCE
 
+    def payload(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """The arguments as they travel: checked, and concealed where an annotation says so.
+
+        Raises `CallError`, `EncodeError` and `PayloadTooLarge`.
+        """
+        if self.check is not None:
+            self.check(args, kwargs)
+        if self.conceal is not None:
+            args, kwargs = self.conceal(args, kwargs)
+        return encode_call(args, kwargs)
+
     def envelope(
         self,
         options: JobOptions,
@@ -81,11 +92,7 @@ class Callee:
 
         Raises `CallError`, `EncodeError`, `PayloadTooLarge` and `ConfigError`.
         """
-        if self.check is not None:
-            self.check(args, kwargs)
-        if self.conceal is not None:
-            args, kwargs = self.conceal(args, kwargs)
-        payload = encode_call(args, kwargs)
+        payload = self.payload(args, kwargs)
         if options is PLAIN and not before[0]:
             return pack_envelope(self.name, payload)
         return pack_envelope(

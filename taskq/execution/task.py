@@ -146,7 +146,7 @@ class Task(Generic[P, R]):
             options,
             check=_checker(name, function, filled),
             rebuild=_LazyResult[R](function),
-            conceal=Concealer.of(function),
+            conceal=Concealer.of(function, filled),
             middleware=home.middleware,
         )
         self.call_rebuilder = functools.cache(lambda: CallRebuilder.of(function, filled))

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from taskq.core.errors import ConfigError
-from taskq.core.payload import encode_call
 from taskq.execution.request import Callee
 from taskq.scheduler.policy import ScheduleOptions
 from taskq.scheduler.spec import Spec, from_ms
@@ -32,9 +31,7 @@ def make_spec(callee: Callee, trigger: Trigger, options: ScheduleOptions) -> Spe
     Raises `CallError` for arguments that do not fit, `EncodeError` for ones that cannot travel, and
     `ConfigError`.
     """
-    args, kwargs = options.args or (), options.kwargs or {}
-    if callee.check is not None:
-        callee.check(args, kwargs)
+    payload = callee.payload(options.args or (), options.kwargs or {})
     job, defaults = options.job, callee.options
     for name in ("delay", "eta", "id"):
         if getattr(job, name) is not None:
@@ -43,7 +40,7 @@ def make_spec(callee: Callee, trigger: Trigger, options: ScheduleOptions) -> Spe
             )
     spec = Spec(
         task=callee.name,
-        payload=encode_call(args, kwargs),
+        payload=payload,
         trigger=trigger,
         policy=options.policy,
         queue=defaults.queue if job.queue is None else job.queue,

@@ -162,6 +162,29 @@ def test_what_an_annotation_calls_secret_is_wrapped_before_it_travels() -> None:
     assert conceal((), {"pin": None}) == ((), {"pin": None})
 
 
+def test_surplus_arguments_are_concealed_as_well() -> None:
+    def login(
+        user: str, /, *tokens: Secret[str], deep: bool = False, **pins: Secret[int] | None
+    ) -> None: ...
+
+    conceal = Concealer.of(login)
+
+    assert conceal is not None
+    assert conceal(("ada", "one", "two"), {"deep": True, "user": 7, "pin": 8, "none": None}) == (
+        ("ada", Secret("one"), Secret("two")),
+        {"deep": True, "user": Secret(7), "pin": Secret(8), "none": None},
+    )
+
+
+def test_parameters_without_an_argument_take_no_place() -> None:
+    def login(session: Any, token: Secret[str], port: int) -> None: ...
+
+    conceal = Concealer.of(login, without=frozenset({"session"}))
+
+    assert conceal is not None
+    assert conceal((CANARY, 22), {}) == ((Secret(CANARY), 22), {})
+
+
 def test_other_functions_have_nothing_to_conceal() -> None:
     def plain(user: str, token: str) -> Secret[str]: ...
 

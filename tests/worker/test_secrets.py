@@ -6,11 +6,12 @@ import dataclasses
 import json
 import logging
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from fastapi import Depends
 
-from taskq import JobFailed, JobInfo, Retry, RetryLater, Secret, TaskQ, current_job
+from taskq import JobFailed, JobInfo, Retry, RetryLater, Secret, TaskQ, current_job, every
 from tests.worker import sample_tasks
 
 CANARY = "canary/7f3a 91"
@@ -46,6 +47,36 @@ async def test_a_task_gets_the_value_and_info_shows_stars(q: TaskQ) -> None:
         told = shown(await job.info())
         assert "Secret('********')" in told
         assert CANARY not in told
+
+
+async def test_a_dependency_before_a_secret_moves_neither(q: TaskQ) -> None:
+    @q.task(name="login")
+    async def login(
+        session: Annotated[str, Depends(lambda: "session")], token: Secret[str], port: int
+    ) -> str:
+        return f"{session} {token!r} {port}"
+
+    job = await login.enqueue(CANARY, 22)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await q.run_until_empty()
+
+    assert await job.result(timeout=5) == "session Secret('********') 22"
+    info = await job.info()
+    assert info.args == (Secret(CANARY), 22)
+    assert CANARY not in shown(info)
+
+
+async def test_a_schedule_and_its_jobs_do_not_tell_it(q: TaskQ) -> None:
+    @q.task(name="login")
+    async def login(user: str, token: Secret[str]) -> None: ...
+
+    added = await q.schedules.add("nightly", every(hours=1), login, args=("ada", CANARY))
+    job = await q.schedules.run_now("nightly")
+
+    told = f"{added!r} {await q.schedules.get('nightly')!r} {shown(await job.info())}"
+    assert told.count("Secret('********')") >= 3
+    assert CANARY not in told
+    await q.schedules.remove("nightly")
+    await q.run_until_empty()
 
 
 async def test_a_failure_does_not_tell_the_secret(
