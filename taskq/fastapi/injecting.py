@@ -39,8 +39,11 @@ def _exits_after_the_response(version: str) -> bool:
 LATE_EXIT: Final = _exits_after_the_response(fastapi.__version__)
 """Whether dependencies are left when the response is sent. Before FastAPI 0.118: before it is."""
 
-_LEFT = (asyncio.CancelledError, ClientDisconnect, ConnectionError)
-"""How a request ends whose client has left, or whose server stops: no fault of the endpoint."""
+_LEFT = (asyncio.CancelledError, ClientDisconnect)
+"""How a request ends whose client has left, or whose server stops: no fault of the endpoint.
+
+A `ConnectionError` is none of these: it is how the endpoint hears of its database.
+"""
 
 
 async def _provide(connection: HTTPConnection, after: fastapi.BackgroundTasks) -> BackgroundTasks:

@@ -18,23 +18,32 @@ case = CASES.case
 
 @case(
     "B07",
-    "The endpoint raises `HTTPException` after it added a task",
+    "The endpoint raises after it added a task: `HTTPException`; a database's `ConnectionError`",
     fastapi="the task is dropped without a word",
     taskq="dropped with a warning in the log; `options(when='always')` runs it",
-    outcome=(400, [], "silence"),
-    better=(400, ["always"], "warned"),
+    outcome=[(400, [], "silence"), (500, [], "silence")],
+    better=[(400, ["always"], "warned"), (500, ["always"], "warned")],
 )
 async def endpoint_raises(world: World) -> Any:
-    @world.app.get("/")
-    async def endpoint(tasks: world.Tasks) -> None:
+    raised: dict[str, Exception] = {
+        "HTTPException": HTTPException(400),
+        "ConnectionRefusedError": ConnectionRefusedError(),
+    }
+
+    @world.app.get("/{name}")
+    async def endpoint(name: str, tasks: world.Tasks) -> None:
         tasks.add_task(world.note, "success")
         world.always(tasks).add_task(world.note, "always")
-        raise HTTPException(400)
+        raise raised[name]
 
+    outcome: list[Any] = []
     async with world.served() as client:
-        status = (await client.get("/")).status_code
-        diary = await world.settled()
-    return status, diary, "warned" if world.log.said("note", "HTTPException") else "silence"
+        for name in raised:
+            world.diary.clear()
+            status = (await client.get(f"/{name}")).status_code
+            diary = list(await world.settled())
+            outcome.append((status, diary, "warned" if world.log.said("note", name) else "silence"))
+    return outcome
 
 
 @case(
