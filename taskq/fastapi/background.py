@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
-from typing import Any, Final, Literal, ParamSpec, Unpack, cast
+from typing import Any, Literal, ParamSpec, Unpack, cast
 
 import fastapi
 from starlette.background import BackgroundTask
 
-from taskq.core.errors import ConfigError, TaskqError
+from taskq.core.errors import ConfigError, TaskqError, UnknownOption
+from taskq.core.options import JobOptions, nearest
 from taskq.deferred.plain import is_coroutine_function
 from taskq.deferred.runner import DeferredRunner
 from taskq.execution.deferred import Deferred
@@ -26,8 +27,6 @@ _log = logging.getLogger("taskq.fastapi")
 P = ParamSpec("P")
 
 When = Literal["success", "always"]
-
-_NO_OPTIONS: Final[Mapping[str, Any]] = {}
 
 
 class AddingOptionValues(JobOptionValues, total=False):
@@ -81,17 +80,25 @@ class BackgroundTasks(fastapi.BackgroundTasks):
         Those of `q.deferred.options(...)`, and `when`: "success" (the default) runs the task when
         the endpoint has succeeded, "always" also when it has raised.
 
-        Raises `ConfigError` for another `when`, and when the tasks are strict.
+        Raises `UnknownOption` with the nearest known one, and `ConfigError`; strict tasks have no
+        options.
         """
         if self.strict:
             raise ConfigError(
                 "strict background tasks are FastAPI's and have no options: leave out strict=True, "
                 "or type BackgroundTasks instead of StrictBackgroundTasks"
             )
-        when = changes.get("when", "success")
+        known = [*AddingOptionValues.__annotations__]
+        for name in changes:
+            if name not in known:
+                raise UnknownOption(
+                    f"background tasks have no option {name!r}{nearest(name, known)}"
+                )
+        given: dict[str, Any] = {**changes}
+        when = given.pop("when", "success")
         if when not in ("success", "always"):
             raise ConfigError(f"when={when!r}: type 'success' or 'always'")
-        return Adding(self._add, cast("dict[str, Any]", changes))
+        return Adding(self._add, PLAIN.with_changes(**given), when)
 
     async def __call__(self) -> None:
         """Run what was added and has not begun; a response calls this at its end."""
@@ -161,15 +168,16 @@ class BackgroundTasks(fastapi.BackgroundTasks):
 class Adding:
     """Options for single background tasks; made by `BackgroundTasks.options(...)`."""
 
-    __slots__ = ("_add", "_options")
+    __slots__ = ("_add", "_options", "_when")
 
-    def __init__(self, add: Callable[[_Entry], None], options: dict[str, Any]) -> None:
+    def __init__(self, add: Callable[[_Entry], None], options: JobOptions, when: When) -> None:
         self._add = add
         self._options = options
+        self._when: When = when
 
     def add_task(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
         """Have `func` called after the response, with these options."""
-        self._add(_Entry(func, args, kwargs, self._options))
+        self._add(_Entry(func, args, kwargs, self._options, self._when))
 
 
 class _Entry(BackgroundTask):
@@ -180,12 +188,14 @@ class _Entry(BackgroundTask):
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        options: Mapping[str, Any] = _NO_OPTIONS,
+        options: JobOptions = PLAIN,
+        when: When = "success",
     ) -> None:
         # Not Starlette's, which finds out what kind of function it is: the runner knows.
         self.func = func
         self.args = args
         self.kwargs = kwargs
+        self.when: When = when
         self._options = options
         self._context = copy_context()
 
@@ -193,11 +203,6 @@ class _Entry(BackgroundTask):
     def is_async(self) -> bool:
         """What Starlette's own has as an attribute."""
         return is_coroutine_function(self.func)
-
-    @property
-    def when(self) -> When:
-        """After which requests it runs."""
-        return self._options.get("when", "success")
 
     @classmethod
     def of(cls, task: BackgroundTask) -> _Entry:
@@ -208,11 +213,7 @@ class _Entry(BackgroundTask):
 
     def begin(self, runner: DeferredRunner) -> Deferred[Any]:
         """Defer it."""
-        if self._options is _NO_OPTIONS:
-            return runner.take(self.func, PLAIN, self.args, self.kwargs, self._context)
-        options: Any = {name: value for name, value in self._options.items() if name != "when"}
-        defer = runner.options(**options).defer
-        return self._context.run(defer, self.func, *self.args, **self.kwargs)
+        return runner.take(self.func, self._options, self.args, self.kwargs, self._context)
 
 
 def _name(function: Any) -> str:
