@@ -47,7 +47,7 @@ class OnCommit(Generic[R]):
 
     def __init__(self, signature: Signature[R]) -> None:
         self._signature = signature
-        self._request = signature.request()
+        self._request: Request = signature.request()
         self._context = copy_context()
         self._job: Job[R] | None = None
         self._failure: BaseException | None = None
@@ -64,6 +64,11 @@ class OnCommit(Generic[R]):
             return self._job
         if self._failure is not None:
             raise self._failure
+        if self._sending is not None:
+            raise TaskqError(
+                f"{self.task} is being enqueued, since its transaction has committed: await what "
+                "enqueue_on_commit() gave"
+            )
         raise TaskqError(f"{self.task} is not enqueued yet: its transaction has not committed")
 
     @property
@@ -78,32 +83,40 @@ class OnCommit(Generic[R]):
 
     def __await__(self) -> Generator[Any, None, Job[R]]:
         if self._sending is not None:
-            yield from self._sending.__await__()
+            yield from asyncio.shield(self._sending).__await__()
         return self.job
 
-    async def send(self) -> None:
-        """Enqueue it. Never raises: the transaction is over, and its caller must go on."""
+    def send(self) -> asyncio.Task[None]:
+        """Enqueue it in the running loop, whoever waits for that and for how long.
+
+        The task never raises: the transaction is over, and its caller must go on.
+        """
+        self._sending = asyncio.get_running_loop().create_task(self._send())
+        return self._sending
+
+    async def _send(self) -> None:
         desk, callee = self._signature.desk, self._signature.callee
-        request: Request = self._request
         try:
             if callee.middleware.enqueues:
                 # It sees the call as it was made, in the context in which it was.
                 enqueueing = self._signature.enqueue()
                 self._job = await asyncio.create_task(enqueueing, context=self._context)
                 return
-            self._job = cast("Job[R]", await request.hand_in(desk, callee))
+            self._job = cast("Job[R]", await self._request.hand_in(desk, callee))
+        except asyncio.CancelledError:
+            self._failed(TaskqError("the event loop ended before the server had answered"))
+            raise
         except Exception as error:
-            self._failure = error
-            _log.error(
-                "the transaction is committed, and its job %s of %s could not be enqueued: %s",
-                request.job.id,
-                self.task,
-                error,
-            )
+            self._failed(error)
 
-    def send_later(self) -> None:
-        """Enqueue it in the running loop, which the caller cannot wait in."""
-        self._sending = asyncio.get_running_loop().create_task(self.send())
+    def _failed(self, error: Exception) -> None:
+        self._failure = error
+        _log.error(
+            "the transaction is committed, and its job %s of %s could not be enqueued: %s",
+            self._request.job.id,
+            self.task,
+            error,
+        )
 
     def drop(self) -> None:
         """Forget it: the transaction came to nothing."""
@@ -190,7 +203,8 @@ def _send(entries: list[OnCommit[Any]]) -> None:
     """Enqueue, and wait for it where that blocks nobody else."""
 
     async def together() -> None:
-        await asyncio.gather(*(entry.send() for entry in entries))
+        # What is committed is enqueued, though the commit is cancelled while it waits for that.
+        await asyncio.shield(asyncio.gather(*(entry.send() for entry in entries)))
 
     async def alone() -> None:
         await together()
@@ -205,7 +219,7 @@ def _send(entries: list[OnCommit[Any]]) -> None:
         _run_from_thread(together, alone)
     else:
         for entry in entries:
-            entry.send_later()
+            entry.send()
 
 
 def _awaited_in_greenlet(coroutine: Coroutine[Any, Any, None]) -> bool:

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,9 +19,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
-from taskq import CallError, ConfigError, EncodeError, ServerUnavailable, TaskQ, TaskqError
+from taskq import (
+    CallError,
+    ConfigError,
+    EncodeError,
+    JobDraft,
+    ServerUnavailable,
+    TaskQ,
+    TaskqError,
+)
 from taskq.execution.task import Task
-from taskq.fastapi import enqueue_on_commit
+from taskq.fastapi import OnCommit, enqueue_on_commit
 
 
 @pytest.fixture
@@ -223,6 +232,57 @@ async def test_a_server_that_is_gone_does_not_undo_the_commit(
         _ = greeting.job
     assert "the transaction is committed, and its job" in caplog.text
     await app.aclose()
+
+
+async def test_a_request_that_is_cancelled_after_its_commit_has_its_job(
+    q: TaskQ, session: AsyncSession, greet: Task[[str], None], greeted: list[str]
+) -> None:
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    @q.middleware("enqueue")
+    async def hold(job: JobDraft, call_next: Any) -> Any:
+        arrived.set()
+        await go_on.wait()
+        return await call_next(job)
+
+    await session.execute(ADD)
+    greeting = enqueue_on_commit(session, greet.s("Ada"))
+    committing = asyncio.create_task(session.commit())
+    await arrived.wait()
+    committing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await committing
+
+    with pytest.raises(TaskqError, match="greet is being enqueued, since its transaction has comm"):
+        _ = greeting.job
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await greeting
+    go_on.set()
+    job = await greeting
+    await q.run_until_empty()
+    assert await job.status() == "succeeded"
+    assert greeted == ["Ada"]
+
+
+def test_an_event_loop_that_ends_meanwhile_says_so(
+    q: TaskQ, plain: Session, greet: Task[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    @q.middleware("enqueue")
+    async def hold(job: JobDraft, call_next: Any) -> Any:
+        await asyncio.Event().wait()
+
+    async def leave() -> OnCommit[None]:
+        greeting = enqueue_on_commit(plain, greet.s("Ada"))
+        plain.commit()
+        await asyncio.sleep(0)
+        return greeting
+
+    greeting = asyncio.run(leave())
+
+    with pytest.raises(TaskqError, match="the event loop ended before the server had answered"):
+        _ = greeting.job
+    assert "could not be enqueued: the event loop ended" in caplog.text
 
 
 async def test_a_synchronous_session_in_a_coroutine(
