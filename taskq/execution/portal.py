@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from taskq.core.errors import TaskqError
 
@@ -17,18 +18,24 @@ T = TypeVar("T")
 
 _Farewell = Callable[[], Coroutine[Any, Any, None]]
 
+_inherited: Final[list[asyncio.AbstractEventLoop]] = []
+"""Loops of a parent process. Closed here, they would take its sockets out of its own poll."""
+
 
 class Portal:
     """Runs awaitables on a loop in a daemon thread of its own, started when first used.
 
     The thread ends with the portal, or with the interpreter. `farewell` is awaited there at last:
-    it closes what belongs to the loop.
+    it closes what belongs to the loop. A process that is forked off has none of the threads of its
+    parent: it gets a loop of its own when it first needs one.
     """
 
     def __init__(self, farewell: _Farewell | None = None) -> None:
         self._farewell = farewell
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
+        self._ending: weakref.finalize[..., Portal] | None = None
+        _portals.add(self)
 
     def run(self, awaitable: Awaitable[T], timeout: float | None = None) -> T:
         """Run `awaitable` to its end; `timeout` is in seconds.
@@ -57,8 +64,30 @@ class Portal:
                     target=_serve, args=(loop, self._farewell), name="taskq-portal", daemon=True
                 )
                 thread.start()
-                weakref.finalize(self, _end, loop, thread)
+                self._ending = weakref.finalize(self, _end, loop, thread)
             return self._loop
+
+    def begin_anew(self) -> None:
+        """In a process that was forked off: leave the loop to the parent, whose thread runs it."""
+        # A thread of the parent may have held the other one.
+        self._lock = threading.Lock()
+        if self._loop is not None:
+            _inherited.append(self._loop)
+        if self._ending is not None:
+            self._ending.detach()
+        self._loop, self._ending = None, None
+
+
+_portals: Final[weakref.WeakSet[Portal]] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    for portal in _portals:
+        portal.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:

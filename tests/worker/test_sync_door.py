@@ -207,3 +207,35 @@ def test_a_script_ends_though_it_closed_nothing(server: TestServer, namespace: s
     )  # fmt: skip
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "144\n", "")
+
+
+FORKING = """
+import os, sys
+from taskq import TaskQ
+
+q = TaskQ(sys.argv[1], namespace=sys.argv[2])
+
+@q.task
+async def square(number: int) -> int:
+    return number * number
+
+first = q.run(square.enqueue(2))
+child = os.fork()
+if child == 0:
+    job = q.run(square.enqueue(3), timeout=5)
+    q.run(q.run_until_empty())
+    print("child", q.run(job.result(timeout=5)))
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+print("parent", q.run(first.result(timeout=5)), q.run(square.enqueue(4), timeout=5).created)
+q.run(q.run_until_empty())
+"""
+
+
+def test_a_forked_process_has_a_door_of_its_own(server: TestServer, namespace: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, server.url, namespace],
+        cwd=ROOT, capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "child 9\nparent 4 True\n", "")
