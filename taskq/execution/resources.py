@@ -94,10 +94,21 @@ class _Kept:
             async with manager as state:
                 self.opened.set_result(state)
                 await self._over.wait()
-        except Exception as error:
+        except BaseException as error:
             if self.opened.done():
                 raise
-            self.opened.set_exception(error)
+            # Whoever opens waits for this future, whatever came of it.
+            cancelled = isinstance(error, asyncio.CancelledError)
+            self.opened.set_exception(_cancelled(error) if cancelled else error)
+            if not cancelled and not isinstance(error, Exception):
+                raise
+
+
+def _cancelled(error: BaseException) -> TaskqError:
+    # As it is, it would look like a cancellation of the one who opens.
+    failure = TaskqError(f"TaskQ(lifespan=...) was cancelled while it opened: {error!r}")
+    failure.__cause__ = error
+    return failure
 
 
 def _managed(manager: Any) -> AbstractAsyncContextManager[Any]:

@@ -112,6 +112,31 @@ async def test_a_worker_whose_lifespan_fails_does_not_start(
     await app.aclose()
 
 
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (asyncio.CancelledError("the pool gave up"), TaskqError),
+        (BaseExceptionGroup("pools", [GeneratorExit()]), BaseExceptionGroup),
+    ],
+)
+async def test_a_lifespan_may_raise_anything(
+    server: TestServer, namespace: str, raised: BaseException, expected: type[BaseException]
+) -> None:
+    @asynccontextmanager
+    async def broken(_: TaskQ) -> AsyncIterator[None]:
+        raise raised
+        yield
+
+    app = TaskQ(server.url, namespace=namespace, lifespan=broken)
+    with pytest.raises(expected) as caught:
+        async with asyncio.timeout(5) as patience, app.lifespan():
+            pass
+
+    assert not patience.expired()
+    assert raised in (caught.value, caught.value.__cause__)
+    await app.aclose()
+
+
 async def test_a_worker_that_cannot_reach_its_server_closes_what_it_opened(
     pool: Pool, tmp_path: Any
 ) -> None:
