@@ -13,6 +13,7 @@ import msgpack
 
 from taskq.core.durations import seconds
 from taskq.core.errors import ConfigError, DecodeError
+from taskq.core.headers import MOST_HEADERS
 from taskq.core.job import Fire
 from taskq.core.outcome import Failed, FailureKind
 from taskq.core.retry import Retry
@@ -94,7 +95,7 @@ def unpack_envelope(data: bytes) -> Envelope:
     if len(data) > _LIMIT:
         raise DecodeError(f"the envelope has {len(data):,} bytes; at most {_LIMIT:,} are read")
     try:
-        parts = msgpack.unpackb(data, max_array_len=64, max_map_len=1024)
+        parts = msgpack.unpackb(data, max_array_len=64, max_map_len=MOST_HEADERS)
         version, task, payload, *rest = parts
         if type(version) is not int or type(task) is not str or type(payload) is not bytes:
             raise TypeError("fields of another type")

@@ -6,10 +6,11 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from taskq.core.durations import Duration, instant_ms, seconds
 from taskq.core.errors import ConfigError, UnknownOption
+from taskq.core.headers import check_headers
 from taskq.core.ids import check_name
 from taskq.core.retry import NO_RETRY, Retry
 
@@ -189,16 +190,6 @@ def _executor(name: str, value: Any) -> ExecutorName:
     return value
 
 
-def _headers(name: str, value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{name}={value!r}: type a dict of strings")
-    given = cast("dict[Any, Any]", value)
-    for key, text in given.items():
-        if not isinstance(key, str) or not isinstance(text, str):
-            raise ConfigError(f"{name}[{key!r}]={text!r}: headers are strings")
-    return dict(given)
-
-
 def _expires(name: str, value: Any) -> Any:
     if isinstance(value, datetime):
         instant_ms(name, value)
@@ -231,7 +222,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "expires": _expires,
     "delay": seconds,
     "eta": _eta,
-    "headers": _headers,
+    "headers": check_headers,
     "key": _key,
     "debounce": _limit,
     "order": _order,

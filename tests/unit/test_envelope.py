@@ -22,7 +22,9 @@ from taskq.core.envelope import (
     unpack_failure,
 )
 from taskq.core.errors import ConfigError, DecodeError
+from taskq.core.options import JobOptions
 from taskq.core.outcome import Failed
+from taskq.core.payload_limits import PayloadLimits
 from taskq.core.retry import Retry
 
 ANY_TIME = settings(deadline=None, max_examples=300)
@@ -171,6 +173,15 @@ def test_extras_of_another_type_are_a_decode_error(extra: dict[str, Any]) -> Non
     """A worker that believed them would fall over where it does not expect to."""
     with pytest.raises(DecodeError):
         unpack_envelope(msgpack.packb([VERSION, "t", b"p", extra]))
+
+
+def test_the_most_that_may_be_sent_is_read() -> None:
+    texts = {f"{number:04}": "x" * 508 for number in range(1024)}
+    headers = JobOptions().with_changes(headers=texts).headers
+
+    sent = pack_envelope("t" * 128, b"x" * PayloadLimits().max_bytes, headers=headers, timeout=1)
+
+    assert unpack_envelope(sent).headers == texts
 
 
 def test_an_envelope_over_the_limit_is_not_read() -> None:

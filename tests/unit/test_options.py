@@ -217,6 +217,10 @@ def test_delay_and_eta_exclude_each_other(first: dict[str, Any], second: dict[st
         ({"headers": ["a"]}, r"headers=\['a'\]: type a dict of strings"),
         ({"headers": {"a": 1}}, r"headers\['a'\]=1: headers are strings"),
         ({"headers": {1: "a"}}, r"headers\[1\]='a': headers are strings"),
+        ({"headers": dict.fromkeys(map(str, range(1025)), "")}, "1,025 entries; at most 1,024 tra"),
+        ({"headers": {"a": "ö" * 262_144}}, "has 524,289 bytes; at most 524,288 travel"),
+        ({"headers": {"a": "\udc80"}}, r"headers\['a'\] is text that is not valid Unicode"),
+        ({"headers": {"\udc80": "a"}}, r"headers\['\\udc80'\] is text that is not valid Unicode"),
     ],
 )
 def test_a_wrong_value_of_a_job_is_named_too(given: dict[str, Any], message: str) -> None:
