@@ -295,6 +295,23 @@ def time_on_the_alarm() -> float:
     return signal.getitimer(signal.ITIMER_REAL)[0]
 
 
+def hear_alarms() -> None:
+    signal.signal(signal.SIGALRM, lambda *_: heard.append("rang"))
+
+
+def ring_the_alarm() -> list[str]:
+    heard.clear()
+    signal.raise_signal(signal.SIGALRM)
+    return heard
+
+
+def hear_alarms_no_more() -> str:
+    return str(signal.signal(signal.SIGALRM, signal.SIG_DFL))
+
+
+heard: list[str] = []
+
+
 async def await_until_told() -> list[Any]:
     try:
         await asyncio.sleep(60)

@@ -921,6 +921,25 @@ class TestSoftTimeouts:
         assert await call(processes, sample.take_time, 0.4) == "done"
         assert await call(processes, sample.add_slowly, 1, 2, soft_timeout=5) == 3
 
+    async def test_the_alarm_is_the_users_again_when_it_is_over(
+        self, processes: ProcessExecutor
+    ) -> None:
+        await call(processes, sample.hear_alarms)
+
+        await call(processes, sample.add, 1, 2, soft_timeout=5)
+        assert await call(processes, sample.ring_the_alarm) == ["rang"]
+        with pytest.raises(RemoteError, match="SoftTimeout"):
+            await call(processes, sample.await_deaf, soft_timeout=0.01)
+        assert await call(processes, sample.ring_the_alarm) == ["rang"]
+
+    async def test_an_alarm_that_the_function_sets_is_left_to_it(
+        self, processes: ProcessExecutor
+    ) -> None:
+        await call(processes, sample.hear_alarms, soft_timeout=5)
+
+        assert await call(processes, sample.ring_the_alarm) == ["rang"]
+        assert "hear_alarms" in await call(processes, sample.hear_alarms_no_more)
+
     async def test_it_cuts_no_message_in_two(self, processes: ProcessExecutor) -> None:
         for _ in range(5):
             lengths: set[int] = set()

@@ -44,6 +44,7 @@ class SoftLimit:
         self._held = False
         self._due = False
         self._patience = 0
+        self._users: Any = signal.SIG_DFL
         self._driver: _Interruptible | None = None
 
     def arm(self, seconds: float | None) -> None:
@@ -54,7 +55,7 @@ class SoftLimit:
         self._due = False
         self._patience = _PATIENCE
         self._armed = True
-        signal.signal(signal.SIGALRM, self._on_alarm)
+        self._users = signal.signal(signal.SIGALRM, self._on_alarm)
         # Zero would switch the timer off.
         _ring(max(seconds, 0.000_001))
 
@@ -62,7 +63,7 @@ class SoftLimit:
         """Stop the clock. An alarm on its way raises before the first line here or not at all."""
         if self._armed:
             self._armed = False
-            _silence()
+            self._give_back()
 
     @contextmanager
     def held(self) -> Generator[None]:
@@ -113,11 +114,19 @@ class SoftLimit:
             _ring(_PAUSE)
             return
         self._armed = self._due = False
-        _silence()
+        self._give_back()
         if driver is not None and not inside:
             driver.interrupt_soon()
         else:
             raise self._error()
+
+    def _give_back(self) -> None:
+        """The alarm is the user's again; one that is on its way is heard here, and ignored."""
+        _silence()
+        # None: it was set by a library in C, and Python cannot set it again. Another one than ours:
+        # the function has set it meanwhile.
+        if self._users is not None and signal.getsignal(signal.SIGALRM) == self._on_alarm:
+            signal.signal(signal.SIGALRM, self._users)
 
     def _error(self) -> SoftTimeout:
         return SoftTimeout(f"the soft limit of {self._seconds:g} s passed")
