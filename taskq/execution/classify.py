@@ -7,7 +7,7 @@ import asyncio
 from taskq.core.errors import PayloadError, Reject, RetryLater
 from taskq.core.outcome import Cancelled, Failed, FailureKind, Outcome, Released, RetryAsked
 from taskq.execution.attempt import Attempt, Interruption
-from taskq.execution.executors.failure import ProcessDied, RemoteError, failure_of
+from taskq.execution.executors.failure import ProcessDied, RemoteError, failure_of, meant_by
 
 __all__ = ["classify", "interrupted", "unfit_arguments", "unfit_result"]
 
@@ -26,15 +26,15 @@ def classify(attempt: Attempt, error: BaseException) -> Outcome:
         return interrupted(attempt, why, failure_of(error)["traceback"])
     if isinstance(error, RemoteError):
         return _remote(attempt, error)
-    told = failure_of(error)
-    if isinstance(error, RetryLater):
+    told, meant = failure_of(error), meant_by(error)
+    if isinstance(meant, RetryLater):
         return RetryAsked(told["delay"], told["text"])
     kind: FailureKind = "error"
-    if isinstance(error, Reject):
+    if isinstance(meant, Reject):
         kind = "rejected"
-    elif isinstance(error, ProcessDied):
+    elif isinstance(meant, ProcessDied):
         kind = "process_died"
-    retry_in = attempt.retry.decide(error, attempt.failures + 1)
+    retry_in = attempt.retry.decide(meant, attempt.failures + 1)
     return Failed(told["type"], told["text"], told["traceback"], kind, retry_in)
 
 

@@ -60,6 +60,29 @@ def test_retry_later_is_no_failure() -> None:
     assert outcome == RetryAsked(30, "not yet")
 
 
+def test_out_of_task_groups_they_are_the_same() -> None:
+    policy = Retry(max_attempts=9, on=(BaseException,))
+    reject = ExceptionGroup("outer", [ExceptionGroup("inner", [Reject("no such product")])])
+
+    rejected = classify(attempt(retry=policy), raised(reject))
+    asked = classify(attempt(), ExceptionGroup("group", [RetryLater(30, "not yet")]))
+
+    assert isinstance(rejected, Failed)
+    assert (rejected.kind, rejected.retry_in) == ("rejected", None)
+    assert (rejected.error_type, rejected.error_text) == ("Reject", "no such product")
+    assert "in raised" in rejected.traceback
+    assert asked == RetryAsked(30, "not yet")
+
+
+def test_beside_other_errors_they_say_nothing() -> None:
+    group = ExceptionGroup("group", [Reject("no such product"), OSError("no disk")])
+
+    outcome = classify(attempt(retry=FAST), group)
+
+    assert isinstance(outcome, Failed)
+    assert (outcome.error_type, outcome.kind, outcome.retry_in) == ("ExceptionGroup", "error", 1.0)
+
+
 def test_a_process_that_died_is_a_failure_like_others() -> None:
     outcome = classify(attempt(retry=FAST), ProcessDied("exit code 7"))
 

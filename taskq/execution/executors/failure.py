@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from taskq.core.errors import Reject, RetryLater, SoftTimeout, TaskqError
 
-__all__ = ["ProcessDied", "RemoteError", "RemoteKind", "Unfit", "failure_of"]
+__all__ = ["ProcessDied", "RemoteError", "RemoteKind", "Unfit", "failure_of", "meant_by"]
 
 RemoteKind = Literal[
     "error", "retry_later", "reject", "soft_timeout", "unfit_arguments", "unfit_result"
@@ -97,20 +97,34 @@ def failure_of(error: BaseException) -> dict[str, Any]:
     """What `RemoteError.of` takes, as plain data; never raises, whatever `error` is."""
     if isinstance(error, Unfit):
         return failure_of(error.error) | {"kind": error.kind}
-    kind = _kind_of(error)
+    meant = meant_by(error)
+    kind = _kind_of(meant)
     return {
-        "type": type(error).__name__,
-        "text": _plain(_text_of(error)),
+        "type": type(meant).__name__,
+        "text": _plain(_text_of(meant)),
         "traceback": _plain(_traceback_of(error)),
         "kind": kind,
-        "mro": [base.__name__ for base in type(error).__mro__],
-        "delay": _delay_of(error) if kind == "retry_later" else None,
+        "mro": [base.__name__ for base in type(meant).__mro__],
+        "delay": _delay_of(meant) if kind == "retry_later" else None,
     }
+
+
+def meant_by(error: BaseException) -> BaseException:
+    """The `RetryLater` or `Reject` that a group consists of, `error` itself otherwise.
+
+    An asyncio.TaskGroup wraps whatever its body raises.
+    """
+    meant = error
+    while isinstance(meant, BaseExceptionGroup):
+        first, *others = cast("BaseExceptionGroup[BaseException]", meant).exceptions
+        if others:
+            return error
+        meant = first
+    return meant if isinstance(meant, (RetryLater, Reject)) else error
 
 
 def _kind_of(error: BaseException) -> RemoteKind:
     if isinstance(error, BaseExceptionGroup):
-        # An asyncio.TaskGroup wraps whatever its body raises.
         members = cast("BaseExceptionGroup[BaseException]", error).exceptions
         only_soft = all(_kind_of(member) == "soft_timeout" for member in members)
         return "soft_timeout" if only_soft else "error"
