@@ -508,6 +508,14 @@ class TestProcessJobs:
         assert await call(processes, sample.search_path) == sys.path
         assert await call(processes, sample.standard_input) == ""
 
+    async def test_what_imports_pass_over_is_passed_over(
+        self, processes: ProcessExecutor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        known = list(sys.path)
+        monkeypatch.setattr(sys, "path", [Path("/of/pathlib"), *known])
+
+        assert await call(processes, sample.search_path) == known
+
     async def test_a_job_larger_than_any_pipe_buffer(self, processes: ProcessExecutor) -> None:
         assert len(await call(processes, sample.big_result, 1_000_000)) == 1_000_000
 

@@ -74,7 +74,10 @@ class SpawnedChild:
             process.kill()
             ours.close()
             raise
-        path = "\0".join(sys.path).encode("utf-8", "surrogateescape")
+        # Imports look at texts alone, and pass over a `Path` that somebody put there.
+        texts: list[Any] = [*sys.path]
+        known = [entry for entry in texts if isinstance(entry, str)]
+        path = "\0".join(known).encode("utf-8", "surrogateescape")
         writer.write(len(path).to_bytes(4, "big") + path)
         return cls(process, exited, reader, writer)
 
