@@ -108,6 +108,9 @@ def explained() -> Generator[None, None, None]:
         yield
     except (ConfigError, CallError, PayloadError, UnknownTask) as error:
         _end(error, USAGE)
+    except BrokenPipeError:
+        # No error of the server's: whoever read the output has gone.
+        raise
     except (TaskqError, ConnectionError) as error:
         _end(error, ERROR)
 

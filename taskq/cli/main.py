@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 import taskq
 from taskq.cli.demo import demo
@@ -45,6 +49,7 @@ def main() -> None:
 def build() -> typer.Typer:
     """The command line with all its subcommands."""
     app = typer.Typer(
+        cls=_Commands,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode="rich",
@@ -55,6 +60,32 @@ def build() -> typer.Typer:
         app.command()(command)
     app.add_typer(schedule_commands(), name="schedule")
     return app
+
+
+class _Commands(TyperGroup):
+    # Typer would make exit code 1 of it, as if the command had failed.
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        # Here the version is printed.
+        with _read_or_ended():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _read_or_ended():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _read_or_ended() -> Generator[None, None, None]:
+    """Where nobody reads the output any more, end as `ls | head` does: by SIGPIPE, silently."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
 
 
 def _show_version(wanted: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ import taskq
 from taskq.cli.banner import Banner, shortened
 from taskq.cli.logs import LogFormat
 from taskq.cli.main import COMMANDS, build
+from tests.cli.terminal import Terminal
 
 
 def typed(*words: str) -> Result:
@@ -25,6 +28,23 @@ def test_python_m_taskq_is_the_command() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
     assert (done.returncode, done.stdout) == (0, f"taskq {taskq.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "words", [["--version"], ["status"], ["status", "--json"], ["schedule", "ls"]]
+)
+def test_when_nobody_reads_it_ends_as_other_tools_do(terminal: Terminal, words: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "taskq", *words],
+        cwd=terminal.folder, env=terminal.environment,
+        stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False,
+    )  # fmt: skip
+
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
