@@ -84,4 +84,7 @@ def size(text: str | float) -> int:
         raise typer.BadParameter(f"{text!r} is no size; type 500MB, 1.5GB or 512MiB")
     number, unit, binary = found.groups()
     base = 1024 if binary else 1000
-    return int(float(number) * base ** _POWERS.get((unit or "").lower(), 0))
+    count = int(float(number) * base ** _POWERS.get((unit or "").lower(), 0))
+    if count < 1:
+        raise typer.BadParameter(f"{text!r} is nothing; type a size such as 500MB")
+    return count

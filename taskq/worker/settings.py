@@ -46,9 +46,11 @@ class WorkerSettings:
             raise ConfigError(f"queues={self.queues!r}: type a list of names, such as ['default']")
         for queue in self.queues:
             check_name("queue", queue)
-        for field in ("concurrency", "threads", "processes", "leak_limit", "unknown_limit"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field}={getattr(self, field)!r}: type 1 or more")
+        counts = ("concurrency", "threads", "processes", "leak_limit", "unknown_limit")
+        for field in (*counts, "max_jobs", "max_memory"):
+            count = getattr(self, field)
+            if count is not None and count < 1:
+                raise ConfigError(f"{field}={count!r}: type 1 or more")
         if not 0 <= self.low_share <= 1:
             raise ConfigError(f"low_share={self.low_share!r}: type a share from 0 to 1")
         if self.grace < 0:

@@ -36,7 +36,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         duration(text)
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1MB", "5XB", "MB", "1.MB"])
+@pytest.mark.parametrize("text", ["", "much", "-1MB", "5XB", "MB", "1.MB", "0", "0GB", "0.4"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="500MB"):
         size(text)

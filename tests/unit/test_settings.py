@@ -37,6 +37,8 @@ def test_they_cannot_be_changed() -> None:
         ({"processes": -1}, "processes=-1"),
         ({"leak_limit": 0}, "leak_limit=0"),
         ({"unknown_limit": 0}, "unknown_limit=0"),
+        ({"max_jobs": 0}, "max_jobs=0: type 1 or more"),
+        ({"max_memory": 0}, "max_memory=0: type 1 or more"),
         ({"low_share": 1.5}, "from 0 to 1"),
         ({"low_share": -0.1}, "from 0 to 1"),
         ({"grace": -1}, "0 or more seconds"),
