@@ -55,8 +55,8 @@ def load_app(target: str | None = None) -> Loaded:
 
 
 def _look_first_in(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+    # First, and not merely there: what stands before it would hide its modules.
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
 
 
 def _from_pyproject(path: Path) -> str | None:

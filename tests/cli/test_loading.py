@@ -123,6 +123,16 @@ def test_a_module_that_does_not_import_shows_the_end_of_its_own_traceback(
     assert "loading.py" not in text
 
 
+def test_a_module_of_the_current_folder_comes_before_others_of_its_name(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(shop6=ONE.format("mine"), other__shop6=ONE.format("other"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "other"), str(tmp_path), *sys.path])
+
+    assert load_app("shop6:q").app.settings.keys.namespace == "mine"
+    assert sys.path.count(str(tmp_path)) == 1
+
+
 def test_a_file_whose_name_is_taken_by_another_module_is_refused(write: Write) -> None:
     write(taskq=ONE.format("x"))
 
