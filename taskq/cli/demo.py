@@ -6,12 +6,10 @@ import asyncio
 import importlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Awaitable, Generator
@@ -19,6 +17,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from taskq.broker.overview import read_overview
@@ -44,14 +43,13 @@ def demo() -> None:
     """
     from rich.console import Console
 
-    directory = tempfile.mkdtemp(prefix="taskq-demo-")
     os.environ.pop("TASKQ_URL", None)
-    os.environ["TASKQ_DIR"] = directory
-    try:
-        asyncio.run(_Demo(Console()).run())
-    finally:
-        _stop_server(Path(directory))
-        shutil.rmtree(directory, ignore_errors=True)
+    with TemporaryDirectory(prefix="taskq-demo-", ignore_cleanup_errors=True) as directory:
+        os.environ["TASKQ_DIR"] = directory
+        try:
+            asyncio.run(_Demo(Console()).run())
+        finally:
+            _stop_server(Path(directory))
 
 
 class _Demo:
