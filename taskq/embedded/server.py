@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import subprocess
 import sys
@@ -29,6 +30,10 @@ _LOAD_TIMEOUT = 60.0
 #: Keepers an opener starts before it believes that the server cannot run. The first may have met
 #: a server that was just leaving.
 _MOST_KEEPERS = 3
+#: No file can be opened, wherever it is.
+_NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+#: What file systems of other machines say.
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO})
 _LOG_LIMIT = 1 << 20
 _LOG_LINES = 12
 
@@ -180,7 +185,9 @@ class EmbeddedServer:
         except wire.ErrorReply as error:
             # Any other error, such as BUSY, comes from a server that serves.
             return _State.LOADING if str(error).startswith("LOADING") else _State.READY
-        except OSError:
+        except OSError as error:
+            if error.errno in _NO_FILES:
+                raise _no_files(self.directory, error) from error
             return _State.ABSENT
         return _State.READY
 
@@ -188,9 +195,13 @@ class EmbeddedServer:
         try:
             return layout.try_lock(str(self.directory / name), shared=shared)
         except OSError as error:
+            if error.errno in _NO_FILES:
+                raise _no_files(self.directory, error) from error
+            cure = "The directory must be on a local file system: set TASKQ_DIR to one that is"
+            if error.errno not in _NO_LOCKS:
+                cure = "Set TASKQ_DIR to another directory, or TASKQ_URL to a running server's URL"
             raise EmbeddedServerError(
-                f"{self.directory / name} cannot be locked: {error.strerror}. The directory must "
-                "be on a local file system: set TASKQ_DIR to one that is."
+                f"{self.directory / name} cannot be locked: {error.strerror}. {cure}."
             ) from error
 
     def _start_keeper(self, keeper_lock: int) -> None:
@@ -270,6 +281,13 @@ class EmbeddedServer:
             return (self.directory / name).read_text(errors="replace")
         except OSError:
             return ""
+
+
+def _no_files(directory: Path, error: OSError) -> EmbeddedServerError:
+    return EmbeddedServerError(
+        f"The embedded server in {directory} cannot be asked: {error.strerror}. Close files and "
+        "sockets that this process no longer needs, or raise the limit (ulimit -n)."
+    )
 
 
 def _python() -> str:

@@ -148,6 +148,34 @@ def test_a_parent_that_is_a_file_is_refused(room: Room):
     refused(room, "cannot be read: Not a directory")
 
 
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_process_that_may_open_no_more_files_is_told_so(room: Room, left: int):
+    room.server().ensure()
+    program = (
+        "import resource, sys, taskq.core.errors\n"
+        "from pathlib import Path\n"
+        "from taskq.embedded import EmbeddedServer\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "taken = []\n"
+        "try:\n"
+        "    while True: taken.append(open('/dev/null'))\n"
+        "except OSError: del taken[len(taken) - int(sys.argv[2]):]\n"
+        "try: EmbeddedServer(Path(sys.argv[1])).ensure()\n"
+        "except taskq.core.errors.EmbeddedServerError as error: text = str(error)\n"
+        "taken.clear()\n"
+        "print(text)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(room.path), str(left)],
+        cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Too many open files. Close files and sockets" in done.stdout
+    assert "ulimit -n" in done.stdout
+
+
 def test_the_longest_path_works_and_one_byte_more_is_refused(room: Room):
     fixed = len(os.fsencode(room.base / layout.SOCKET)) + 1
     # The limit counts bytes, so the name has one character of two
