@@ -14,7 +14,7 @@ import typer
 
 from taskq.app import TaskQ
 from taskq.cli.exits import ERROR, USAGE
-from taskq.cli.loading import load_app
+from taskq.cli.loading import NothingFound, load_app
 from taskq.core.errors import (
     CallError,
     ConfigError,
@@ -58,6 +58,9 @@ Namespace = Annotated[
 ]
 
 
+_SERVER = "--url redis://host:6379/0"
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A TaskQ, and the target it was loaded from; None when no code of users was loaded."""
@@ -92,12 +95,15 @@ def _by_name(url: str | None, namespace: str | None) -> Choice:
 def _whatever_is_here() -> Choice:
     try:
         loaded = load_app()
-    except ConfigError as error:
+    except NothingFound as error:
         # Looking must not start a server: without a URL there must be one that was started before.
         directory = Path(os.environ.get("TASKQ_DIR", ".taskq"))
         if not os.environ.get("TASKQ_URL") and not directory.is_dir():
-            raise ConfigError(f"{error}. Or name a server: --url redis://host:6379/0") from None
+            raise ConfigError(f"{error}. Or name a server: {_SERVER}") from None
         return _by_name(None, None)
+    except ConfigError as error:
+        # The code here says which server and namespace are meant: another would be a wrong one.
+        raise ConfigError(f"{error}\n\nWithout this code, name the server: {_SERVER}") from None
     return Choice(loaded.app, loaded.target)
 
 

@@ -18,7 +18,7 @@ from taskq.app import TaskQ
 from taskq.core.errors import ConfigError
 from taskq.execution.task import Task
 
-__all__ = ["Loaded", "load_app"]
+__all__ = ["Loaded", "NothingFound", "load_app"]
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _USUAL = ("app.py", "main.py", "tasks.py")
@@ -27,6 +27,10 @@ _HOW = (
     "Name it: `app:q`, `app.py` or `shop.tasks:q`, as an argument, as TASKQ_APP, or as "
     '[tool.taskq] app = "shop.tasks:q" in pyproject.toml'
 )
+
+
+class NothingFound(ConfigError):
+    """No target was given, and there is no TaskQ where one usually is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,8 @@ def load_app(target: str | None = None) -> Loaded:
     PACKAGE/tasks.py there. The current folder comes first on `sys.path`.
 
     Raises `ConfigError` that says what is wrong with the target: it does not import (with the end
-    of its own traceback), has no such attribute, is no TaskQ, or there is none to be found.
+    of its own traceback), has no such attribute, or is no TaskQ; and `NothingFound` where there is
+    none to be found.
 
     >>> load_app("shop.tasks:q").app  # doctest: +SKIP
     """
@@ -231,7 +236,7 @@ def _found(folder: Path) -> Loaded:
         if by_app:
             return by_app.popitem()[1]
     seen = f"; {', '.join(looked)} have none" if looked else ""
-    raise ConfigError(
+    raise NothingFound(
         f"found no TaskQ in app.py, main.py, tasks.py or PACKAGE/tasks.py of {folder}{seen}. {_HOW}"
     )
 
