@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskq.broker.checkup import Level
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions, Group, RenderResult
+    from rich.table import Table
+    from rich.text import Text
 
 __all__ = ["Grid", "Note", "Page"]
 
+_GAP = 2
 _STYLES: dict[Level, str] = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 
@@ -35,6 +39,41 @@ class Grid:
             cell.ljust(width) if column in self.left else cell.rjust(width)
             for column, cell, width in zip(self.columns, row, widths, strict=True)
         ]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        # A table that is squeezed cuts what is in it, and a number that lost a digit is another
+        # number. Lines that are too long are broken between words.
+        return self._as_table() if self._least_width() <= options.max_width else self._as_text()
+
+    def _least_width(self) -> int:
+        """How wide it is when text in the last column is broken between words."""
+        from rich.cells import cell_len
+
+        table = (self.columns, *self.rows)
+        last = len(self.columns) - 1
+        breaks = self.columns[last] in self.left
+        widths = [max(cell_len(row[at]) for row in table) for at in range(last)]
+        words = [word for row in table for word in (row[last].split() if breaks else [row[last]])]
+        return sum(width + _GAP for width in widths) + max(map(cell_len, words), default=0)
+
+    def _as_table(self) -> Iterator[Table]:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, _GAP, 0, 0))
+        for column in self.columns:
+            justify = "left" if column in self.left else "right"
+            last = column == self.columns[-1]
+            table.add_column(column, justify=justify, no_wrap=not last, overflow="fold")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        yield table
+
+    def _as_text(self) -> Iterator[Text]:
+        from rich.text import Text
+
+        for number, line in enumerate(self.lines()):
+            yield Text(line, style="" if number else "dim", no_wrap=False, overflow="fold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +104,13 @@ class Page:
         if sys.stdout.isatty():
             from rich.console import Console
 
-            Console(highlight=False, soft_wrap=True).print(self.rich())
+            self.print_on(Console())
         else:
             print(self.plain(), flush=True)
+
+    def print_on(self, terminal: Console) -> None:
+        """Print it in colour."""
+        terminal.print(self.rich(), highlight=False, soft_wrap=True)
 
     def plain(self) -> str:
         """As text without colours, for pipes and logs."""
@@ -79,21 +122,12 @@ class Page:
     def rich(self) -> Group:
         """As something rich can print and refresh."""
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
-        parts: list[Text | Table] = [Text(self.head, style="bold"), Text()]
+        parts: list[Text | Grid] = [Text(self.head, style="bold"), Text()]
         for grid in self.grids:
-            if not grid.rows:
-                continue
-            table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-            for column in grid.columns:
-                justify = "left" if column in grid.left else "right"
-                last = column == grid.columns[-1]
-                table.add_column(column, justify=justify, no_wrap=not last, overflow="fold")
-            for row in grid.rows:
-                table.add_row(*map(Text, row))
-            parts += [table, Text()]
+            if grid.rows:
+                parts += [grid, Text()]
         width = self._width()
         for note in self.notes:
             line = Text(note.line(width))
