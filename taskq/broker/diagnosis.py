@@ -143,8 +143,8 @@ def judge_clock(skew: float, uncertain: float) -> Verdict:
 
 
 def judge_overview(overview: Overview, keys: Keys) -> list[Verdict]:
-    """Queues without workers, leases that stand still, entries that are no jobs."""
-    found: dict[str, list[Verdict]] = {"queues": [], "leases": []}
+    """Queues without workers, leases that stand still, schedules nobody fires, foreign entries."""
+    found: dict[str, list[Verdict]] = {"queues": [], "leases": [], "schedules": []}
     for trouble in overview.troubles():
         if trouble.about in found:
             level = "bad" if trouble.serious else "warn"
@@ -158,8 +158,16 @@ def judge_overview(overview: Overview, keys: Keys) -> list[Verdict]:
     return [
         *(found["queues"] or [Verdict("queues", "ok", queues if waiting else "no job waits")]),
         *(found["leases"] or [Verdict("leases", "ok", leases)]),
+        *(found["schedules"] or [Verdict("schedules", "ok", _schedules(overview))]),
         _entries(overview, keys),
     ]
+
+
+def _schedules(overview: Overview) -> str:
+    scheduling = overview.scheduling
+    if not scheduling.active:
+        return "none is to be fired"
+    return f"{scheduling.active:,} to be fired, and {scheduling.leader} leads"
 
 
 def _half_reaped(overview: Overview) -> Verdict:

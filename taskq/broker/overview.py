@@ -1,4 +1,4 @@
-"""The whole state of one namespace, read in one round trip: queues, workers, rates, troubles."""
+"""The whole state of one namespace at one moment: queues, workers, schedules, rates, troubles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskq.broker.client import Client
 from taskq.broker.clock import ClockOffset
 from taskq.broker.descriptions import read_description
 from taskq.broker.keys import Keys
-from taskq.broker.scheduling import Scheduling
+from taskq.broker.scheduling import Scheduling, read_scheduling
 from taskq.broker.scripts import script
 from taskq.broker.trouble import Trouble
 
@@ -202,7 +202,8 @@ class Overview:
 async def read_overview(
     client: Client, keys: Keys, offset: ClockOffset, *, failure_ttl: float = 604_800.0
 ) -> Overview:
-    """Read everything about one namespace at one moment; what processes defer, right after it.
+    """Read everything about one namespace at one moment; who fires schedules and what processes
+    defer, right after it.
 
     Failed jobs older than `failure_ttl` (seconds) are not counted. Raises `ServerError`.
     """
@@ -244,6 +245,7 @@ async def read_overview(
         half_reaped=tuple(sorted(name.decode() for name in dead)),
         rates=_total(rates.values()),
         left_out=left_out,
+        scheduling=await read_scheduling(client, keys, offset),
     )
 
 

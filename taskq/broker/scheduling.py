@@ -33,10 +33,14 @@ class Scheduling:
     since: datetime | None = None
     silent: float | None = None
 
+    @property
+    def led(self) -> bool:
+        """Whether somebody leads, and was heard of late."""
+        return self.leader is not None and (self.silent or 0.0) < _SILENT_SECONDS
+
     def troubles(self) -> Iterable[Trouble]:
         """That nobody fires what is to be fired."""
-        led = self.leader is not None and (self.silent or 0.0) < _SILENT_SECONDS
-        if self.active and not led:
+        if self.active and not self.led:
             schedules = "1 schedule waits" if self.active == 1 else f"{self.active} schedules wait"
             what = f"{schedules} for the next fire, and nobody is there to make it"
             yield Trouble("schedules", what, "taskq worker, or taskq scheduler")

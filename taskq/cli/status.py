@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, cast
 
@@ -23,7 +23,6 @@ from taskq.broker.overview import (
     in_words,
     read_overview,
 )
-from taskq.broker.scheduling import read_scheduling
 from taskq.cli.choice import Namespace, OptionalTarget, Url, choose, explained
 from taskq.cli.exits import OK, UNHEALTHY
 from taskq.cli.options import AsJson, duration
@@ -81,10 +80,8 @@ async def _look(settings: BrokerSettings) -> tuple[Overview, str]:
 
 
 async def _read(client: Client, settings: BrokerSettings) -> Overview:
-    shared = client, settings.keys, settings.offset
     ttl = settings.retention.failure_seconds
-    overview = await read_overview(*shared, failure_ttl=ttl)
-    return replace(overview, scheduling=await read_scheduling(*shared))
+    return await read_overview(client, settings.keys, settings.offset, failure_ttl=ttl)
 
 
 # ----------------------------------------------------------------------------------- watching
@@ -193,6 +190,9 @@ def _schedules(overview: Overview) -> str:
     told += f" ({resting:,} paused or finished)" if resting else ""
     if scheduling.leader is None or scheduling.since is None:
         return f"\n{told}; nobody leads"
+    if not scheduling.led:
+        silent = in_words(scheduling.silent or 0.0)
+        return f"\n{told}; nobody leads: {scheduling.leader}, the last to, is silent for {silent}"
     span = in_words(max(0.0, (overview.taken_at - scheduling.since).total_seconds()))
     return f"\n{told}; {scheduling.leader} leads for {span}, term {scheduling.term}"
 

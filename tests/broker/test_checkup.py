@@ -297,7 +297,7 @@ async def test_a_fit_server_and_a_quiet_namespace_are_found_well(q: TaskQ) -> No
 
     assert set(verdicts) == {
         *("version", "security", "eviction", "persistence", "memory", "replication"),
-        *("latency", "clock", "queues", "leases", "entries", "streams", "permissions"),
+        *("latency", "clock", "queues", "leases", "schedules", "entries", "streams", "permissions"),
     }
     # Only whether the version has holes is up to the server the tests run on.
     assert [name for name, verdict in verdicts.items() if verdict.level != "ok"] in (

@@ -146,6 +146,30 @@ async def test_status_says_who_leads_and_when_nobody_does(
     assert (told["leader"], told["term"], told["active"]) == (scheduler.name, 1, 1)
 
 
+async def test_a_leader_that_was_not_heard_of_late_leads_no_more(
+    q: TaskQ, task: Any, where: tuple[str, ...], namespace: str, look: redis.Redis
+) -> None:
+    await q.schedules.add("clean", every(hours=1), task.s())
+    async with q.scheduler() as scheduler:
+        await eventually(lambda: scheduler.term is not None)
+        fit = await typed("doctor", *where)
+        record = look.hgetall(Keys(namespace).leader)
+    # As it is 68 s after a kill -9.
+    record[b"h"] = str(int(record[b"h"]) - 68_000).encode()
+    look.hset(Keys(namespace).leader, mapping=record)
+
+    looked = await typed("status", *where)
+    examined = await typed("doctor", *where)
+
+    assert fit.exit_code == 0, fit.output
+    assert f"schedules    1 to be fired, and {scheduler.name} leads" in fit.stdout
+    assert looked.exit_code == 3
+    assert f"1 schedule; nobody leads: {scheduler.name}, the last to, is silent" in looked.stdout
+    assert examined.exit_code == 3
+    assert "1 schedule waits for the next fire, and nobody is there to make it" in examined.stdout
+    assert "fix: taskq worker, or taskq scheduler" in examined.stdout
+
+
 # ------------------------------------------------------------------------------ the processes
 
 APP = """
