@@ -15,7 +15,8 @@ _PLAIN: Final = (str, int, float)
 def read_description(data: bytes | None) -> dict[str, Any]:
     """A description as a dictionary; of another version, or of nobody, what fits in.
 
-    Counts are whole numbers, `started_at` and `oldest` are numbers, `queues` is a list of text.
+    Counts are whole numbers, `started_at` and `oldest` are numbers, `queues` is a list of text,
+    `stopping` is true or false.
     """
     try:
         if not data or len(data) > _MOST_BYTES:
@@ -32,6 +33,8 @@ def read_description(data: bytes | None) -> dict[str, Any]:
 def _fits(name: str, value: Any) -> bool:
     if name == "host":
         return type(value) is str
+    if name == "stopping":
+        return type(value) is bool
     if name == "queues":
         return type(value) is list and all(type(item) is str for item in cast("list[Any]", value))
     if name in ("started_at", "oldest"):

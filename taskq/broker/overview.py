@@ -14,6 +14,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.scheduling import Scheduling, read_scheduling
 from taskq.broker.scripts import script
 from taskq.broker.trouble import Trouble
+from taskq.core.counting import counted
 
 __all__ = [
     "OUTCOMES",
@@ -54,8 +55,8 @@ class QueueState:
 
     `waiting` jobs could run and do not yet; `oldest` is how long the first of them has waited, in
     seconds (of a scheduled or retried job: since it became due). `running` are in the hands of
-    workers. `failed` are kept as failed. `consumers` is the most workers the server remembers for
-    one of its lanes.
+    workers. `failed` are kept as failed. `workers` listen to it; those `stopping` take no more of
+    its jobs. `consumers` is the most workers the server remembers for one of its lanes.
     """
 
     name: str
@@ -65,6 +66,7 @@ class QueueState:
     running: int = 0
     failed: int = 0
     workers: int = 0
+    stopping: int = 0
     consumers: int = 0
     rates: Mapping[str, Rate] = field(default_factory=dict[str, Rate])
 
@@ -74,7 +76,8 @@ class WorkerState:
     """One registered worker, as it described itself at its last beat.
 
     `held` is how many jobs the server says it has, `running` how many it says it runs. `silent` is
-    how long ago its last beat was, in seconds, and None when that is over a minute.
+    how long ago its last beat was, in seconds, and None when that is over a minute. One that is
+    `stopping` finishes what it runs and takes nothing more.
     """
 
     name: str
@@ -87,6 +90,7 @@ class WorkerState:
     finished: int = 0
     started_at: datetime | None = None
     rss: int = 0
+    stopping: bool = False
     silent: float | None = None
 
     @property
@@ -161,9 +165,11 @@ class Overview:
             if queue.waiting and not queue.workers:
                 jobs = "1 job waits" if queue.waiting == 1 else f"{queue.waiting:,} jobs wait"
                 age = "" if queue.oldest is None else f", the oldest for {in_words(queue.oldest)}"
+                stopping = counted(queue.stopping, "is stopping", "are stopping")
+                why = f" ({stopping})" if queue.stopping else ""
                 yield Trouble(
                     "queues",
-                    f"queue {queue.name}: {jobs}{age}, and no worker listens",
+                    f"queue {queue.name}: {jobs}{age}, and no worker listens{why}",
                     f"taskq worker -q {queue.name}",
                 )
 
@@ -260,9 +266,12 @@ def _queues(
         queue, _, priority = lane.decode().rpartition("/")
         by_queue.setdefault(queue, []).append((int(priority), numbers))
     listeners: dict[str, int] = {}
+    stopping: dict[str, int] = {}
     for worker in workers:
         for queue in worker.queues:
-            listeners[queue] = listeners.get(queue, 0) + worker.alive
+            alive, leaves = worker.alive, worker.stopping
+            listeners[queue] = listeners.get(queue, 0) + (alive and not leaves)
+            stopping[queue] = stopping.get(queue, 0) + (alive and leaves)
     failures = {queue.decode(): count for queue, count in failed}
     return tuple(
         _queue(
@@ -270,6 +279,7 @@ def _queues(
             sorted(by_queue.get(name, ()), reverse=True),
             failed=failures.get(name, 0),
             workers=listeners.get(name, 0),
+            stopping=stopping.get(name, 0),
             rates=rates.get(name, {}),
         )
         for name in sorted(by_queue.keys() | listeners.keys())
@@ -304,6 +314,7 @@ def _worker(row: Sequence[Any]) -> WorkerState:
         finished=int(told.get("finished", 0)),
         started_at=datetime.fromtimestamp(started, UTC) if started else None,
         rss=int(told.get("rss", 0)),
+        stopping=told.get("stopping", False),
         silent=max(0.0, (_DESCRIPTION_MS - left_ms) / 1000) if left_ms > 0 else None,
     )
 

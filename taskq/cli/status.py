@@ -246,9 +246,14 @@ def _worker(worker: WorkerState, now: datetime) -> tuple[str, ...]:
         f"{worker.finished:,}",
         f"{worker.rss >> 20:,} MiB",
         "" if started is None else in_words(max(0.0, (now - started).total_seconds())),
-        "> 1 min ago" if worker.silent is None else f"{in_words(worker.silent)} ago",
+        _last_beat(worker),
         ", ".join(worker.queues),
     )
+
+
+def _last_beat(worker: WorkerState) -> str:
+    told = "> 1 min ago" if worker.silent is None else f"{in_words(worker.silent)} ago"
+    return f"{told}, stopping" if worker.stopping else told
 
 
 def _deferring(overview: Overview) -> tuple[Grid, ...]:

@@ -13,7 +13,13 @@ __all__ = ["describe"]
 
 
 def describe(
-    settings: WorkerSettings, *, running: int, finished: int, born: float, memory: int
+    settings: WorkerSettings,
+    *,
+    running: int,
+    finished: int,
+    born: float,
+    memory: int,
+    stopping: bool,
 ) -> bytes:
     """The description as bytes; `born` is in seconds since the epoch, `memory` in bytes."""
     return msgpack.packb(
@@ -26,5 +32,6 @@ def describe(
             "finished": finished,
             "started_at": born,
             "rss": memory,
+            "stopping": stopping,
         }
     )

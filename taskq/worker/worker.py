@@ -287,4 +287,5 @@ class Worker:
             finished=self.tally.finished,
             born=self.recycling.born,
             memory=self.recycling.memory(),
+            stopping=self._stop.is_set(),
         )

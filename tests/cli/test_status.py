@@ -95,6 +95,43 @@ async def test_jobs_that_wait_for_nobody_end_it_with_3_and_what_to_type(
     assert "9: 1" in done.stdout
 
 
+async def test_a_worker_that_is_stopping_does_not_listen(q: TaskQ, where: tuple[str, ...]) -> None:
+    end = asyncio.Event()
+
+    @q.task(name="waits")
+    async def waits() -> None:
+        await end.wait()
+
+    worker = q.worker(["default"])
+    serving = asyncio.create_task(worker.run())
+    job = await waits.enqueue()
+    await eventually(lambda: is_running(job))
+    worker.stop()
+    # It says so with its next beat.
+    await eventually(lambda: shows("stopping", "status", *where))
+    await q.send("waits")
+    done = await typed("status", *where)
+    examined = await typed("doctor", *where)
+    told = json.loads((await typed("status", *where, "--json")).stdout)
+    end.set()
+    await serving
+
+    assert done.exit_code == 3
+    assert "queue default: 1 job waits, the oldest for " in done.stdout
+    assert "and no worker listens (1 is stopping): taskq worker -q default" in done.stdout
+    row_of_worker = next(line for line in done.stdout.splitlines() if str(os.getpid()) in line)
+    assert "ago, stopping  default" in row_of_worker
+    assert examined.exit_code == 3
+    assert "no worker listens (1 is stopping)" in examined.stdout
+    (queue,), (shown,) = told["queues"], told["workers"]
+    assert (queue["workers"], queue["stopping"]) == (0, 1)
+    assert (shown["alive"], shown["stopping"]) == (True, True)
+
+
+async def shows(text: str, *words: str) -> bool:
+    return text in (await typed(*words)).stdout
+
+
 async def test_json_says_the_same_to_scripts(
     q: TaskQ, where: tuple[str, ...], server: TestServer, namespace: str
 ) -> None:
