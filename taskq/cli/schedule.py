@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -115,6 +115,7 @@ def show(
         info = await q.schedules.get(schedule)
         if info is None:
             raise ScheduleNotFound(f"there is no schedule {schedule!r}: taskq schedule ls")
+        info = replace(info, running=await _not_ended(q, info.running))
         readable = info.trigger is not None
         fires = await q.schedules.preview(schedule, 5) if readable else []
         return info, fires, await _now(q)
@@ -209,6 +210,12 @@ async def _both(one: Awaitable[T], q: TaskQ) -> tuple[T, datetime]:
 async def _now(q: TaskQ) -> datetime:
     milliseconds = (await q.desk.current().schedules.count()).now
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+async def _not_ended(q: TaskQ, jobs: tuple[str, ...]) -> tuple[str, ...]:
+    """Of the jobs that had not ended at the last fire, those that have not ended since."""
+    endings = await q.desk.current().waiting.look(jobs)
+    return tuple(job for job, ending in zip(jobs, endings, strict=True) if not ending.final)
 
 
 async def _next_fires(q: TaskQ, schedule: str | None, n: int) -> list[tuple[datetime, str]]:

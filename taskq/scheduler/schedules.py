@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Unpack, cast
 
 from taskq.broker.pool import BrokerPool
-from taskq.broker.schedules import StoredSchedule
+from taskq.broker.schedules import DueSchedule, StoredSchedule
 from taskq.core.errors import ConfigError, ScheduleExists
 from taskq.core.ids import new_id
 from taskq.execution.handle import Job
@@ -28,8 +29,9 @@ from taskq.scheduler.editor import (
 )
 from taskq.scheduler.info import ScheduleInfo, info_of
 from taskq.scheduler.making import check_trigger, make_spec
+from taskq.scheduler.planner import plan
 from taskq.scheduler.policy import ScheduleOptionValues
-from taskq.scheduler.spec import from_ms, spec_of, to_ms
+from taskq.scheduler.spec import Spec, from_ms, spec_of, to_ms
 from taskq.triggers.trigger import Trigger
 
 __all__ = ["Schedules"]
@@ -215,6 +217,8 @@ class Schedules:
     ) -> _Times:
         """The next `n` fire times of a schedule or of a trigger, from now or after `after`.
 
+        From now, of fires that are late, those that are still to be made.
+
         Raises `ScheduleNotFound`, and `ConfigError` when the trigger cannot be computed.
         """
         if isinstance(what, Trigger):
@@ -225,7 +229,19 @@ class Schedules:
         if stored is None:
             raise not_found(what)
         spec = spec_of(stored)
-        first = stored.next if after is None else spec.following(to_ms(after))
-        if after is None and first is None:
-            first = spec.following(look.now)
-        return [from_ms(slot) for slot in islice(walk(spec, first), n)]
+        if after is None:
+            slots = _to_come(stored, spec, look.now)
+        else:
+            slots = walk(spec, spec.following(to_ms(after)))
+        return [from_ms(slot) for slot in islice(slots, n)]
+
+
+def _to_come(stored: StoredSchedule, spec: Spec, now: int) -> Iterator[int]:
+    """The fires from now on, as whoever leads would make them."""
+    if stored.next is not None and stored.next > now:
+        return walk(spec, stored.next)
+    if stored.next is None or stored.paused is not None:
+        return walk(spec, spec.following(now))
+    due = DueSchedule(stored.id, stored.revision, stored.next, stored.last, stored.waits)
+    firing = plan(due, spec, now)
+    return chain((job.slot for job in firing.jobs), walk(spec, firing.following))

@@ -96,6 +96,22 @@ async def test_everything_about_one(q: TaskQ, task: Any, where: tuple[str, ...])
     assert datetime.fromisoformat(plain["next_fire"]).tzinfo == UTC
 
 
+async def test_jobs_that_have_ended_are_not_shown_as_running(
+    q: TaskQ, task: Any, where: tuple[str, ...]
+) -> None:
+    await q.schedules.add("clean", every(hours=1), task.s(7))
+    job = await q.schedules.run_now("clean")
+
+    before = await typed("schedule", "show", "clean", *where)
+    await q.run_until_empty()
+    after = await typed("schedule", "show", "clean", *where)
+    plain = json.loads((await typed("schedule", "show", "clean", *where, "--json")).stdout)
+
+    assert f"running         {job.id}" in before.stdout
+    assert "running" not in after.stdout
+    assert plain["running"] == []
+
+
 async def test_pausing_resuming_running_and_removing(
     q: TaskQ, task: Any, where: tuple[str, ...]
 ) -> None:

@@ -266,6 +266,26 @@ async def test_a_preview_tells_the_next_fires(q: TaskQ, task: Any, now: Now) -> 
     assert await q.schedules.preview("clean", 2, after=FAR) == []
 
 
+async def test_a_preview_of_a_late_schedule_tells_the_fires_that_are_still_made(
+    q: TaskQ, task: Any, now: Now, later: Callable[[float], None]
+) -> None:
+    trigger = every(minutes=10)
+    for name, options in {"one": {}, "all": {"coalesce": "all", "max_catchup": 2}}.items():
+        await q.schedules.add(name, trigger, task.s(), **options)
+    await q.schedules.add("strict", trigger, task.s(), misfire=1)
+    await q.schedules.add("paused", trigger, task.s())
+    await q.schedules.pause("paused")
+    infos = {info.id: info for info in await q.schedules.list()}
+    later(35 * 60)
+
+    for name, missed in {"one": [2], "all": [1, 2], "strict": [], "paused": []}.items():
+        first = infos[name].next_fire
+        assert first is not None
+        fires = await q.schedules.preview(name, 4)
+        numbers = [(fire - first) / timedelta(minutes=10) for fire in fires]
+        assert numbers == [*missed, 3, 4, 5, 6][:4], name
+
+
 async def test_a_removed_schedule_is_gone(
     q: TaskQ, task: Any, look: redis.Redis, keys: Keys
 ) -> None:
