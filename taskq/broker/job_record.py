@@ -21,14 +21,20 @@ __all__ = ["read_job"]
 T = TypeVar("T")
 
 
-def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing) -> JobInfo:
-    """What the fields of a job's hash say; what cannot be read hides nothing of the rest."""
+def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int) -> JobInfo:
+    """What the fields of a job's hash say at `now`, the server's time in milliseconds.
+
+    What cannot be read hides nothing of the rest. A result that is older than its ttl is left out.
+    """
     envelope = _lenient(unpack_envelope, unsealed(fields.get(b"e", b"")), Envelope("", b""))
     no_call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
     args, kwargs = _lenient(decode_call, envelope.payload, no_call)
     state = STATES.get(fields.get(b"s", b""), JobState.QUEUED)
     failure = unpack_failure(fields[b"E"]) if fields.get(b"E") else None
-    result, untrusted = _result(job_id, fields.get(b"r", b""), signing)
+    over_since, ttl = _number(fields.get(b"f")), _number(fields.get(b"l"))
+    # The record outlives the result, to tell that there was one.
+    kept = fields.get(b"r", b"") if now <= over_since + ttl else b""
+    result, untrusted = _result(job_id, kept, signing)
     failure = failure or untrusted
     queue, _, priority = _text(fields.get(b"q", b"/5")).rpartition("/")
     return JobInfo(

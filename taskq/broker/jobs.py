@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 from taskq.broker.client import Client, retrying
@@ -62,8 +63,13 @@ class Jobs:
     async def info(self, job_id: str) -> JobInfo | None:
         """Everything the server knows about a job; None when it knows none."""
 
-        async def once(_: bool) -> dict[bytes, bytes]:
-            return await self._client.command("HGETALL", self._keys.job(job_id))
+        async def once(_: bool) -> tuple[dict[bytes, bytes], tuple[bytes, bytes]]:
+            # One round trip: both are on their way before the first is answered.
+            return await asyncio.gather(
+                self._client.command("HGETALL", self._keys.job(job_id)),
+                self._client.command("TIME"),
+            )
 
-        fields = await retrying(once, seconds=10.0, what="the job could not be read")
-        return read_job(job_id, fields, self._signing) if fields else None
+        fields, time = await retrying(once, seconds=10.0, what="the job could not be read")
+        now = int(time[0]) * 1000 + int(time[1]) // 1000 + self._offset.ms
+        return read_job(job_id, fields, self._signing, now) if fields else None

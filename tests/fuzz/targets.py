@@ -56,7 +56,7 @@ def _record(data: bytes) -> Any:
         if name == b"h":
             name = b"h7"
         fields[name], data = data[3 : 3 + size], data[3 + size :]
-    return read_job("id", fields, Signing("shop", ["k" * 32]))
+    return read_job("id", fields, Signing("shop", ["k" * 32]), 0)
 
 
 def _replies(data: bytes) -> None:

@@ -330,9 +330,11 @@ async def test_info_tells_of_a_job_as_long_as_its_record_is_there(
 
     job = await one.enqueue()
     await q.run_until_empty()
+    assert (await job.info()).result == 1
     q.settings.offset.ms += 601_000
 
-    assert (await job.info()).state is JobState.SUCCEEDED
+    info = await job.info()
+    assert (info.state, info.result) == (JobState.SUCCEEDED, None)
     look.delete(Keys(namespace).job(job.id))
     with pytest.raises(ResultExpired):
         await job.info()
