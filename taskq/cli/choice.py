@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -59,14 +61,33 @@ Namespace = Annotated[
 
 
 _SERVER = "--url redis://host:6379/0"
+_TAKES_TARGET = re.compile(r"\btaskq (worker|scheduler|status|doctor)\b")
+_TAKES_APP = re.compile(r"\btaskq schedule \w+")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A TaskQ, and the target it was loaded from; None when no code of users was loaded."""
+    """A TaskQ, and the target it was loaded from; None when no code of users was loaded.
+
+    `typed` is the target as it was typed, None when it was found without that.
+    """
 
     app: TaskQ
     target: str | None = None
+    typed: str | None = None
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that is meant."""
+        return self.app.settings.keys.namespace
+
+    def aimed(self, advice: str) -> str:
+        """`advice` with the target that was typed in each of its commands."""
+        if self.typed is None:
+            return advice
+        target = shlex.quote(self.typed)
+        advice = _TAKES_TARGET.sub(lambda found: f"{found[0]} {target}", advice)
+        return _TAKES_APP.sub(lambda found: f"{found[0]} -a {target}", advice)
 
 
 def choose(target: str | None, url: str | None, namespace: str | None) -> Choice:
@@ -81,10 +102,9 @@ def choose(target: str | None, url: str | None, namespace: str | None) -> Choice
         )
     if url or namespace:
         return _by_name(url, namespace)
-    target = target or os.environ.get("TASKQ_APP")
-    if target:
-        loaded = load_app(target)
-        return Choice(loaded.app, loaded.target)
+    if named := target or os.environ.get("TASKQ_APP"):
+        loaded = load_app(named)
+        return Choice(loaded.app, loaded.target, typed=target)
     return _whatever_is_here()
 
 

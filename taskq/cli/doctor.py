@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
@@ -39,22 +39,23 @@ def doctor(
     Examples: taskq doctor, taskq doctor --url redis://host:6379/0, taskq doctor app:q --acl
     """
     with explained():
-        settings = choose(target, url, namespace).app.settings
+        choice = choose(target, url, namespace)
         if acl:
-            print(acl_rule(settings.keys.namespace))
+            print(acl_rule(choice.namespace))
             raise typer.Exit(OK)
-        where, verdicts = asyncio.run(_examine(settings))
+        where, found = asyncio.run(_examine(choice.app.settings))
+    verdicts = [replace(verdict, fix=choice.aimed(verdict.fix)) for verdict in found]
     bad = any(verdict.level == "bad" for verdict in verdicts)
     if as_json:
         told = {
             "server": where,
-            "namespace": settings.keys.namespace,
+            "namespace": choice.namespace,
             "healthy": not bad,
             "verdicts": [asdict(verdict) for verdict in verdicts],
         }
         print(json.dumps(told, indent=2))
     else:
-        _page(where, settings, verdicts).show()
+        _page(f"{where}, namespace {choice.namespace}", verdicts).show()
     raise typer.Exit(UNHEALTHY if bad else OK)
 
 
@@ -70,10 +71,10 @@ async def _examine(settings: BrokerSettings) -> tuple[str, list[Verdict]]:
         await client.aclose()
 
 
-def _page(where: str, settings: BrokerSettings, verdicts: list[Verdict]) -> Page:
+def _page(head: str, verdicts: list[Verdict]) -> Page:
     width = max(len(verdict.name) for verdict in verdicts) + 2
     return Page(
-        f"{where}, namespace {settings.keys.namespace}",
+        head,
         notes=tuple(
             Note(
                 verdict.level,

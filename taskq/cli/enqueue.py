@@ -114,7 +114,7 @@ async def _enqueue(
         job = await app.remote(name).options(**given).enqueue(*args, **kwargs)
         if job.created is False:
             print(f"job {job.id} existed already; nothing was enqueued", file=sys.stderr)
-        return await _wait(job, then) if then.wait else _say_id(job, then)
+        return await _wait(choice, job, then) if then.wait else _say_id(job, then)
 
 
 def _unknown(choice: Choice, name: str) -> UnknownTask:
@@ -128,14 +128,14 @@ def _say_id(job: Job[Any], then: _Then) -> int:
     return OK
 
 
-async def _wait(job: Job[Any], then: _Then) -> int:
+async def _wait(choice: Choice, job: Job[Any], then: _Then) -> int:
     try:
         result = as_json(await job.result(then.timeout))
     except JobError as error:
         if then.as_json:
             print(json.dumps({"id": job.id, "created": job.created, **_failure(error)}))
         else:
-            print(f"taskq: {error}", file=sys.stderr)
+            print(f"taskq: {choice.aimed(str(error))}", file=sys.stderr)
         return ERROR
     told = {"id": job.id, "created": job.created, "state": "succeeded", "result": result}
     print(json.dumps(told if then.as_json else result, ensure_ascii=False))

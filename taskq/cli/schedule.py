@@ -13,9 +13,10 @@ import typer
 
 from taskq.app import TaskQ
 from taskq.broker.overview import in_words
-from taskq.cli.choice import Namespace, Url, choose, explained
+from taskq.cli.choice import Choice, Namespace, Url, choose, explained
 from taskq.cli.options import AsJson
 from taskq.cli.page import Grid, Note, Page
+from taskq.core.counting import counted
 from taskq.core.errors import ScheduleNotFound
 from taskq.scheduler.info import ScheduleInfo
 from taskq.scheduler.policy import Policy
@@ -62,12 +63,17 @@ def ls(
 
     Example: taskq schedule ls
     """
-    infos, now = _ask(app, url, namespace, lambda q: _both(q.schedules.list(tag=tag), q))
+
+    async def look(q: TaskQ) -> tuple[list[ScheduleInfo], datetime, int]:
+        infos, now = await _both(q.schedules.list(tag=tag), q)
+        return infos, now, len(q.declarations)
+
+    choice, (infos, now, declared) = _ask(app, url, namespace, look)
     if as_json:
         _print_json([_plain(info) for info in infos])
         return
     if not infos:
-        print("no schedules; declare one: @q.schedule(cron('0 8 * * *')) above @q.task")
+        print(choice.aimed(_none(tag, declared)))
         return
     columns = ("schedule", "state", "next fire", "task", "fired", "skipped", "when")
     rows = tuple(_row(info, now) for info in infos)
@@ -90,7 +96,7 @@ def next(
 
     Example: taskq schedule next nightly -n 5
     """
-    fires, now = _ask(app, url, namespace, lambda q: _both(_next_fires(q, schedule, n), q))
+    _, (fires, now) = _ask(app, url, namespace, lambda q: _both(_next_fires(q, schedule, n), q))
     if as_json:
         _print_json([{"schedule": name, "fire": at.isoformat()} for at, name in fires])
         return
@@ -120,7 +126,7 @@ def show(
         fires = await q.schedules.preview(schedule, 5) if readable else []
         return info, fires, await _now(q)
 
-    info, fires, now = _ask(app, url, namespace, look)
+    _, (info, fires, now) = _ask(app, url, namespace, look)
     if as_json:
         _print_json(_plain(info) | {"next_fires": [fire.isoformat() for fire in fires]})
         return
@@ -142,8 +148,8 @@ def pause(
 
     Example: taskq schedule pause nightly --reason "the warehouse moves"
     """
-    _ask(app, url, namespace, lambda q: q.schedules.pause(schedule, reason))
-    print(f"{schedule} is paused; go on with: taskq schedule resume {schedule}")
+    choice, _ = _ask(app, url, namespace, lambda q: q.schedules.pause(schedule, reason))
+    print(choice.aimed(f"{schedule} is paused; go on with: taskq schedule resume {schedule}"))
 
 
 def resume(
@@ -163,7 +169,7 @@ def resume(
     def go_on(q: TaskQ) -> Awaitable[tuple[ScheduleInfo, datetime]]:
         return _both(q.schedules.resume(schedule, catch_up=catch_up), q)
 
-    info, now = _ask(app, url, namespace, go_on)
+    _, (info, now) = _ask(app, url, namespace, go_on)
     if info.next_fire is not None:
         print(f"{schedule} fires next {_instant(info.next_fire)}, {_until(info.next_fire, now)}")
 
@@ -173,7 +179,7 @@ def run(schedule: _Id, app: _App = None, url: Url = None, namespace: Namespace =
 
     Example: taskq schedule run nightly
     """
-    print(_ask(app, url, namespace, lambda q: q.schedules.run_now(schedule)).id)
+    print(_ask(app, url, namespace, lambda q: q.schedules.run_now(schedule))[1].id)
 
 
 def rm(schedule: _Id, app: _App = None, url: Url = None, namespace: Namespace = None) -> None:
@@ -190,17 +196,20 @@ def rm(schedule: _Id, app: _App = None, url: Url = None, namespace: Namespace = 
 
 def _ask(
     target: str | None, url: str | None, namespace: str | None, ask: Callable[[TaskQ], Awaitable[T]]
-) -> T:
+) -> tuple[Choice, T]:
     """Ask the TaskQ that is meant; ends the command when it cannot be asked."""
     with explained():
-        app = choose(target, url, namespace).app
+        choice = choose(target, url, namespace)
 
         async def connected() -> T:
             # Connects first: whoever types a wrong URL shall not wait for the deadline.
-            async with app:
+            async with choice.app as app:
                 return await ask(app)
 
-        return asyncio.run(connected())
+        try:
+            return choice, asyncio.run(connected())
+        except ScheduleNotFound as error:
+            raise ScheduleNotFound(choice.aimed(str(error))) from None
 
 
 async def _both(one: Awaitable[T], q: TaskQ) -> tuple[T, datetime]:
@@ -233,6 +242,19 @@ async def _next_fires(q: TaskQ, schedule: str | None, n: int) -> list[tuple[date
 
 
 # -------------------------------------------------------------------------------------- telling
+
+
+def _none(tag: str | None, declared: int) -> str:
+    """What is said, and what can be typed, where there is nothing to list."""
+    if tag is not None:
+        return f"no schedule has the tag {tag!r}; all of them: taskq schedule ls"
+    if declared:
+        those = counted(declared, "schedule, which is", "schedules, which are")
+        return (
+            f"nothing is stored yet: the code declares {those} stored when a worker or a scheduler "
+            "starts: taskq worker, or taskq scheduler"
+        )
+    return "no schedules; declare one: @q.schedule(cron('0 8 * * *')) above @q.task"
 
 
 def _row(info: ScheduleInfo, now: datetime) -> tuple[str, ...]:

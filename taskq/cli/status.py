@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Annotated, Any, cast
 
@@ -19,11 +19,12 @@ from taskq.broker.overview import (
     Overview,
     QueueState,
     Rate,
+    Trouble,
     WorkerState,
     in_words,
     read_overview,
 )
-from taskq.cli.choice import Namespace, OptionalTarget, Url, choose, explained
+from taskq.cli.choice import Choice, Namespace, OptionalTarget, Url, choose, explained
 from taskq.cli.exits import OK, UNHEALTHY
 from taskq.cli.options import AsJson, duration
 from taskq.cli.page import Grid, Note, Page
@@ -50,17 +51,17 @@ def status(
     Examples: taskq status, taskq status app:q --watch, taskq status --url redis://host --json
     """
     with explained():
-        settings = choose(target, url, namespace).app.settings
+        choice = choose(target, url, namespace)
         if watch:
             try:
-                asyncio.run(_watch(settings, every, as_json))
+                asyncio.run(_watch(choice, every, as_json))
             except KeyboardInterrupt:
                 raise typer.Exit(OK) from None
-        overview, where = asyncio.run(_look(settings))
+        overview, where = asyncio.run(_look(choice.app.settings))
         if as_json:
-            print(json.dumps(_as_json(overview, where, settings), indent=2))
+            print(json.dumps(_as_json(overview, where, choice), indent=2))
         else:
-            _page(overview, where, settings).show()
+            _page(overview, where, choice).show()
     raise typer.Exit(OK if overview.healthy else UNHEALTHY)
 
 
@@ -87,29 +88,31 @@ async def _read(client: Client, settings: BrokerSettings) -> Overview:
 # ----------------------------------------------------------------------------------- watching
 
 
-async def _watch(settings: BrokerSettings, every: float, as_json: bool) -> None:
+async def _watch(choice: Choice, every: float, as_json: bool) -> None:
     """Look until interrupted. Only the first look fails; later the server is waited for."""
+    settings = choice.app.settings
     async with _client(settings) as client:
         overview = await _read(client, settings)
         if as_json or not sys.stdout.isatty():
             while True:
                 if as_json:
-                    print(json.dumps(_as_json(overview, client.where, settings)), flush=True)
+                    print(json.dumps(_as_json(overview, client.where, choice)), flush=True)
                 else:
-                    print(_page(overview, client.where, settings).plain(), end="\n\n", flush=True)
+                    print(_page(overview, client.where, choice).plain(), end="\n\n", flush=True)
                 await asyncio.sleep(every)
                 overview = await _read(client, settings)
-        await _live(client, settings, every, _page(overview, client.where, settings))
+        await _live(client, choice, every, _page(overview, client.where, choice))
 
 
-async def _live(client: Client, settings: BrokerSettings, every: float, page: Page) -> None:
+async def _live(client: Client, choice: Choice, every: float, page: Page) -> None:
     from rich.live import Live
 
     with Live(page.rich(), auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             await asyncio.sleep(every)
             try:
-                page = _page(await _read(client, settings), client.where, settings)
+                overview = await _read(client, choice.app.settings)
+                page = _page(overview, client.where, choice)
                 live.update(page.rich(), refresh=True)
             except (ServerUnavailable, ConnectionError) as error:
                 gone = Page(page.head, page.grids, (Note("bad", "bad", f"as it was: {error}"),))
@@ -119,16 +122,16 @@ async def _live(client: Client, settings: BrokerSettings, every: float, page: Pa
 # -------------------------------------------------------------------------------------- JSON
 
 
-def _as_json(overview: Overview, where: str, settings: BrokerSettings) -> dict[str, Any]:
+def _as_json(overview: Overview, where: str, choice: Choice) -> dict[str, Any]:
     return {
         "server": where,
-        "namespace": settings.keys.namespace,
+        "namespace": choice.namespace,
         "healthy": overview.healthy,
         **{name: _plain(value) for name, value in asdict(overview).items()},
         "workers": [
             {**_plain(asdict(worker)), "alive": worker.alive} for worker in overview.workers
         ],
-        "troubles": [asdict(trouble) for trouble in overview.troubles()],
+        "troubles": [asdict(trouble) for trouble in _troubles(overview, choice)],
     }
 
 
@@ -148,15 +151,19 @@ def _plain(value: Any) -> Any:
 # ------------------------------------------------------------------------------------ tables
 
 
-def _page(overview: Overview, where: str, settings: BrokerSettings) -> Page:
+def _troubles(overview: Overview, choice: Choice) -> list[Trouble]:
+    return [replace(trouble, fix=choice.aimed(trouble.fix)) for trouble in overview.troubles()]
+
+
+def _page(overview: Overview, where: str, choice: Choice) -> Page:
     return Page(
-        f"{where}, namespace {settings.keys.namespace}\n{_sum(overview)}",
+        f"{where}, namespace {choice.namespace}\n{_sum(overview)}",
         (_queues(overview), _workers(overview), *_deferring(overview)),
         tuple(
             Note("bad", "bad", str(trouble))
             if trouble.serious
             else Note("warn", "warn", str(trouble))
-            for trouble in overview.troubles()
+            for trouble in _troubles(overview, choice)
         ),
     )
 

@@ -152,7 +152,7 @@ async def test_waiting_ends_with_its_timeout_and_says_why(q: TaskQ, app: str) ->
 
     assert done.exit_code == 1
     assert "did not end within 0.2 s" in done.stderr
-    assert "taskq worker -q sums" in done.stderr
+    assert f"taskq worker {app} -q sums" in done.stderr
     await q.job("mine").cancel()
     await q.run_until_empty(["sums"])
 

@@ -43,6 +43,30 @@ async def test_no_schedules_say_how_to_make_one(task: Any, where: tuple[str, ...
     assert "@q.schedule" in done.stdout
 
 
+async def test_schedules_that_only_the_code_knows_are_stored_by_whom_it_says(
+    task: Any, terminal: Terminal, namespace: str
+) -> None:
+    (terminal.folder / "ticking.py").write_text(APP.format(namespace=namespace))
+
+    done = terminal.output("schedule", "ls", "-a", "ticking:q")
+    unknown = terminal.output("schedule", "show", "nobody", "-a", "ticking:q")
+
+    assert done.returncode == 0
+    assert done.stdout == (
+        "nothing is stored yet: the code declares 1 schedule, which is stored when a worker or a "
+        "scheduler starts: taskq worker ticking:q, or taskq scheduler ticking:q\n"
+    )
+    assert "no schedule 'nobody': taskq schedule ls -a ticking:q" in unknown.stderr
+
+
+async def test_no_schedule_of_a_tag_is_said_so(q: TaskQ, task: Any, where: tuple[str, ...]) -> None:
+    await q.schedules.add("clean", every(hours=1), task.s())
+
+    done = await typed("schedule", "ls", "--tag", "slow", *where)
+
+    assert "no schedule has the tag 'slow'" in done.stdout
+
+
 async def test_schedules_are_listed_with_their_next_fire_in_words(
     q: TaskQ, task: Any, where: tuple[str, ...]
 ) -> None:

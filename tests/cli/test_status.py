@@ -164,8 +164,16 @@ async def test_it_looks_at_the_server_of_a_target(
     )
     await q.send("t")
 
-    assert (await typed("status", f"{name}:q")).exit_code == 3
-    assert (await typed("status", TASKQ_APP=f"{name}.py")).exit_code == 3
+    named = await typed("status", f"{name}:q")
+    examined = await typed("doctor", f"{name}:q", "--json")
+    assert named.exit_code == examined.exit_code == 3
+    # What it advises can be typed as it is.
+    assert f"no worker listens: taskq worker {name}:q -q default" in named.stdout
+    fixes = [verdict["fix"] for verdict in json.loads(examined.stdout)["verdicts"]]
+    assert f"taskq worker {name}:q -q default" in fixes
+    by_variable = await typed("status", TASKQ_APP=f"{name}.py")
+    assert by_variable.exit_code == 3
+    assert "no worker listens: taskq worker -q default" in by_variable.stdout
     both = await typed("status", f"{name}:q", "--namespace", "x")
     assert both.exit_code == 2
     assert "type either a target, or --url and --namespace" in both.stderr
