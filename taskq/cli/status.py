@@ -32,6 +32,15 @@ from taskq.core.errors import ServerUnavailable
 
 __all__ = ["status"]
 
+_SHORTEST_PAUSE = 0.05
+
+
+def _pause(text: str | float) -> float:
+    seconds = duration(text)
+    if seconds < _SHORTEST_PAUSE:
+        raise typer.BadParameter(f"{text!r} would keep the server busy; type 50ms or more")
+    return seconds
+
 
 def status(
     target: OptionalTarget = None,
@@ -42,7 +51,7 @@ def status(
     every: Annotated[
         float,
         typer.Option(
-            parser=duration, metavar="TIME", help="With --watch: how often.", envvar="TASKQ_EVERY"
+            parser=_pause, metavar="TIME", help="With --watch: how often.", envvar="TASKQ_EVERY"
         ),
     ] = 2.0,
 ) -> None:

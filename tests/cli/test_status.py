@@ -220,6 +220,14 @@ async def test_a_wrong_url_is_a_usage_error() -> None:
     assert "type redis://host:6379/0" in done.stderr
 
 
+async def test_watching_without_a_pause_is_refused(where: tuple[str, ...]) -> None:
+    for every in ("0s", "1ms"):
+        done = await typed("status", *where, "--watch", "--every", every)
+
+        assert done.exit_code == 2
+        assert "type 50ms or more" in done.stderr
+
+
 async def test_watching_looks_again_until_it_is_interrupted(
     q: TaskQ, where: tuple[str, ...]
 ) -> None:
