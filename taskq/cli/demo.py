@@ -80,11 +80,14 @@ class _Demo:
         self._sum_up()
 
     async def _scene(self, title: str, scene: Awaitable[str]) -> None:
+        from rich.markup import escape
+
         began = time.perf_counter()
         told = await scene
         took = time.perf_counter() - began
         self._rows.append((title, told, took))
-        self._console.print(f"[green]✓[/] [bold]{title}[/]: {told} [dim]({took:.2f} s)[/]")
+        # What jobs and errors say may look like markup.
+        self._console.print(f"[green]✓[/] [bold]{title}[/]: {escape(told)} [dim]({took:.2f} s)[/]")
 
     async def _welcome(self, app: Any) -> str:
         return await (await app.welcome.enqueue("Ada")).result(timeout=20)
@@ -156,11 +159,12 @@ class _Demo:
         return f"enqueued 1, 5, 9, 3; ran {', '.join(ran)}"
 
     def _sum_up(self) -> None:
+        from rich.markup import escape
         from rich.table import Table
 
         table = Table("what", "outcome", "seconds", title="What you saw")
         for title, told, took in self._rows:
-            table.add_row(title, told, f"{took:.2f}")
+            table.add_row(title, escape(told), f"{took:.2f}")
         self._console.print(table)
         self._console.print(
             "Next: [bold]taskq --help[/], and the quickstart in [bold]docs/quickstart.md[/]"
