@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -18,7 +19,7 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.pool import BrokerPool
 from taskq.broker.url import Address
-from taskq.core.errors import UnknownOption
+from taskq.core.errors import CallError, ConfigError, UnknownOption
 from taskq.core.ids import check_name
 from taskq.core.options import nearest
 from taskq.core.retention import Retention
@@ -180,7 +181,7 @@ class TaskQ:
 
         >>> jobs = await q.enqueue_many([resize.s(p) for p in paths])  # doctest: +SKIP
         """
-        return await enqueue_all(self.desk, list(signatures))
+        return await enqueue_all(self.desk, signatures)
 
     async def send(self, name: str, *args: Any, **kwargs: Any) -> Job[Any]:
         """Enqueue a task by its name, without importing its code; the worker checks the arguments.
@@ -253,11 +254,16 @@ class TaskQ:
         Works in plain scripts, in threads, in notebooks and beside loops that run elsewhere: there
         is one background loop per TaskQ. `timeout` is in seconds.
 
-        Raises what `awaitable` raises, and `TaskqError` when called in a coroutine, where `await`
-        is what you want.
+        Raises what `awaitable` raises, `CallError` for what cannot be awaited, and `TaskqError`
+        when called in a coroutine, where `await` is what you want.
 
         >>> job = q.run(resize.enqueue("a.png"))  # doctest: +SKIP
         """
+        if not inspect.isawaitable(awaitable):
+            raise CallError(
+                f"q.run() runs what would be awaited, and {awaitable!r} cannot be: type "
+                "q.run(add.enqueue(1, 2)), or of a signature q.run(signature.enqueue())"
+            )
         return self._portal.run(awaitable, timeout)
 
     def worker(self, queues: Sequence[str] | None = None, **settings: Any) -> Worker:
@@ -350,6 +356,8 @@ def _locator(url: str | None) -> Locate:
 
     The environment is read at each connection, so that it may be set after the import.
     """
+    if url is not None and not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"url={url!r} is no URL; type TaskQ('redis://localhost:6379/0')")
     given = Address.parse(url) if url else None
     home = Path.cwd()
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Final, TypeVar
+import inspect
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, Final, TypeVar, cast
 
+from taskq.core.errors import CallError
 from taskq.execution.handle import Job
 from taskq.execution.ports import Desk
 from taskq.execution.request import Request
-from taskq.execution.task import Signature
+from taskq.execution.task import Signature, Task
 
 __all__ = ["enqueue_all"]
 
@@ -19,12 +21,13 @@ CHUNK: Final = 500
 R = TypeVar("R")
 
 
-async def enqueue_all(desk: Desk, signatures: Sequence[Signature[R]]) -> list[Job[R]]:
+async def enqueue_all(desk: Desk, given: Iterable[Signature[R]]) -> list[Job[R]]:
     """Enqueue jobs in few round trips; their handles, in order.
 
-    A call that cannot be made is refused before anything is sent; what middleware refuses is known
-    only then.
+    A call that cannot be made, and what is no signature, is refused before anything is sent; what
+    middleware refuses is known only then.
     """
+    signatures = _checked(given)
     if any(signature.callee.middleware.enqueues for signature in signatures):
         return await asyncio.gather(*(signature.enqueue() for signature in signatures))
     envelopes = [signature.envelope() for signature in signatures]
@@ -47,3 +50,31 @@ async def enqueue_all(desk: Desk, signatures: Sequence[Signature[R]]) -> list[Jo
         request.handle(desk, signature.callee, new)
         for request, signature, new in zip(requests, signatures, created, strict=True)
     ]
+
+
+def _checked(given: Iterable[Signature[R]]) -> Sequence[Signature[R]]:
+    """The signatures, or `CallError` for what people type instead of them."""
+    if isinstance(given, (Signature, Task)) or not isinstance(given, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise CallError(f"enqueue_many() takes a list, and got {_told(given)}: {_TYPE}")
+    signatures = list(given)
+    wrong = [item for item in signatures if not isinstance(item, Signature)]  # pyright: ignore[reportUnnecessaryIsInstance]
+    if wrong:
+        for item in cast("list[Any]", wrong):
+            if inspect.iscoroutine(item):
+                # Or Python warns of each that it was never awaited.
+                item.close()
+        raise CallError(f"enqueue_many() takes signatures, and got {_told(wrong[0])}: {_TYPE}")
+    return signatures
+
+
+_TYPE: Final = "type enqueue_many([add.s(1, 2), add.s(3, 4)])"
+
+
+def _told(item: object) -> str:
+    if isinstance(item, Signature):
+        return "a single one"
+    if isinstance(item, Task):
+        return f"the task {cast('Task[..., Any]', item).name} without arguments"
+    if inspect.iscoroutine(item):
+        return "a coroutine, which add(1, 2) and add.enqueue(1, 2) give"
+    return repr(item)

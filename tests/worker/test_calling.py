@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import redis
@@ -175,6 +176,29 @@ async def test_enqueue_many_gives_handles_in_the_order_of_its_signatures(
     assert [await job.result(timeout=5) for job in mixed] == ["A", "B"]
 
 
+async def test_what_is_no_signature_is_refused_with_what_to_type(q: TaskQ) -> None:
+    @q.task(name="add")
+    async def add(a: int, b: int) -> int:
+        return a + b
+
+    for given, said in (
+        (
+            [add.s(1, 2), add.enqueue(1, 2)],
+            "got a coroutine, which add(1, 2) and add.enqueue(1, 2) give",
+        ),
+        ([add], "got the task add without arguments"),
+        ([add(1, 2)], "got a coroutine"),
+        ([3], "takes signatures, and got 3"),
+        (add.s(1, 2), "takes a list, and got a single one"),
+        (add, "takes a list, and got the task add"),
+        (5, "takes a list, and got 5"),
+    ):
+        with pytest.raises(CallError, match=r"type enqueue_many\(\[add\.s\(1, 2\), ") as caught:
+            await q.enqueue_many(given)
+        assert said in str(caught.value)
+    assert await q.enqueue_many(add.s(n, n) for n in range(0)) == []
+
+
 async def test_enqueue_many_of_nothing_asks_the_server_nothing(q: TaskQ, look: redis.Redis) -> None:
     before = script_calls(look)
 
@@ -264,6 +288,12 @@ async def test_a_task_known_here_is_sent_with_its_own_options(q: TaskQ) -> None:
     with pytest.raises(CallError):
         await q.send("resize")
     await q.run_until_empty()
+
+
+def test_what_is_no_url_is_refused_where_it_is_given() -> None:
+    for wrong in (5, b"redis://localhost", Path("/run/valkey.sock")):
+        with pytest.raises(ConfigError, match=r"type TaskQ\('redis://localhost:6379/0'\)"):
+            TaskQ(wrong)
 
 
 async def test_names_that_cannot_be_keys_are_refused(q: TaskQ) -> None:

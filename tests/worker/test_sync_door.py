@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from taskq import JobFailed, ResultTimeout, TaskQ, TaskqError, current_job
+from taskq import CallError, JobFailed, ResultTimeout, TaskQ, TaskqError, current_job
 from tests.support.server import TestServer
 from tests.support.waiting import eventually_sync
 
@@ -40,6 +40,18 @@ def test_a_plain_program_enqueues_works_and_waits(new_q: Callable[[], TaskQ]) ->
     assert q.run(job.result(timeout=5)) == 49
     assert [q.run(one.result(timeout=5)) for one in many] == [n * n for n in range(10)]
     q.run(q.aclose())
+
+
+def test_what_cannot_be_awaited_is_refused_with_what_to_type(new_q: Callable[[], TaskQ]) -> None:
+    q = new_q()
+
+    @q.task(name="square")
+    def square(number: int) -> int:
+        return number * number
+
+    for wrong in (square, square(3), square.s(3)):
+        with pytest.raises(CallError, match=r"type q\.run\(add\.enqueue\(1, 2\)\)"):
+            q.run(wrong)
 
 
 def test_errors_come_through_the_door(new_q: Callable[[], TaskQ]) -> None:
