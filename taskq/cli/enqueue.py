@@ -13,10 +13,12 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from taskq.cli.banner import shortened
 from taskq.cli.choice import Choice, Namespace, Url, choose, explained
 from taskq.cli.exits import ERROR, OK
+from taskq.cli.loading import load_app
 from taskq.cli.options import AsJson, duration
-from taskq.core.errors import ConfigError, JobError, JobFailed, UnknownTask
+from taskq.core.errors import ConfigError, JobError, JobFailed, TaskqError, UnknownTask
 from taskq.core.options import nearest
 from taskq.execution.handle import Job
 
@@ -67,11 +69,25 @@ def enqueue(
     with explained():
         # One word alone is the task.
         name = task or target
+        if task is None and not (url or namespace):
+            _check_is_task(target)
         choice = choose(target if task else None, url, namespace)
         call = _json("--args", args, list), _json("--kwargs", kwargs, dict)
         changes = {"delay": delay, "queue": queue, "priority": priority, "id": job_id}
         code = asyncio.run(_enqueue(choice, name, call, changes, _Then(wait, timeout, as_json)))
     raise typer.Exit(code)
+
+
+def _check_is_task(word: str) -> None:
+    """Raise `ConfigError` where the only word names a TaskQ: some tasks have such names too."""
+    if ":" not in word and not word.endswith(".py"):
+        return
+    try:
+        names = load_app(word).app.registry.names()
+    except ConfigError:
+        return
+    tasks = f", one of {shortened(tuple(names))}" if names else "; it has no tasks at all"
+    raise ConfigError(f"TASK is missing: type taskq enqueue {word} TASK{tasks}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -133,7 +149,8 @@ async def _wait(choice: Choice, job: Job[Any], then: _Then) -> int:
         result = as_json(await job.result(then.timeout))
     except JobError as error:
         if then.as_json:
-            print(json.dumps({"id": job.id, "created": job.created, **_failure(error)}))
+            told = {"id": job.id, "created": job.created, "state": await _state(job)}
+            print(json.dumps(told | _failure(error)))
         else:
             print(f"taskq: {choice.aimed(str(error))}", file=sys.stderr)
         return ERROR
@@ -145,12 +162,19 @@ async def _wait(choice: Choice, job: Job[Any], then: _Then) -> int:
 def _failure(error: JobError) -> dict[str, Any]:
     if isinstance(error, JobFailed):
         return {
-            "state": "failed",
             "error_type": error.error_type,
             "error": error.error_text,
             "traceback": error.traceback,
         }
-    return {"state": None, "error_type": type(error).__name__, "error": str(error)}
+    return {"error_type": type(error).__name__, "error": str(error)}
+
+
+async def _state(job: Job[Any]) -> str | None:
+    """The state of a job that gave no result; None when there is none any more."""
+    try:
+        return str(await job.status())
+    except (TaskqError, ConnectionError):
+        return None
 
 
 def as_json(value: Any) -> Any:

@@ -153,7 +153,12 @@ async def test_waiting_ends_with_its_timeout_and_says_why(q: TaskQ, app: str) ->
     assert done.exit_code == 1
     assert "did not end within 0.2 s" in done.stderr
     assert f"taskq worker {app} -q sums" in done.stderr
+    words = ("enqueue", app, "shop.add", "--args", "[1]", "--id", "mine", "--wait", "--json")
+    late = json.loads((await typed(*words, "--timeout", "1ms")).stdout)
     await q.job("mine").cancel()
+    cancelled = json.loads((await typed(*words)).stdout)
+    assert (late["state"], late["error_type"]) == ("queued", "ResultTimeout")
+    assert (cancelled["state"], cancelled["error_type"]) == ("cancelled", "JobCancelled")
     await q.run_until_empty(["sums"])
 
 
@@ -175,6 +180,13 @@ async def test_an_unknown_task_is_a_usage_error_with_the_nearest_name(app: str) 
 
     assert done.exit_code == 2
     assert f"{app} has no task 'shop.ad'; did you mean 'shop.add'?" in done.stderr
+
+
+async def test_a_target_alone_is_a_usage_error_that_names_its_tasks(app: str) -> None:
+    done = await typed("enqueue", app)
+
+    assert done.exit_code == 2
+    assert f"TASK is missing: type taskq enqueue {app} TASK, one of shop.add, " in done.stderr
 
 
 async def test_a_call_that_does_not_fit_is_a_usage_error_with_the_signature(app: str) -> None:
