@@ -51,11 +51,13 @@ class Verdict:
 class Facts:
     """What a server says of itself: the lines of INFO, and settings it let us read.
 
-    Managed servers forbid CONFIG: a setting that is missing is not known.
+    Managed servers forbid CONFIG: a setting that is missing is not known. `flags` are those with
+    which a shell reaches it.
     """
 
     info: Mapping[str, str]
     settings: Mapping[str, str]
+    flags: str = ""
 
     @property
     def product(self) -> str:
@@ -84,8 +86,9 @@ class Facts:
 
     @property
     def shell(self) -> str:
-        """The program in which the fixes are typed."""
-        return "valkey-cli" if self.product == "Valkey" else "redis-cli"
+        """The program in which the fixes are typed, with what it needs to reach the server."""
+        program = "valkey-cli" if self.product == "Valkey" else "redis-cli"
+        return f"{program} {self.flags}".rstrip()
 
     def number(self, name: str) -> int:
         """A number of INFO; 0 when it is missing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 from taskq.broker.checkup import (
@@ -54,6 +55,8 @@ async def examine(
             return None
 
     facts = await read_facts(ask, "save", "appendfsync")
+    if facts is not None and client.address is not None:
+        facts = replace(facts, flags=client.address.flags)
     verdicts = _server(facts)
     verdicts.append(judge_latency(await _pings(client)))
     verdicts.append(judge_clock(*await _skew(client)))

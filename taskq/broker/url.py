@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import ssl
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -72,6 +73,21 @@ class Address:
             raise ConfigError(
                 f"{self}: ssl_ca_certs={self.ca_file!r} cannot be read: {error}"
             ) from None
+
+    @property
+    def flags(self) -> str:
+        """What `valkey-cli` and `redis-cli` need to reach it; they ask for the password."""
+        if self.path is not None:
+            words = ["-s", self.path]
+        else:
+            words = ["-h", self.host, "-p", str(self.port)]
+        if self.tls:
+            words += ["--tls", *(["--cacert", self.ca_file] if self.ca_file else [])]
+        if self.username:
+            words += ["--user", self.username]
+        if self.password is not None:
+            words.append("--askpass")
+        return shlex.join(words)
 
     def __str__(self) -> str:
         if self.path is not None:

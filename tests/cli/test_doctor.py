@@ -70,7 +70,9 @@ async def test_a_warning_alone_ends_it_with_0(own_server: TestServer, admin: red
     assert told["healthy"] is True
     persistence = next(one for one in told["verdicts"] if one["name"] == "persistence")
     assert persistence["level"] == "warn"
-    assert "appendonly yes" in persistence["fix"]
+    shell = f"-cli -s {own_server.socket} CONFIG"
+    assert f"{shell} SET appendonly yes, then " in persistence["fix"]
+    assert f"{shell} REWRITE" in persistence["fix"]
 
 
 async def test_an_unreachable_server_ends_it_with_1(tmp_path: Path) -> None:

@@ -52,6 +52,21 @@ def test_every_form_of_url(url: str, expected: Address) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "flags"),
+    [
+        ("redis://localhost", "-h localhost -p 6379"),
+        ("redis://cache:6380/2", "-h cache -p 6380"),
+        ("redis://ada:secret@cache", "-h cache -p 6379 --user ada --askpass"),
+        ("redis://:secret@cache", "-h cache -p 6379 --askpass"),
+        ("rediss://cache?ssl_ca_certs=/etc/ca.pem", "-h cache -p 6379 --tls --cacert /etc/ca.pem"),
+        ("unix:///run/my%20valkey.sock", "-s '/run/my valkey.sock'"),
+    ],
+)
+def test_a_shell_reaches_it_with_these_flags(url: str, flags: str) -> None:
+    assert Address.parse(url).flags == flags
+
+
+@pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("redis://me:pw@cache:6380/2", "redis://cache:6380/2"),
