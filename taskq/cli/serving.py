@@ -121,8 +121,10 @@ class _Service:
             except (ServerRefused, EmbeddedServerError):
                 raise
             except ConnectionError as error:
-                _log.warning("%s; trying again in %.1f s", error, pause)
-            await self._asked_within(CHANCE.uniform(pause / 2, pause))
+                # Not all at once, when a server comes back that many workers wait for.
+                wait = CHANCE.uniform(pause / 2, pause)
+                _log.warning("%s; trying again in %.1f s", error, wait)
+            await self._asked_within(wait)
             pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _attempt(self) -> None:
