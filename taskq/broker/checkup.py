@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from taskq.core.counting import counted
+
 __all__ = [
     "Ask",
     "Facts",
@@ -301,16 +303,17 @@ def judge_replication(facts: Facts) -> Verdict:
     replicas = facts.number("connected_slaves")
     if not replicas:
         return Verdict("replication", "ok", "a primary without replicas")
+    shown = counted(replicas, "replica", "replicas")
     # INFO tells of good replicas exactly when a number of them is required for writes.
     if "min_slaves_good_slaves" not in facts.info:
         return Verdict(
             "replication",
             "warn",
-            f"{replicas} replicas, and none is needed for a write: a primary that is cut off goes "
-            "on taking jobs, and loses them when it comes back",
+            f"{shown}, and none is needed for a write: a primary that is cut off goes on taking "
+            "jobs, and loses them when it comes back",
             f"{facts.shell} CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 10",
         )
-    return Verdict("replication", "ok", f"a primary with {replicas} replicas, needed for writes")
+    return Verdict("replication", "ok", f"a primary with {shown}, needed for writes")
 
 
 def _mib(size: int) -> str:

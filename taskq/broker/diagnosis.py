@@ -24,6 +24,7 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import GROUP, Keys
 from taskq.broker.overview import Overview, QueueState, read_overview
 from taskq.broker.permissions import judge_permissions
+from taskq.core.counting import counted
 from taskq.core.errors import ServerRefused
 
 __all__ = ["examine", "judge_clock", "judge_latency", "judge_overview"]
@@ -156,8 +157,11 @@ def judge_overview(overview: Overview, keys: Keys) -> list[Verdict]:
         found["leases"].append(_half_reaped(overview))
     alive = sum(worker.alive for worker in overview.workers)
     waiting = sum(queue.waiting for queue in overview.queues)
-    queues = f"{len(overview.queues)} queues, {waiting} jobs wait, each has a worker that listens"
-    leases = "1 worker beats" if alive == 1 else f"{alive or 'no'} workers beat"
+    queues = (
+        f"{counted(len(overview.queues), 'queue', 'queues')}, "
+        f"{counted(waiting, 'job waits', 'jobs wait')}, each has a worker that listens"
+    )
+    leases = counted(alive, "worker beats", "workers beat") if alive else "no workers beat"
     return [
         *(found["queues"] or [Verdict("queues", "ok", queues if waiting else "no job waits")]),
         *(found["leases"] or [Verdict("leases", "ok", leases)]),
@@ -196,8 +200,12 @@ def _entries(overview: Overview, keys: Keys) -> Verdict:
     return Verdict(
         "entries",
         "warn",
-        f"{overview.malformed} entries of the streams were no jobs: somebody else writes to the "
-        f"keys of namespace {keys.namespace}",
+        counted(
+            overview.malformed,
+            "entry of the streams was no job",
+            "entries of the streams were no jobs",
+        )
+        + f": somebody else writes to the keys of namespace {keys.namespace}",
         f"look at them: LRANGE '{keys.malformed}' 0 9; then DEL '{keys.malformed}', or wait a week",
     )
 
@@ -235,8 +243,9 @@ def _consumers(keys: Keys, queue: QueueState, registered: int) -> Verdict:
     return Verdict(
         "streams",
         "warn",
-        f"queue {queue.name}: the server remembers {queue.consumers} consumers, and {registered} "
-        "workers are registered",
+        f"queue {queue.name}: the server remembers "
+        f"{counted(queue.consumers, 'consumer', 'consumers')}, and "
+        f"{counted(registered, 'worker is', 'workers are')} registered",
         f"XINFO CONSUMERS '{stream}' {GROUP}; then, of those with pending 0, XGROUP DELCONSUMER "
         f"'{stream}' {GROUP} NAME",
     )

@@ -154,7 +154,11 @@ class Overview:
         """What needs somebody, the serious first."""
         found = [*self._unserved(), *self._overdue(), *self._silent(), *self.scheduling.troubles()]
         if self.malformed:
-            what = f"{self.malformed} entries in the streams were no jobs, and are kept aside"
+            one, many = (
+                "entry in the streams was no job, and is",
+                "entries in the streams were no jobs, and are",
+            )
+            what = f"{counted(self.malformed, one, many)} kept aside"
             found.append(Trouble("entries", what, "taskq doctor", serious=False))
         return sorted(found, key=lambda trouble: not trouble.serious)
 
@@ -163,7 +167,7 @@ class Overview:
             return
         for queue in self.queues:
             if queue.waiting and not queue.workers:
-                jobs = "1 job waits" if queue.waiting == 1 else f"{queue.waiting:,} jobs wait"
+                jobs = counted(queue.waiting, "job waits", "jobs wait")
                 age = "" if queue.oldest is None else f", the oldest for {in_words(queue.oldest)}"
                 stopping = counted(queue.stopping, "is stopping", "are stopping")
                 why = f" ({stopping})" if queue.stopping else ""
@@ -176,7 +180,7 @@ class Overview:
     def _overdue(self) -> Iterable[Trouble]:
         if not self.overdue or self.next_due is None:
             return
-        jobs = "1 scheduled job is" if self.overdue == 1 else f"{self.overdue:,} scheduled jobs are"
+        jobs = counted(self.overdue, "scheduled job is", "scheduled jobs are")
         what = f"{jobs} due, the first for {in_words(-self.next_due)}"
         if not self._somebody_lives():
             yield Trouble("queues", f"{what}, and no worker runs to see to it", "taskq worker")
@@ -194,9 +198,11 @@ class Overview:
             if worker.alive or not worker.held:
                 continue
             span = "over a minute" if worker.silent is None else in_words(worker.silent)
-            what = f"worker {worker.name} is silent for {span} and holds {worker.held} jobs"
+            them = "it" if worker.held == 1 else "them"
+            held = counted(worker.held, "job", "jobs")
+            what = f"worker {worker.name} is silent for {span} and holds {held}"
             if others:
-                fix = "nothing, the others are about to take them back"
+                fix = f"nothing, the others are about to take {them} back"
                 yield Trouble("leases", what, fix, serious=False)
             else:
                 yield Trouble("leases", f"{what}, and no other worker lives", "taskq worker")

@@ -12,6 +12,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.leadership import Leadership
 from taskq.broker.schedules import ScheduleStore
 from taskq.broker.trouble import Trouble
+from taskq.core.counting import counted
 
 __all__ = ["Scheduling", "read_scheduling"]
 
@@ -41,7 +42,7 @@ class Scheduling:
     def troubles(self) -> Iterable[Trouble]:
         """That nobody fires what is to be fired."""
         if self.active and not self.led:
-            schedules = "1 schedule waits" if self.active == 1 else f"{self.active} schedules wait"
+            schedules = counted(self.active, "schedule waits", "schedules wait")
             what = f"{schedules} for the next fire, and nobody is there to make it"
             yield Trouble("schedules", what, "taskq worker, or taskq scheduler")
 

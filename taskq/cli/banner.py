@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from taskq.cli.logs import LogFormat, wants_colour
+from taskq.core.counting import counted
 
 __all__ = ["Banner", "shortened"]
 
@@ -55,13 +56,14 @@ class Banner:
 
     def _lines(self) -> list[str]:
         count = len(self.tasks)
+        jobs = counted(self.concurrency, "job", "jobs")
         facts = {
             "target": self.target,
             "server": f"{self.server}, namespace {self.namespace}",
             "queues": ", ".join(self.queues),
             "tasks": f"{count}: {shortened(self.tasks)}" if count else "none are registered",
-            "concurrency": f"{self.concurrency} jobs at once (in threads up to {self.threads}, "
-            f"in processes of their own up to {self.executor_processes})",
+            "concurrency": f"{jobs} at once (in threads up to {self.threads}, in processes of "
+            f"their own up to {self.executor_processes})",
             "workers": f"{self.workers} on {self.loop}, pid {self.pid}",
         }
         return [f"  {name:<{_WIDTH - 2}}{value}" for name, value in facts.items()]

@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from taskq.broker.overview import read_overview
+from taskq.core.counting import counted
 from taskq.core.errors import JobCancelled, JobExpired, JobFailed, JobNotFound
 from taskq.embedded.server import EmbeddedServer
 from taskq.scheduler.planner import job_id
@@ -136,8 +137,8 @@ class _Demo:
         results = await asyncio.gather(*(job.result(timeout=60) for job in jobs))
         again = sum("attempt 2" in result for result in results)
         return (
-            f"worker {victim} died; its {again} jobs ran again, all {len(results)} ended "
-            f"{time.perf_counter() - began:.1f} s later"
+            f"worker {victim} died; {counted(again, 'job', 'jobs')} of it ran again, all "
+            f"{len(results)} ended {time.perf_counter() - began:.1f} s later"
         )
 
     async def _fastapi(self) -> str:

@@ -102,7 +102,11 @@ def next(
         return
     rows = tuple((name, _instant(at), _until(at, now)) for at, name in fires)
     columns = ("schedule", "fire", "in")
-    print(Page(f"{len(rows)} fires", (Grid(columns, rows, frozenset(columns)),)).plain())
+    print(
+        Page(
+            counted(len(rows), "fire", "fires"), (Grid(columns, rows, frozenset(columns)),)
+        ).plain()
+    )
 
 
 def show(
@@ -271,7 +275,7 @@ def _row(info: ScheduleInfo, now: datetime) -> tuple[str, ...]:
 
 def _count(infos: list[ScheduleInfo]) -> str:
     states = [info.state for info in infos]
-    told = "1 schedule" if len(infos) == 1 else f"{len(infos):,} schedules"
+    told = counted(len(infos), "schedule", "schedules")
     counts = [
         f"{states.count(state)} {state}" for state in ("paused", "finished") if state in states
     ]
@@ -302,7 +306,7 @@ def _facts(info: ScheduleInfo, now: datetime) -> list[tuple[str, str]]:
         "declared in": info.declared or "",
         "tags": ", ".join(info.tags),
         "metadata": ", ".join(f"{k}={v}" for k, v in info.metadata.items()),
-        "fired": f"{info.fired:,} times, skipped {info.skipped:,}",
+        "fired": f"{counted(info.fired, 'time', 'times')}, skipped {info.skipped:,}",
         "last fire": _instant(info.last_fire) if info.last_fire else "",
         "last skip": f"{_instant(info.last_skip)}: {info.skip_reason}" if info.last_skip else "",
         "running": ", ".join(info.running),

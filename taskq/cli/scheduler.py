@@ -11,6 +11,7 @@ from taskq.app import TaskQ
 from taskq.cli.loading import Loaded, load_app
 from taskq.cli.logs import LogFormat, LogLevel, configure_logs
 from taskq.cli.options import Format, Level, Target
+from taskq.core.counting import counted
 
 __all__ = ["scheduler"]
 
@@ -47,9 +48,9 @@ async def _serve(loaded: Loaded) -> None:
 
 
 async def _announce(app: TaskQ, target: str) -> None:
-    declared = len(app.declarations)
+    declared = counted(len(app.declarations), "schedule", "schedules")
     _log.info(
-        "taskq %s scheduler of %s, on %s, namespace %s, %d schedules in the code; Ctrl-C ends it",
+        "taskq %s scheduler of %s, on %s, namespace %s, %s in the code; Ctrl-C ends it",
         taskq.__version__,
         target,
         await app.settings.locate(),

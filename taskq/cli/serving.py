@@ -17,6 +17,7 @@ from typing import NoReturn
 import taskq
 from taskq.cli.exits import OK
 from taskq.core.chance import CHANCE
+from taskq.core.counting import counted
 from taskq.core.errors import EmbeddedServerError, ServerRefused
 from taskq.worker.stopping import Stopping
 from taskq.worker.supervised import RECYCLED, Supervised
@@ -156,8 +157,8 @@ class _Service:
         if self._ready and self._asked.is_set():
             _log.warning("stopping now; running jobs are handed back")
         elif self._ready:
-            running, grace = self._worker.holdings.running, self._worker.settings.grace
-            _log.info("stopping; %d running jobs have %g s to finish", running, grace)
+            jobs = counted(self._worker.holdings.running, "running job has", "running jobs have")
+            _log.info("stopping; %s %g s to finish", jobs, self._worker.settings.grace)
         self._asked.set()
         self._worker.stop()
 

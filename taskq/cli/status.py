@@ -28,6 +28,7 @@ from taskq.cli.choice import Choice, Namespace, OptionalTarget, Url, choose, exp
 from taskq.cli.exits import OK, UNHEALTHY
 from taskq.cli.options import AsJson, duration
 from taskq.cli.page import Grid, Note, Page
+from taskq.core.counting import counted
 from taskq.core.errors import ServerUnavailable
 
 __all__ = ["status"]
@@ -189,7 +190,8 @@ def _sum(overview: Overview) -> str:
         f"{sum(queue.failed for queue in queues):,} failed",
     ]
     if overview.left_out:
-        counts.append(f"{overview.left_out:,} lanes and workers more than can be shown")
+        more = counted(overview.left_out, "lane or worker", "lanes and workers")
+        counts.append(f"{more} more than can be shown")
     rates = [(word, overview.rates[outcome]) for outcome, word in _RATES]
     now = ", ".join(f"{_per_minute(rate.last_minute)} {word}" for word, rate in rates)
     before = ", ".join(_per_minute(rate.last_five) for _, rate in rates)
@@ -201,7 +203,7 @@ def _schedules(overview: Overview) -> str:
     scheduling = overview.scheduling
     if not scheduling.count and scheduling.leader is None:
         return ""
-    told = "1 schedule" if scheduling.count == 1 else f"{scheduling.count:,} schedules"
+    told = counted(scheduling.count, "schedule", "schedules")
     resting = scheduling.count - scheduling.active
     told += f" ({resting:,} paused or finished)" if resting else ""
     if scheduling.leader is None or scheduling.since is None:

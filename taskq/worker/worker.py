@@ -21,6 +21,7 @@ from typing import Any
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.consumer import handed_over
 from taskq.broker.leases import BeatReply
+from taskq.core.counting import counted
 from taskq.core.failpoints import ARMED
 from taskq.core.passing import seconds_passed
 from taskq.execution.attempt import Interruption
@@ -220,8 +221,8 @@ class Worker:
         self._session.rename()
         _log.error(
             "this worker was declared dead (stopped for too long, or the server lost its data): "
-            "%d running jobs are interrupted; going on as %s",
-            self.holdings.running,
+            "%s interrupted; going on as %s",
+            counted(self.holdings.running, "running job is", "running jobs are"),
             self._session.name,
         )
         self.holdings.forget_all()
@@ -271,7 +272,12 @@ class Worker:
             {idle, force}, timeout=self.settings.grace, return_when=asyncio.FIRST_COMPLETED
         )
         if not idle.done():
-            _log.warning("%d jobs did not end in time and are handed back", self.holdings.running)
+            late = counted(
+                self.holdings.running,
+                "job did not end in time and is",
+                "jobs did not end in time and are",
+            )
+            _log.warning("%s handed back", late)
             self.holdings.slots.interrupt_all(Interruption.RELEASE)
             await asyncio.wait({idle}, timeout=1.0)
             self.holdings.slots.abandon_all()

@@ -214,7 +214,7 @@ async def test_entries_that_are_no_jobs_are_counted_and_no_serious_trouble(
     assert overview.malformed == 1
     assert overview.healthy
     assert complaints(overview, serious=False) == [
-        "1 entries in the streams were no jobs, and are kept aside: taskq doctor"
+        "1 entry in the streams was no job, and is kept aside: taskq doctor"
     ]
 
 
@@ -241,6 +241,8 @@ async def test_a_silent_worker_that_holds_jobs_is_a_trouble_unless_another_lives
 ) -> None:
     keys = q.settings.keys
     look.delete(keys.worker_info + described)
+    look.hset(keys.held, described, 1)
+    assert "and holds 1 job, and no other worker" in complaints(await look_at(q))[0]
     look.hset(keys.held, described, 2)
 
     alone = await look_at(q)

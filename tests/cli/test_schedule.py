@@ -232,7 +232,7 @@ async def test_a_scheduler_alone_fires_and_ends_cleanly(
     keys = Keys(namespace)
     await eventually(lambda: look.exists(keys.lane("default", 5)))
 
-    assert "1 schedules in the code" in command.errors
+    assert "1 schedule in the code" in command.errors
     assert "leads the schedulers now, term 1" in command.errors
     command.signal(signal.SIGTERM)
     assert command.ended() == 0

@@ -107,7 +107,7 @@ async def test_the_first_signal_lets_running_jobs_finish(
 
     assert command.ended() == 0
     assert await job.result(timeout=1) == "slept"
-    assert "1 running jobs have 30 s to finish" in command.errors
+    assert "1 running job has 30 s to finish" in command.errors
 
 
 @pytest.mark.leaves_jobs
@@ -129,7 +129,7 @@ async def test_the_second_signal_hands_them_back_now(q: TaskQ, terminal: Termina
     job = await asleep(q, terminal, 600.0)
 
     command.signal(SIGINT)
-    command.until_written("stopping; 1 running jobs")
+    command.until_written("stopping; 1 running job has")
     assert command.process.poll() is None
     command.signal(SIGINT)
 

@@ -94,7 +94,7 @@ async def test_a_second_signal_ends_all_now(q: TaskQ, terminal: Terminal) -> Non
     await eventually(lambda: terminal.asleep)
 
     command.signal(SIGINT)
-    command.until_written("stopping; 1 running jobs")
+    command.until_written("stopping; 1 running job has")
     command.signal(SIGINT)
 
     assert command.ended() == 0
