@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Final, TypeVar, cast
 
-from taskq.core.errors import CallError
+from taskq.core.errors import CallError, ConfigError
 from taskq.execution.handle import Job
 from taskq.execution.ports import Desk
 from taskq.execution.request import Request
@@ -24,10 +24,10 @@ R = TypeVar("R")
 async def enqueue_all(desk: Desk, given: Iterable[Signature[R]]) -> list[Job[R]]:
     """Enqueue jobs in few round trips; their handles, in order.
 
-    A call that cannot be made, and what is no signature, is refused before anything is sent; what
-    middleware refuses is known only then.
+    A call that cannot be made, and what is no signature of this TaskQ, is refused before anything
+    is sent; what middleware refuses is known only then.
     """
-    signatures = _checked(given)
+    signatures = _checked(desk, given)
     if any(signature.callee.middleware.enqueues for signature in signatures):
         return await asyncio.gather(*(signature.enqueue() for signature in signatures))
     envelopes = [signature.envelope() for signature in signatures]
@@ -52,8 +52,8 @@ async def enqueue_all(desk: Desk, given: Iterable[Signature[R]]) -> list[Job[R]]
     ]
 
 
-def _checked(given: Iterable[Signature[R]]) -> Sequence[Signature[R]]:
-    """The signatures, or `CallError` for what people type instead of them."""
+def _checked(desk: Desk, given: Iterable[Signature[R]]) -> Sequence[Signature[R]]:
+    """The signatures; `CallError` for what people type instead, `ConfigError` for foreign ones."""
     if isinstance(given, (Signature, Task)) or not isinstance(given, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise CallError(f"enqueue_many() takes a list, and got {_told(given)}: {_TYPE}")
     signatures = list(given)
@@ -64,6 +64,13 @@ def _checked(given: Iterable[Signature[R]]) -> Sequence[Signature[R]]:
                 # Or Python warns of each that it was never awaited.
                 item.close()
         raise CallError(f"enqueue_many() takes signatures, and got {_told(wrong[0])}: {_TYPE}")
+    foreign = next((item.callee.name for item in signatures if item.desk is not desk), None)
+    if foreign is not None:
+        raise ConfigError(
+            f"the task {foreign} belongs to another TaskQ, whose workers would never see this job: "
+            "type enqueue_many of that one, or hand it in here by its name: "
+            f"q.remote({foreign!r}).s(...)"
+        )
     return signatures
 
 

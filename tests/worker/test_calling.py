@@ -115,6 +115,28 @@ async def test_signatures_are_checked_before_any_of_them_is_enqueued(
     assert jobs_stored(look, namespace) == 0
 
 
+async def test_signatures_of_another_taskq_are_refused_with_what_to_type(
+    q: TaskQ, server: TestServer, look: redis.Redis, namespace: str
+) -> None:
+    @q.task(name="one")
+    async def one() -> None: ...
+
+    # Given a task of another TaskQ, in a namespace of its own
+    foreign = TaskQ(server.url, namespace=f"{namespace}x")
+
+    @foreign.task(name="app.two")
+    async def two() -> None: ...
+
+    # When it is enqueued here
+    with pytest.raises(ConfigError) as caught:
+        await q.enqueue_many([one.s(), two.options(priority=9).s()])
+
+    # Then nothing is, in either of them: nobody would run it, and its own TaskQ not know it
+    assert "app.two belongs to another TaskQ" in str(caught.value)
+    assert "q.remote('app.two').s(...)" in str(caught.value)
+    assert jobs_stored(look, namespace) == jobs_stored(look, f"{namespace}x") == 0
+
+
 async def test_a_value_that_cannot_travel_is_named_by_its_path(
     q: TaskQ, look: redis.Redis, namespace: str
 ) -> None:
