@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import reprlib
 import types
 import typing
@@ -15,7 +14,9 @@ from typing import Any, Union, cast, get_args, get_origin
 
 from taskq.core.errors import CallError
 from taskq.core.hints import bare, resolve_hints, substituted
+from taskq.core.models import validator_of
 from taskq.core.secret import Secret
+from taskq.core.shapes import Shape, best_first, shape_of
 
 __all__ = ["Compiler", "Misfit", "Rebuilder"]
 
@@ -77,7 +78,7 @@ class Compiler:
         if issubclass(kind, Enum):
             return partial(_rebuild_enum, kind)
         if not dataclasses.is_dataclass(kind) and callable(getattr(kind, "model_validate", None)):
-            return partial(_rebuild_model, kind, _validator_of(kind))
+            return partial(_rebuild_model, kind, validator_of(kind))
         for test, make in _RECORDS:
             if test(kind):
                 # Known before its fields are compiled: they may lead back to it.
@@ -110,14 +111,14 @@ class Compiler:
     def _union(self, annotation: Any) -> Rebuilder | None:
         plain: set[Any] = set()
         made: set[Any] = set()
-        rebuilders: list[Rebuilder] = []
+        rebuilders: list[tuple[Shape | None, Rebuilder]] = []
         for member in map(bare, get_args(annotation)):
             rebuild = self.compile(member)
             if rebuild is None:
                 plain.add(get_origin(member) or member)
             else:
                 made.add(get_origin(member))
-                rebuilders.append(rebuild)
+                rebuilders.append((shape_of(member), rebuild))
         if not rebuilders:
             return None
         # In `list[str] | list[Color]` being a list says nothing.
@@ -218,14 +219,6 @@ def _rebuild_enum(kind: Any, value: Any) -> Any:
         raise Misfit(
             f"is {_shortly(value)}, wanted a value of the enum {kind.__qualname__}: {known}"
         ) from error
-
-
-def _validator_of(kind: Any) -> Rebuilder:
-    validate: Callable[..., Any] = kind.model_validate
-    # A model is dumped by the names of its fields, which its aliases would otherwise hide.
-    if "by_name" in inspect.signature(validate).parameters:
-        return partial(validate, by_name=True, by_alias=True)
-    return validate
 
 
 def _rebuild_model(kind: type, validate: Rebuilder, value: Any) -> Any:
@@ -357,12 +350,16 @@ def _rebuild_mapping(
 
 
 def _rebuild_union(
-    exact: frozenset[Any], lenient: bool, rebuilders: list[Rebuilder], wanted: str, value: Any
+    exact: frozenset[Any],
+    lenient: bool,
+    rebuilders: list[tuple[Shape | None, Rebuilder]],
+    wanted: str,
+    value: Any,
 ) -> Any:
     if type(value) in exact:
         return value
     misfits: list[Misfit] = []
-    for rebuild in rebuilders:
+    for rebuild in best_first(rebuilders, value):
         try:
             return rebuild(value)
         except Misfit as misfit:

@@ -8,13 +8,14 @@ msgpack's own scalars as they are, checked at the speed of C.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, cast
 
 from taskq.core.errors import EncodeError, PayloadError, PayloadTooLarge
 from taskq.core.extensions import AS_IS, MAX_INT_BITS, SCALAR_EXTENSIONS, array_extension
+from taskq.core.models import forms_of, is_model
 from taskq.core.refusal import a_type, hint_for
 from taskq.core.secret import Secret
 
@@ -28,6 +29,8 @@ class Refusal(Exception):
         super().__init__(reason)
         self._reason = reason
         self._error = error
+        # Nothing else that the value might travel as is tried.
+        self.final = error is not EncodeError
         # Innermost first: the containers around the value, and the step each one takes into it.
         self._steps: list[tuple[int, str]] = []
 
@@ -121,22 +124,32 @@ class Lowering:
             return self._lower(value.value, depth)
         if dataclasses.is_dataclass(value):
             return self._record(value, _fields_of(value), depth)
-        # On the type: a proxy or a mock has every attribute one asks it for.
-        if callable(getattr(cast("Any", type(value)), "model_dump", None)):
+        if is_model(cast("type[Any]", type(value))):
             return self._model(value, depth)
         return self._as_ancestor(value, depth)
 
     def _model(self, value: Any, depth: int) -> Any:
-        dumped = _dump_of(value)
-        if type(dumped) is type(value):
-            raise _refused(value)
+        first = None
         self._models += 1
         try:
-            if _is_record(dumped):
-                return self._record(value, dumped, depth)
-            return self._lower(dumped, depth)
+            for form in _forms_of(value):
+                try:
+                    if _is_record(form):
+                        return self._record(value, form, depth)
+                    return self._lower(form, depth)
+                except Refusal as refusal:
+                    if refusal.final:
+                        raise
+                    first = first or refusal
         finally:
             self._models -= 1
+        # What the models around it make of it would hide what this one refused.
+        refused = first or Refusal(
+            f"is {a_type(value)} that is not made again by its own fields, nor by what it dumps: "
+            "its serialisers and validators do not fit each other. Pass the values it is made of"
+        )
+        refused.final = True
+        raise refused
 
     def _as_ancestor(self, value: Any, depth: int) -> Any:
         kind = cast("type[Any]", type(value))
@@ -321,13 +334,14 @@ def _fields_of(value: Any) -> dict[str, Any]:
         raise Refusal(f"is {a_type(value)} whose fields cannot be read: {error!r}") from error
 
 
-def _dump_of(model: Any) -> Any:
+def _forms_of(model: Any) -> Iterator[Any]:
     try:
-        try:
-            # Computed fields stay behind: they are no input for a model.
-            return model.model_dump(mode="python", round_trip=True)
-        except TypeError:
-            return model.model_dump(mode="python")
+        for form in forms_of(model):
+            if type(form) is type(model):
+                raise _refused(model)
+            yield form
+    except Refusal:
+        raise
     except Exception as error:
         raise Refusal(f"is {a_type(model)} that cannot be dumped: {error!r}") from error
 

@@ -20,7 +20,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from datetime import time as clock_time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import msgpack
@@ -28,7 +28,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgpack.ext import Timestamp
-from pydantic import AnyUrl, BaseModel, RootModel, SecretStr, computed_field
+from pydantic import (
+    AnyUrl,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    RootModel,
+    SecretStr,
+    computed_field,
+)
 
 from taskq.core.errors import DecodeError, EncodeError, PayloadError, PayloadTooLarge
 from taskq.core.payload import (
@@ -284,6 +293,32 @@ def test_a_model_takes_its_paths_addresses_and_urls_along_as_text() -> None:
 
     assert came == {"path": "/a", "address": "10.0.0.1", "url": "http://a.b/c"}
     assert Place.model_validate(came) == place
+
+
+def test_a_model_whose_serialiser_no_validator_undoes_is_refused() -> None:
+    class Odd(BaseModel):
+        words: Annotated[list[str], BeforeValidator(str.split), PlainSerializer("-".join)]
+
+    class Order(BaseModel):
+        odd: Odd
+
+    order = Order(odd=Odd(words="a b"))  # type: ignore[arg-type]
+
+    assert "result[0].odd is an Odd that is not made again by its own fields" in refusal([order])
+
+
+def test_a_field_left_out_of_what_is_shown_is_refused_where_it_cannot_travel() -> None:
+    class Connected(BaseModel):
+        number: int
+        connection: Any = Field(None, exclude=True)
+
+    class Order(BaseModel):
+        inner: Connected
+
+    order = Order(inner=Connected(number=1, connection=object()))
+
+    assert refusal(order).startswith("result.inner.connection is an object, which cannot travel")
+    assert travelled(Connected(number=1)) == {"number": 1, "connection": None}
 
 
 def test_whatever_has_model_dump_is_a_model() -> None:

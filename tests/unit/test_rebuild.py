@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -33,7 +34,19 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Json,
+    PlainSerializer,
+    PlainValidator,
+    RootModel,
+    field_serializer,
+    field_validator,
+    model_serializer,
+)
 from pydantic.dataclasses import dataclass as model_dataclass
 from typing_extensions import TypeAliasType
 
@@ -169,6 +182,78 @@ class Options(TypedDict):
     note: str
 
 
+@dataclass
+class Solid(Point):
+    z: int = 0
+
+
+class Base(BaseModel):
+    a: int
+
+
+class Derived(Base):
+    b: int
+
+
+class Bag(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    a: int
+
+
+class Hidden(BaseModel):
+    a: int
+    b: int = Field(5, exclude=True)
+    c: int = Field(exclude=True)
+
+
+class Exact(BaseModel):
+    model_config = ConfigDict(strict=True)
+    color: Color
+    key: UUID
+    path: Path
+    pair: tuple[int, ...]
+    place: Place
+    inner: Exact | None = None
+
+
+class ShownAsText(BaseModel):
+    day: datetime
+    whole: Base
+
+    @field_serializer("day")
+    def shown(self, day: datetime) -> str:
+        return day.strftime("%d/%m/%Y")
+
+    @model_serializer(mode="wrap")
+    def all(self, handler: Any) -> Any:
+        return handler(self) | {"shown": True}
+
+
+class Raw:
+    """What cannot travel but in a model that says how."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Raw) and other.value == self.value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Wrapping(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    raw: Annotated[Raw, PlainSerializer(lambda raw: raw.value), PlainValidator(Raw)]
+    more: list[Annotated[Raw, PlainSerializer(lambda raw: raw.value), PlainValidator(Raw)]] = []
+
+
+class Parsed(BaseModel):
+    numbers: Json[list[int]]
+    words: Annotated[
+        list[str], BeforeValidator(lambda text: text.split()), PlainSerializer(" ".join)
+    ]
+
+
 class DuckModel:
     """Neither pydantic's nor with the parameters of its newer versions."""
 
@@ -187,6 +272,20 @@ class DuckModel:
     def model_validate(cls, data: Any) -> DuckModel:
         return cls(data["value"])
 
+
+class Loose(TypedDict, total=False):
+    note: str
+    color: Color
+
+
+exact = Exact(
+    color=Color.RED,
+    key=UUID(int=7),
+    path=Path("/a"),
+    pair=(1, 2),
+    place=Place("home", Color.BLUE),
+)
+wrapping = Wrapping(raw=3, more=[4, 5])  # type: ignore[arg-type, list-item]
 
 UserColor = NewType("UserColor", Color)
 Tag = NewType("Tag", str)
@@ -214,6 +313,17 @@ def rebuilt(annotation: Any, value: Any) -> Any:
         (Shop, Shop(name="a", color=Color.BLUE, opened=datetime(2026, 1, 1, tzinfo=UTC))),
         (Aliased, Aliased(fullName="Ada")),
         (Checked, Checked(Color.BLUE, 3)),
+        (Hidden, Hidden(a=1, b=7, c=8)),
+        (list[Hidden], [Hidden(a=1, b=7, c=8)]),
+        (Exact, exact),
+        (Exact, exact.model_copy(update={"inner": exact})),
+        (ShownAsText, ShownAsText(day=datetime(2026, 1, 2, tzinfo=UTC), whole=Base(a=1))),
+        (Wrapping, wrapping),
+        (dict[str, Wrapping], {"a": wrapping}),
+        (Parsed, Parsed(numbers="[1, 2]", words="a b")),  # type: ignore[arg-type]
+        (Bag, Bag(a=1, other=[2])),  # type: ignore[call-arg]
+        (RootModel[list[Base]], RootModel[list[Base]]([Base(a=1)])),
+        (RootModel[dict[str, Base]], RootModel[dict[str, Base]]({"x": Base(a=1)})),
         (DuckModel, DuckModel(3)),
         (Place, Place("home", Color.BLUE)),
         (Options, Options(color=Color.RED, size=Size.SMALL, note="n")),
@@ -241,6 +351,14 @@ def rebuilt(annotation: Any, value: Any) -> Any:
         (Color | None, Color.BLUE),
         (Union[Point, Shape], Shape(Color.RED)),  # noqa: UP007
         (Shape | Point, Point(1)),
+        (Solid | Point, Point(1)),
+        (Point | Solid, Solid(1, 2, 3)),
+        (Base | Derived, Derived(a=1, b=2)),
+        (Derived | Base, Base(a=1)),
+        (Base | Derived | None, Derived(a=1, b=2)),
+        (Base | Bag, Bag(a=1, c=3)),  # type: ignore[call-arg]
+        (list[Solid | Point], [Point(1), Solid(1)]),
+        (Loose | Point, Point(1)),
         (Point | Color | None, Color.RED),
         (Point | str, "red"),
         (Point | str, Point(1)),
@@ -297,6 +415,15 @@ def test_an_exact_member_of_a_union_wins_over_what_could_be_made() -> None:
     assert rebuilt(Color | str, "red") == "red"
     assert rebuilt(Point | dict[str, int], {"x": 1}) == {"x": 1}
     assert rebuilt(Color | bytes, "red") is Color.RED
+
+
+def test_of_classes_with_the_same_fields_the_first_of_the_union_is_made() -> None:
+    class Other(BaseModel):
+        a: int
+
+    assert rebuilt(Base | Other, Other(a=1)) == Base(a=1)
+    # Where one of them is not possible, the other is
+    assert rebuilt(Base | Derived, {"a": 1, "c": 3}) == Base(a=1)
 
 
 def test_containers_keep_the_kind_they_came_as() -> None:
