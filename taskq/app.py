@@ -183,7 +183,7 @@ class TaskQ:
         """
         return await enqueue_all(self.desk, signatures)
 
-    async def send(self, name: str, *args: Any, **kwargs: Any) -> Job[Any]:
+    async def send(self, name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Enqueue a task by its name, without importing its code; the worker checks the arguments.
 
         >>> await q.send("app.tasks.resize", "a.png", width=400)  # doctest: +SKIP

@@ -54,7 +54,7 @@ class Desk(Protocol):
 class Threads(Protocol):
     """Where plain functions run beside the event loop."""
 
-    def in_thread(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Awaitable[Any]:
+    def in_thread(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         """Call `fn` in a thread, at most as many at once as there are threads."""
         ...
 

@@ -151,7 +151,7 @@ class Task(Generic[P, R]):
         )
         self.call_rebuilder = functools.cache(lambda: CallRebuilder.of(function, filled))
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueue a job; it runs on some worker.
 
         Raises `CallError` for arguments that do not fit the signature, `EncodeError` for ones that
@@ -161,7 +161,7 @@ class Task(Generic[P, R]):
         """
         return await _enqueue(self.desk, self.callee, PLAIN, args, kwargs)
 
-    def defer(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+    def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """Run it soon in this process, after the response of a request for example.
 
         Nothing is serialised, and nobody is waited for: it may be called in threads too. With
@@ -182,7 +182,7 @@ class Task(Generic[P, R]):
         """
         return ConfiguredTask(self.desk, self.callee, PLAIN.with_changes(**changes), self)
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+    def s(self, /, *args: Any, **kwargs: Any) -> Signature[R]:
         """This task with arguments, not yet a job."""
         return Signature(self.desk, self.callee, args, kwargs)
 
@@ -193,7 +193,7 @@ class Task(Generic[P, R]):
 class AsyncTask(Task[P, R]):
     """A task made of an `async def`."""
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function, here and now."""
         # A coroutine function itself, so that others can tell what it is.
         return await self.function(*args, **kwargs)
@@ -202,7 +202,7 @@ class AsyncTask(Task[P, R]):
 class SyncTask(Task[P, R]):
     """A task made of a plain `def`."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function, here and now."""
         return self.function(*args, **kwargs)
 
@@ -220,11 +220,11 @@ class ConfiguredTask(Generic[P, R]):
         self._options = options
         self._task = task
 
-    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
+    async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueue a job with these options; raises as `Task.enqueue`."""
         return await _enqueue(self._desk, self._callee, self._options, args, kwargs)
 
-    def defer(self, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
+    def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """Run it soon in this process with these options; raises as `Task.defer`."""
         task = self._task
         if task is None:
@@ -239,7 +239,7 @@ class ConfiguredTask(Generic[P, R]):
         changed = self._options.with_changes(**changes)
         return ConfiguredTask(self._desk, self._callee, changed, self._task)
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+    def s(self, /, *args: Any, **kwargs: Any) -> Signature[R]:
         """This task with arguments and these options, not yet a job."""
         return Signature(self._desk, self._callee, args, kwargs, self._options)
 

@@ -100,6 +100,16 @@ async def test_arguments_skip_the_dependencies_that_stand_between_them(run: Run)
     assert value_of(await run(resize, size=Size(4))) == 4
 
 
+async def test_a_dependency_may_have_any_name(run: Run) -> None:
+    def plain(fn: Annotated[str, Depends(connection)]) -> str:
+        return fn
+
+    async def report(user: Annotated[str, Depends(plain)], fn: int) -> str:
+        return f"{user} {fn}"
+
+    assert value_of(await run(report, fn=3)) == "connection 3"
+
+
 async def test_one_attempt_asks_once(run: Run) -> None:
     asked = []
 

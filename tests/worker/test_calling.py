@@ -318,6 +318,31 @@ def test_what_is_no_url_is_refused_where_it_is_given() -> None:
             TaskQ(wrong)
 
 
+@pytest.mark.parametrize("name", ["name", "self", "function", "fn", "args", "kwargs", "options"])
+async def test_arguments_may_have_any_name(q: TaskQ, name: str) -> None:
+    @q.task(name="names")
+    async def names(**given: int) -> list[str]:
+        return list(given)
+
+    given = {name: 1}
+    jobs = [
+        await q.send("names", **given),
+        await names.enqueue(**given),
+        await names.options(priority=9).enqueue(**given),
+        *await q.enqueue_many([names.s(**given), names.options(priority=9).s(**given)]),
+    ]
+    deferred = [
+        names.defer(**given),
+        names.options(timeout=5).defer(**given),
+        q.defer(names.function, **given),
+    ]
+
+    await q.run_until_empty()
+    assert [await job.result(timeout=5) for job in jobs] == [[name]] * 5
+    assert [await handle.result() for handle in deferred] == [[name]] * 3
+    assert await names(**given) == [name]
+
+
 async def test_names_that_cannot_be_keys_are_refused(q: TaskQ) -> None:
     with pytest.raises(ConfigError, match="A-Z a-z 0-9"):
         await q.send("app tasks")

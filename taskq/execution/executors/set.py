@@ -27,7 +27,7 @@ class ExecutorSet:
         self._processes: ProcessExecutor | None = None
         self._closing: ThreadExecutor | None = None
 
-    async def in_thread(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def in_thread(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call `fn` in a thread."""
         return await self.threads.run(fn, args, kwargs)
 
