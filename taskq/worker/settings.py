@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, cast
 
+from taskq.core.durations import seconds
 from taskq.core.errors import ConfigError
 from taskq.core.ids import check_name
 
 __all__ = ["WorkerSettings"]
+
+_MOST: Final = 1_000_000
+"""More jobs at once no process holds: a number above is a mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +31,8 @@ class WorkerSettings:
     outlived their timeout. `unknown_limit`: how often a job whose task is not registered is
     given back before it fails. `name`: the worker's name, unique; None makes one.
     `scheduler`: stand ready to fire schedules, if nobody else does; never with `burst`.
+
+    Raises `ConfigError` for what no worker can run with.
     """
 
     queues: Sequence[str] = ("default",)
@@ -42,16 +50,60 @@ class WorkerSettings:
     scheduler: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.queues, str) or not self.queues:
-            raise ConfigError(f"queues={self.queues!r}: type a list of names, such as ['default']")
-        for queue in self.queues:
-            check_name("queue", queue)
-        counts = ("concurrency", "threads", "processes", "leak_limit", "unknown_limit")
-        for field in (*counts, "max_jobs", "max_memory"):
-            count = getattr(self, field)
-            if count is not None and count < 1:
-                raise ConfigError(f"{field}={count!r}: type 1 or more")
-        if not 0 <= self.low_share <= 1:
-            raise ConfigError(f"low_share={self.low_share!r}: type a share from 0 to 1")
-        if self.grace < 0:
-            raise ConfigError(f"grace={self.grace!r}: type 0 or more seconds")
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
+
+
+def _queues(name: str, value: Any) -> tuple[str, ...]:
+    listed = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
+    queues = tuple(cast("Iterable[Any]", value)) if listed else ()
+    if not queues:
+        raise ConfigError(f"{name}={value!r}: type a list of names, such as ['default']")
+    return tuple(dict.fromkeys(check_name("queue", queue) for queue in queues))
+
+
+def _whole(name: str, value: Any, *, most: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name}={value!r}: type a whole number")
+    if value < 1:
+        raise ConfigError(f"{name}={value!r}: type 1 or more")
+    if most is not None and value > most:
+        raise ConfigError(f"{name}={value!r}: type at most {most:,}")
+    return value
+
+
+def _limit(name: str, value: Any) -> int | None:
+    return None if value is None else _whole(name, value)
+
+
+def _share(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ConfigError(f"{name}={value!r}: type a share from 0 to 1")
+    return value
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}={value!r}: type True or False")
+    return value
+
+
+def _name(_: str, value: Any) -> str | None:
+    return None if value is None else check_name("worker name", value)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "queues": _queues,
+    "concurrency": partial(_whole, most=_MOST),
+    "threads": partial(_whole, most=_MOST),
+    "processes": partial(_whole, most=_MOST),
+    "grace": seconds,
+    "burst": _flag,
+    "low_share": _share,
+    "max_jobs": _limit,
+    "max_memory": _limit,
+    "leak_limit": partial(_whole, most=_MOST),
+    "unknown_limit": partial(_whole, most=_MOST),
+    "name": _name,
+    "scheduler": _flag,
+}

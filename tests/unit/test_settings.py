@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -18,6 +19,10 @@ def test_there_are_defaults_for_everything() -> None:
     assert settings.low_share == 0
     assert not settings.burst
     assert settings.processes >= 1
+
+
+def test_queues_may_come_from_anything_that_lists_them_once() -> None:
+    assert WorkerSettings(queues=(name for name in "abab")).queues == ("a", "b")  # type: ignore[arg-type]
 
 
 def test_they_cannot_be_changed() -> None:
@@ -41,7 +46,31 @@ def test_they_cannot_be_changed() -> None:
         ({"max_memory": 0}, "max_memory=0: type 1 or more"),
         ({"low_share": 1.5}, "from 0 to 1"),
         ({"low_share": -0.1}, "from 0 to 1"),
-        ({"grace": -1}, "0 or more seconds"),
+        ({"grace": -1}, "at least 0 seconds"),
+        ({"grace": math.nan}, "grace=nan is out of range"),
+        ({"grace": math.inf}, "grace=inf is out of range"),
+        ({"grace": "30s"}, "grace='30s' is no duration"),
+        ({"queues": None}, "list of names"),
+        ({"queues": 5}, "list of names"),
+        ({"queues": (name for name in ())}, "list of names"),
+        ({"queues": {"a": 1}}, "list of names"),
+        ({"queues": [1]}, "queue 1 cannot be part of a key"),
+        ({"concurrency": 1.5}, "concurrency=1.5: type a whole number"),
+        ({"concurrency": "5"}, "concurrency='5': type a whole number"),
+        ({"concurrency": True}, "concurrency=True: type a whole number"),
+        ({"concurrency": None}, "concurrency=None: type a whole number"),
+        ({"concurrency": 10**30}, "type at most 1,000,000"),
+        ({"processes": 1.0}, "processes=1.0"),
+        ({"max_jobs": 0}, "max_jobs=0: type 1 or more"),
+        ({"max_jobs": -1}, "max_jobs=-1"),
+        ({"max_memory": "500MB"}, "max_memory='500MB': type a whole number"),
+        ({"low_share": "x"}, "from 0 to 1"),
+        ({"low_share": math.nan}, "from 0 to 1"),
+        ({"burst": 1}, "burst=1: type True or False"),
+        ({"scheduler": None}, "scheduler=None: type True or False"),
+        ({"name": ""}, "worker name '' cannot be part of a key"),
+        ({"name": "a b\n"}, "worker name"),
+        ({"name": 5}, "worker name 5"),
     ],
 )
 def test_what_makes_no_sense_says_what_would(given: dict[str, Any], reason: str) -> None:
