@@ -55,7 +55,7 @@ class Leases:
     async def beat(self, worker: str, description: bytes, *, register: int = 0) -> BeatReply | None:
         """Say that `worker` lives; None when the server has declared it dead.
 
-        `register`: it is new here, and runs so many jobs at once.
+        `register`: it is new here, and runs so many jobs at once; None when its name is taken.
         """
         keys = self._keys
         reply = await self._client.script(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from taskq.broker.broker import Broker
+from taskq.core.errors import ConfigError
 from taskq.core.ids import process_name
 from taskq.core.passing import seconds_passed
-from taskq.worker.observer import DEAD_SECONDS
+from taskq.worker.observer import DEAD_SECONDS, Observer
 
 __all__ = ["Session"]
+
+LOOK_SECONDS = 0.25
 
 
 class Session:
@@ -36,6 +42,30 @@ class Session:
     def renew(self, sent: float) -> None:
         """The server knew this worker when it answered what was sent at `sent`."""
         self._renewed = max(self._renewed, sent)
+
+    async def register(self, describe: Callable[[], bytes], slots: int) -> None:
+        """Have the server know this worker, as one that runs `slots` jobs at once.
+
+        A name that a dead worker left behind is free once that one's lease is over. Raises
+        `ConfigError` when a living worker has it.
+        """
+        observer, leases, seen = Observer(), self._broker.leases, ""
+        while True:
+            sent = seconds_passed()
+            if await leases.beat(self.name, describe(), register=slots) is not None:
+                return self.renew(sent)
+            counter = (await leases.counters()).get(self.name, "")
+            if seen and counter not in (seen, ""):
+                raise ConfigError(
+                    f"a worker with the name {self.name!r} is running: type another name, or leave "
+                    "it out for one that is never used twice"
+                )
+            seen = counter
+            # Each answer is as a beat of our own that landed.
+            counters = {"": str(sent), self.name: counter}
+            if observer.judge(counters, "", seconds_passed()):
+                await leases.reap(self.name, self._broker.reap_policy, counter=counter)
+            await asyncio.sleep(LOOK_SECONDS)
 
     def rename(self) -> None:
         """Start over under a new name."""

@@ -29,7 +29,8 @@ class WorkerSettings:
     they do not starve; 0 is strict. `max_jobs`: stop after so many. `max_memory`: stop when the
     resident memory passes so many bytes. `leak_limit`: stop when so many threads or coroutines
     outlived their timeout. `unknown_limit`: how often a job whose task is not registered is
-    given back before it fails. `name`: the worker's name, unique; None makes one.
+    given back before it fails. `name`: the worker's name, which no other living worker
+    may have; None makes one.
     `scheduler`: stand ready to fire schedules, if nobody else does; never with `burst`.
 
     Raises `ConfigError` for what no worker can run with.

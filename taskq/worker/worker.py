@@ -178,11 +178,7 @@ class Worker:
 
     async def _register(self) -> None:
         client, keys = self._broker.client, self._broker.keys
-        sent = seconds_passed()
-        await self._broker.leases.beat(
-            self._session.name, self._describe(), register=self.settings.concurrency
-        )
-        self._session.renew(sent)
+        await self._session.register(self._describe, self.settings.concurrency)
         await client.subscribe(keys.wake_channel + self._session.name, self._on_wake)
 
     def _on_wake(self, message: bytes) -> None:

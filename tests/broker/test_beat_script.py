@@ -18,6 +18,21 @@ async def test_a_worker_registers_with_its_first_beat(scene: Scene) -> None:
     }
 
 
+async def test_a_name_that_is_registered_is_not_registered_again(scene: Scene) -> None:
+    await scene.leases.beat("w1", b"first", register=100)
+
+    assert await scene.leases.beat("w1", b"second", register=5) is None
+
+    assert scene.state() == {
+        "workers": {"w1": 1},
+        "slots": {"w1": 100},
+        "worker:w1": Kept(b"first", MINUTE),
+    }
+    # Once it is gone, the name is free
+    await scene.leases.reap("w1", scene.policy)
+    assert await scene.leases.beat("w1", b"second", register=5) == BeatReply(0, ())
+
+
 async def test_each_beat_moves_the_counter_and_renews_the_description(scene: Scene) -> None:
     await scene.leases.beat("w1", b"before", register=True)
     scene.look.pexpire(scene.keys.worker_info + "w1", 1000)

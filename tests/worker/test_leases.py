@@ -11,10 +11,20 @@ from typing import Any
 import pytest
 import redis
 
-from taskq import AttemptLost, Job, JobFailed, JobState, Retry, RetryLater, TaskQ, current_job
+from taskq import (
+    AttemptLost,
+    ConfigError,
+    Job,
+    JobFailed,
+    JobState,
+    Retry,
+    RetryLater,
+    TaskQ,
+    current_job,
+)
 from taskq.broker.broker import Broker
 from taskq.broker.keys import Keys
-from taskq.worker import heart, reaper
+from taskq.worker import heart, reaper, session
 from taskq.worker.observer import Observer
 from tests.support.proxy import Proxy
 from tests.support.server import TestServer
@@ -62,9 +72,59 @@ async def has_beaten(q: TaskQ, name: str) -> bool:
 
 
 @pytest.fixture
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who wants the name of a dead worker waits for half a second instead of six."""
+    monkeypatch.setattr(session, "Observer", functools.partial(Observer, dead_after=0.5))
+
+
+@pytest.fixture
 def slow_to_hear(monkeypatch: pytest.MonkeyPatch) -> None:
     """After its first beat a worker is not told for a minute that it was declared dead."""
     monkeypatch.setattr(heart, "BEAT_SECONDS", 60.0)
+
+
+# ------------------------------------------------------------------------------------- names
+
+
+async def test_the_name_of_a_living_worker_is_refused_to_another(q: TaskQ) -> None:
+    @q.task(name="one")
+    async def one() -> str:
+        return current_job().id
+
+    # Given a worker of this name
+    async with q.worker(name="same") as first:
+        # When another one is started, then it is refused within the next beats
+        with pytest.raises(ConfigError, match="a worker with the name 'same' is running"):
+            async with asyncio.timeout(5):
+                await q.worker(name="same").run()
+
+        # And the first goes on under its name
+        job = await one.enqueue()
+        assert await job.result(timeout=5) == job.id
+        assert first.name == "same"
+
+    # Left in order, the name is free at once
+    async with asyncio.timeout(5), q.worker(name="same") as next_one:
+        assert next_one.name == "same"
+
+
+@pytest.mark.usefixtures("short_lease")
+async def test_the_name_of_a_dead_worker_is_free_after_its_lease(q: TaskQ) -> None:
+    @q.task(name="one")
+    async def one() -> int:
+        return current_job().attempt
+
+    # Given a worker that was killed with a job, and nobody else who would notice
+    job = await one.enqueue()
+    assert await fetch_and_die(q, "same") == 1
+
+    # When it is started again under its name
+    async with q.worker(name="same") as worker:
+        # Then the job is given back first: the attempt of the dead one counts as lost
+        assert await job.result(timeout=5) == 2
+        assert worker.name == "same"
+    info = await job.info()
+    assert [record.outcome for record in info.attempts] == ["lost", "succeeded"]
 
 
 # ------------------------------------------------------------------------------ dead workers
