@@ -368,7 +368,7 @@ def _locator(url: str | None) -> Locate:
             return Address.parse(from_environment)
         from taskq.embedded.server import EmbeddedServer
 
-        server = EmbeddedServer(home / os.environ.get("TASKQ_DIR", ".taskq"))
+        server = EmbeddedServer(home / (os.environ.get("TASKQ_DIR") or ".taskq"))
         return Address(path=str(await asyncio.to_thread(server.ensure)))
 
     return locate

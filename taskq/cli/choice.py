@@ -117,7 +117,7 @@ def _whatever_is_here() -> Choice:
         loaded = load_app()
     except NothingFound as error:
         # Looking must not start a server: without a URL there must be one that was started before.
-        directory = Path(os.environ.get("TASKQ_DIR", ".taskq"))
+        directory = Path(os.environ.get("TASKQ_DIR") or ".taskq")
         if not os.environ.get("TASKQ_URL") and not directory.is_dir():
             raise ConfigError(f"{error}. Or name a server: {_SERVER}") from None
         return _by_name(None, None)

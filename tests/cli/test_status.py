@@ -192,13 +192,14 @@ async def test_without_a_target_the_url_of_the_environment_is_looked_at(
     assert "queue default: 1 job waits" in done.stdout
 
 
+@pytest.mark.parametrize("directory", [{}, {"TASKQ_DIR": ""}], ids=["unset", "empty"])
 async def test_looking_starts_no_server_where_none_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, directory: dict[str, str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
 
-    done = await typed("status")
+    done = await typed("status", **directory)
 
     assert done.exit_code == 2
     assert "--url redis://host:6379/0" in done.stderr

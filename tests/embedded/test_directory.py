@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from taskq import TaskQ
 from taskq.core.errors import EmbeddedServerError
 from taskq.embedded import layout
 from taskq.embedded.directory import LONGEST_SOCKET_PATH
@@ -18,6 +19,21 @@ from tests.embedded.room import ROOT, Room, until
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+
+
+async def test_an_empty_variable_names_no_directory(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given a working directory that is open to others, as most are
+    room.base.chmod(0o755)
+    monkeypatch.chdir(room.base)
+    monkeypatch.delenv("TASKQ_URL", raising=False)
+    monkeypatch.setenv("TASKQ_DIR", "")
+
+    # When a server is needed, then it lies where it does without the variable
+    address = await TaskQ().settings.locate()
+
+    assert address.path == str(room.socket)
 
 
 def test_nothing_in_it_is_open_to_others(room: Room):
