@@ -40,7 +40,8 @@ def instant_ms(what: str, value: datetime) -> int:
     """
     if not isinstance(value, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"{what}={value!r} is no instant; type datetime.now(UTC) + timedelta(1)")
-    if value.tzinfo is None:
+    # A tzinfo that gives no offset is as none.
+    if value.utcoffset() is None:
         raise ConfigError(
             f"{what}={value!r} has no time zone; type datetime(..., tzinfo=UTC) or "
             "datetime.now(UTC)"

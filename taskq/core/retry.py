@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from taskq.core.chance import CHANCE
 from taskq.core.durations import Duration, seconds
 from taskq.core.errors import ConfigError, Reject
 
 __all__ = ["NO_RETRY", "Retry"]
+
+_MOST: Final = 1_000_000_000
+"""More attempts nobody sees: at one a second these take thirty years."""
 
 _Errors = tuple[type[BaseException], ...]
 
@@ -47,6 +50,8 @@ class Retry:
             raise ConfigError(
                 f"max_attempts={self.max_attempts} leaves no attempt at all; type 1 for no retry"
             )
+        if self.max_attempts > _MOST:
+            raise ConfigError(f"max_attempts={self.max_attempts}: type at most {_MOST:,}")
         seconds("backoff", self.backoff)
         seconds("max_delay", self.max_delay)
         for name in ("on", "never"):
@@ -63,6 +68,8 @@ class Retry:
             raise ConfigError(
                 f"retry={value!r}: type a number of retries (0 or more) or Retry(max_attempts=...)"
             )
+        if value >= _MOST:
+            raise ConfigError(f"retry={value}: type at most {_MOST - 1:,}")
         return cls(max_attempts=value + 1)
 
     def decide(

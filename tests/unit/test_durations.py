@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -80,9 +80,17 @@ def test_milliseconds_are_exact(ms: int, microseconds: int, offset: int) -> None
     assert instant_ms("eta", there) == ms
 
 
-def test_a_naive_datetime_is_refused() -> None:
+class Floating(tzinfo):
+    """A time zone that says nothing: what has it is naive."""
+
+    def utcoffset(self, _: datetime | None) -> None:
+        return None
+
+
+@pytest.mark.parametrize("zone", [None, Floating()])
+def test_a_naive_datetime_is_refused(zone: tzinfo | None) -> None:
     with pytest.raises(ConfigError, match=r"eta=.* has no time zone; type datetime\("):
-        instant_ms("eta", datetime(2026, 1, 1))
+        instant_ms("eta", datetime(2026, 1, 1, tzinfo=zone))
 
 
 @pytest.mark.parametrize("value", [1767225600, "2026-01-01", timedelta(1), None])

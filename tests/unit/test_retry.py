@@ -98,6 +98,12 @@ def test_a_number_is_a_number_of_retries(value: Retry | int | None, attempts: in
     assert Retry.of(value).max_attempts == attempts
 
 
+def test_no_more_retries_are_taken_than_can_travel() -> None:
+    assert Retry.of(999_999_999).max_attempts == 1_000_000_000
+    with pytest.raises(ConfigError, match="retry=1000000000: type at most 999,999,999"):
+        Retry.of(1_000_000_000)
+
+
 # -------------------------------------------------------------------------------------- filters
 
 
@@ -172,6 +178,7 @@ def test_an_error_known_by_name_uses_up_the_same_budget() -> None:
         ({"max_attempts": -3}, "leaves no attempt"),
         ({"max_attempts": 2.5}, r"max_attempts=2\.5 is no whole number"),
         ({"max_attempts": True}, "max_attempts=True is no whole number"),
+        ({"max_attempts": 10**30}, "max_attempts=1000.*: type at most 1,000,000,000"),
         ({"backoff": -1}, "backoff=-1 is out of range"),
         ({"backoff": "2s"}, "backoff='2s' is no duration"),
         ({"max_delay": float("inf")}, "max_delay=inf is out of range"),
