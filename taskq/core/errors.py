@@ -203,11 +203,14 @@ class JobNotFound(JobError):
 
 
 class ResultExpired(JobNotFound):
-    """The job is over and its result outlived its `result_ttl`."""
+    """The job is over and its result outlived its `result_ttl`.
+
+    Where even its record is gone, a server that lost its data looks the same; the message says so.
+    """
 
 
 class ResultNotKept(JobNotFound):
-    """The job is over and its task keeps no results (`result_ttl=0`)."""
+    """The job is over and its task keeps no results (`result_ttl=0`), or the data was lost."""
 
 
 class ResultTimeout(JobError, TimeoutError):

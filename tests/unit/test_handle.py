@@ -123,6 +123,18 @@ async def test_what_is_missing_is_told_apart(
         assert type(caught.value) is error
 
 
+@pytest.mark.parametrize("keeps_result", [True, False])
+async def test_of_a_job_without_a_record_nothing_is_claimed(keeps_result: bool) -> None:
+    # A server that lost its data answers the same, be the job over or not
+    handle = job(Answers(Ending(None)), created=True, keeps_result=keeps_result)
+
+    with pytest.raises(JobNotFound) as caught:
+        await handle.result()
+
+    assert str(caught.value).startswith("the server has no record of job 01h")
+    assert "or the server lost its data" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("known", "reason"),
     [
