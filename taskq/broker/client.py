@@ -36,6 +36,10 @@ T = TypeVar("T")
 _CLOSED = "this connection was closed; open the TaskQ again"
 
 
+class ClientClosed(ServerUnavailable):
+    """The connection was closed on purpose: trying again does not help."""
+
+
 class Client:
     """A connection that is opened when needed and opened again when lost.
 
@@ -131,7 +135,7 @@ class Client:
             if self._connection is not None and not self._connection.lost:
                 return self._connection
             if self.closed:
-                raise ServerUnavailable(_CLOSED)
+                raise ClientClosed(_CLOSED)
             self.address = await self._locate()
             connection = await dial(
                 self.address,
@@ -143,7 +147,7 @@ class Client:
             )
             if self.closed:
                 connection.abort()
-                raise ServerUnavailable(_CLOSED)
+                raise ClientClosed(_CLOSED)
             self._connection = connection
             self._watch.over(connection)
         if self._lost_before:
@@ -214,7 +218,7 @@ async def retrying(call: Callable[[bool], Awaitable[T]], *, seconds: float, what
 
     Only for calls that may be done twice: `repeated` is true from the second time on. The pauses
     grow from 20 ms to 1 s with full jitter, so that a thousand clients do not come back at once.
-    Raises `ServerUnavailable` with the last reason.
+    Raises `ServerUnavailable` with the last reason, and at once when the client was closed.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
@@ -222,6 +226,8 @@ async def retrying(call: Callable[[bool], Awaitable[T]], *, seconds: float, what
     while True:
         try:
             return await call(repeated)
+        except ClientClosed as error:
+            raise ServerUnavailable(f"{what}: {error}") from error
         except (ServerUnavailable, ConnectionLost) as error:
             left = deadline - loop.time()
             if left <= 0:

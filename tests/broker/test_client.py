@@ -296,6 +296,23 @@ async def test_a_closed_client_says_so(server: TestServer) -> None:
         await client.command("PING")
 
 
+async def test_an_enqueue_ends_at_once_when_its_client_is_closed(
+    client: Client, producer: Producer
+) -> None:
+    # Given one that is on its way, and one that is handed in after that
+    await client.connect()
+    under_way = asyncio.ensure_future(producer.add(job("a")))
+    await asyncio.sleep(0)
+    await client.aclose()
+    too_late = asyncio.ensure_future(producer.add(job("b")))
+
+    # Then both end long before their deadline, and say why
+    async with asyncio.timeout(2):
+        for enqueue in (under_way, too_late):
+            with pytest.raises(ServerUnavailable, match="enqueued: this connection was closed"):
+                await enqueue
+
+
 async def test_retrying_gives_the_last_reason() -> None:
     calls: list[bool] = []
 
