@@ -23,7 +23,6 @@ from taskq.broker.consumer import handed_over
 from taskq.broker.leases import BeatReply
 from taskq.core.counting import counted
 from taskq.core.failpoints import ARMED
-from taskq.core.passing import seconds_passed
 from taskq.execution.attempt import Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.registry import Registry
