@@ -1,11 +1,16 @@
-"""Agenda: the schedules that fire soon, each with the plan of its tick, ready to be sent."""
+"""Agenda: the schedules that fire soon, each with the plan of its tick, ready to be sent.
+
+What a look found is planned bit by bit, the earliest first, so that plans are sent before they are
+out of date, however many there are to be made.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 from taskq.broker.schedules import ChangedSchedule, DueSchedule, Firing, ScheduleStore
 from taskq.core.errors import TaskqError
@@ -20,7 +25,11 @@ _log = logging.getLogger("taskq.scheduler")
 
 READ = 200
 BREATH = 20
-"""Computing fire times takes some 50 us each: others of this loop get a turn in between."""
+BREATH_SECONDS = 0.002
+"""After which others of this loop get a turn: computing a fire time takes 50 us, or much longer."""
+
+SLICE_SECONDS = 0.02
+"""How long plans are made before those that are due are sent."""
 
 MOST_KNOWN = 50_000
 
@@ -32,11 +41,13 @@ class Agenda:
         self._store = store
         self._tally = tally
         self._known: dict[str, tuple[str, Spec]] = {}
+        self._unplanned: dict[str, DueSchedule] = {}
         self._plans: dict[str, Firing] = {}
         self._heap: list[tuple[int, str]] = []
 
     def clear(self) -> None:
         """Forget all plans: they belong to a term."""
+        self._unplanned.clear()
         self._plans.clear()
         self._heap.clear()
 
@@ -58,20 +69,35 @@ class Agenda:
             taken.append(self._plans.pop(heapq.heappop(self._heap)[1]))
         return taken
 
-    async def plan(self, rows: Iterable[DueSchedule], now: int) -> None:
-        """Plan what a look found, at the server's time `now` (ms)."""
-        fresh = [row for row in rows if self._is_news(row)]
-        await self._read(fresh)
-        for number, row in enumerate(fresh):
-            if number % BREATH == BREATH - 1:
-                await asyncio.sleep(0)
-            await self._plan(row, now)
+    @property
+    def is_planned(self) -> bool:
+        """Whether all that was found has its plan."""
+        return not self._unplanned
 
-    async def plan_following(self, done: Firing, now: int, horizon: int) -> None:
-        """Plan the next fire of a schedule that has just fired, when it comes before `horizon`."""
+    def found(self, rows: Iterable[DueSchedule]) -> None:
+        """Take in what a look found, in its order: that is all there is to plan."""
+        self._unplanned = {row.id: row for row in rows if self._is_news(row)}
+
+    def follow(self, done: Firing, horizon: int) -> None:
+        """Take in the next fire of a schedule that has just fired, if it comes before `horizon`."""
         if done.following is not None and done.following <= horizon and done.jobs:
             row = DueSchedule(done.id, done.revision, done.following, done.jobs[-1].slot, False)
-            await self._plan(row, now)
+            self._unplanned[row.id] = row
+
+    async def plan(self, now: Callable[[], int]) -> None:
+        """Make plans for a moment; `now` tells the server's time (ms)."""
+        some = list(islice(self._unplanned.values(), READ))
+        await self._read(some)
+        time = asyncio.get_running_loop().time
+        begun = breathed = time()
+        for row in some:
+            self._unplanned.pop(row.id)
+            await self._plan(row, now())
+            if time() - breathed >= BREATH_SECONDS:
+                await asyncio.sleep(0)
+                breathed = time()
+            if time() - begun >= SLICE_SECONDS:
+                return
 
     async def pause(self, row: DueSchedule, reason: str) -> None:
         """Pause a schedule that cannot be fired, so that the others go on."""

@@ -52,6 +52,7 @@ class Leader:
         self._loop = asyncio.get_running_loop()
         self._server = (0, 0.0)
         self._horizon = 0
+        self._more = False
         self._look_at = 0.0
 
     def changed(self) -> None:
@@ -83,11 +84,19 @@ class Leader:
         due = self._agenda.take(self._now(), BATCH)
         if due:
             return await self._fire(term, due)
-        if self._loop.time() >= self._look_at:
+        if self._looks():
             await self._look()
-        else:
+        if self._agenda.is_planned:
             await self._wait()
+        else:
+            await self._agenda.plan(self._now)
         return True
+
+    def _looks(self) -> bool:
+        """Whether to look now: a second went by, something changed, or there is more to be seen."""
+        if self._loop.time() >= self._look_at:
+            return True
+        return self._more and self._agenda.is_planned and self._now() >= self._horizon
 
     def _now(self) -> int:
         """The server's time as far as it is known: it is that, or a little later."""
@@ -100,16 +109,17 @@ class Leader:
         now, beyond, rows = await self._store.due(AHEAD_MS, LIMIT)
         self._server = (now, self._loop.time())
         self._horizon = now + AHEAD_MS
-        if len(rows) >= LIMIT and beyond == 0.0:
+        self._more = len(rows) >= LIMIT and beyond == 0.0
+        if self._more:
             # The rest is seen when these are done.
             self._horizon = rows[-1].next or now
-            soon = max(0.0, (self._horizon - now) / 1000)
-            self._look_at = min(self._look_at, self._loop.time() + soon)
-        await self._agenda.plan(rows, now)
+        self._agenda.found(rows)
 
     async def _wait(self) -> None:
         """Until the next fire or the next look, or something was changed."""
         seconds = self._look_at - self._loop.time()
+        if self._more:
+            seconds = min(seconds, (self._horizon - self._now()) / 1000)
         first = self._agenda.first
         if first is not None:
             seconds = min(seconds, (first - self._now()) / 1000)
@@ -151,7 +161,7 @@ class Leader:
         if answer.skipped:
             self._tell_skipped(firing, answer)
         if answer.code == DONE:
-            await self._agenda.plan_following(firing, self._now(), self._horizon)
+            self._agenda.follow(firing, self._horizon)
         elif answer.code == CANCEL:
             await self._cancel_and_fire(term, firing, answer.running)
         elif answer.code == WAITS:

@@ -5,7 +5,6 @@ Pure: times are milliseconds of the server's clock, and nothing here asks for th
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -18,7 +17,11 @@ __all__ = ["job_id", "plan"]
 
 _DAY: Final = 86_400_000
 _AUTO_FROM: Final = 60_000
-_COUNTED: Final = 1_000
+_COUNTED: Final = 50
+"""How many fires that are left out are counted one by one: each takes 50 us, or much longer."""
+
+_BACK: Final = 1_000
+_SPARE: Final = 5
 _UNLIMITED: Final = 1_000_000
 
 
@@ -26,7 +29,7 @@ _UNLIMITED: Final = 1_000_000
 class _Missed:
     """Fire times from the first that is due: the latest ones, how many in all, and what follows."""
 
-    latest: deque[int]
+    latest: list[int]
     count: int
     following: int | None
     exact: bool = True
@@ -79,37 +82,46 @@ def _job(schedule: str, spec: Spec, slot: int, following: int | None) -> FiringJ
 
 
 def _missed(spec: Spec, first: int, now: int) -> _Missed:
-    """Walk from `first` to `now`; where that is too far, go on shortly before `now`."""
-    kept = deque[int](maxlen=spec.policy.max_catchup if spec.policy.coalesce == "all" else 1)
-    slot: int | None = first
-    count = 0
-    while slot is not None and slot <= now:
-        kept.append(slot)
-        count += 1
+    """The fires from `first` to `now`; of many the latest are looked for from `now` on back."""
+    wanted = spec.policy.max_catchup if spec.policy.coalesce == "all" else 1
+    slots, following = _walk(spec, first, now, wanted + _COUNTED)
+    count = len(slots)
+    exact = following is None or following > now
+    if not exact:
+        slots, following = _latest(spec, first, now, wanted)
+    return _Missed(slots[-wanted:], count, following, exact)
+
+
+def _walk(spec: Spec, first: int | None, now: int, most: int) -> tuple[list[int], int | None]:
+    """Up to `most` fires from `first` to `now`, and the one after them."""
+    slots: list[int] = []
+    slot = first
+    while slot is not None and slot <= now and len(slots) < most:
+        slots.append(slot)
         slot = spec.following(slot)
-        if count == _COUNTED and slot is not None and slot <= now:
-            return _shortly_before(spec, kept, now, count)
-    return _Missed(kept, count, slot)
+    return slots, slot
 
 
-def _shortly_before(spec: Spec, kept: deque[int], now: int, count: int) -> _Missed:
-    back = 1_000
-    wanted = kept.maxlen or 1
-    while True:
-        # Doubled until there are enough fires between there and now, or all of a day.
-        latest = deque[int](maxlen=wanted)
-        walked = 0
-        slot = spec.following(now - back)
-        while slot is not None and slot <= now and walked <= wanted + _COUNTED:
-            latest.append(slot)
-            walked += 1
-            slot = spec.following(slot)
-        enough = walked >= wanted or back > _DAY * 400
-        if enough:
-            if slot is not None and slot <= now:
-                slot = spec.following(now)
-            return _Missed(latest or kept, count, slot, exact=False)
-        back *= 2
+def _latest(spec: Spec, first: int, now: int, wanted: int) -> tuple[list[int], int | None]:
+    """The latest fires up to `now`, at least `wanted`, and the one after them.
+
+    From `first` on there are more. Looks for a moment since when there are enough and not many
+    more: farther and farther back from `now`, then between the last one with too few and the last
+    one with too many.
+    """
+    many, few, back = first - 1, now, _BACK
+    while many + 1 < few:
+        since = max(now - back, (many + few) // 2)
+        slots, following = _walk(spec, spec.following(since), now, 2 * wanted + _SPARE)
+        if following is not None and following <= now:
+            many = since
+        elif len(slots) >= wanted:
+            return slots, following
+        else:
+            few, back = since, back * 2
+    raise ConfigError(
+        f"the trigger does not say the same from another moment on: {spec.trigger.explain()}"
+    )
 
 
 def _grace(spec: Spec, missed: _Missed) -> int | None:

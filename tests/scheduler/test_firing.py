@@ -14,6 +14,7 @@ import redis
 
 from taskq import JobContext, JobState, TaskQ, at, current_job, every
 from taskq.broker.keys import Keys
+from taskq.scheduler.planner import plan
 from taskq.scheduler.scheduler import Scheduler
 from tests.support.waiting import eventually
 
@@ -352,6 +353,44 @@ async def test_ninety_schedules_after_two_hours_without_anybody(
 
     assert len(runs) == 90
     assert {round((fire - start).total_seconds()) for fire in runs.fires if fire} == {7_200}
+
+
+async def test_more_late_schedules_than_are_planned_within_a_period_all_fire(
+    q: TaskQ, task: Any, runs: Runs, later: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given plans that are out of date within a second, and take over a second to make together
+    def slowly(*given: Any) -> Any:
+        time.sleep(0.01)
+        return plan(*given)
+
+    monkeypatch.setattr("taskq.scheduler.agenda.plan", slowly)
+    names = {f"s{number}" for number in range(120)}
+    await asyncio.gather(*(q.schedules.add(name, every(seconds=1), task.s()) for name in names))
+    later(3_600)
+
+    async with q.worker():
+        await eventually(lambda: {job.schedule_id for job in runs.jobs} == names)
+
+
+async def test_a_change_is_noticed_while_many_are_planned(
+    q: TaskQ, task: Any, runs: Runs, later: Later, now: Now, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(*given: Any) -> Any:
+        time.sleep(0.01)
+        return plan(*given)
+
+    for number in range(300):
+        await q.schedules.add(f"s{number}", every(hours=1), task.s())
+    later(7_200)
+    monkeypatch.setattr("taskq.scheduler.agenda.plan", slowly)
+
+    async with q.worker():
+        await eventually(lambda: len(runs) >= 1)
+        # Given one that is due before all that are left
+        await q.schedules.add("first", at(now() - timedelta(days=1)), task.s())
+        await eventually(lambda: any(job.schedule_id == "first" for job in runs.jobs))
+
+    assert len(runs) < 300
 
 
 async def test_a_schedule_of_a_task_nobody_here_knows_is_fired(
