@@ -99,7 +99,8 @@ class Ticked(NamedTuple):
 class ChangedSchedule(NamedTuple):
     """A schedule to be stored. `expected` is the revision it was read in, "" for a new one.
 
-    `spec` is None to leave what it says as it is stored.
+    `spec` is None to leave what it says as it is stored. `broken` tells that it is paused because
+    it cannot be computed.
     """
 
     id: str
@@ -108,6 +109,7 @@ class ChangedSchedule(NamedTuple):
     spec: bytes | None
     next: int | None
     paused: str
+    broken: bool = False
 
 
 class Skip(NamedTuple):
@@ -122,7 +124,8 @@ class Skip(NamedTuple):
 class StoredSchedule:
     """A schedule as it is stored; times in milliseconds.
 
-    `untrusted` says why its `spec` is not given: its seal does not hold.
+    `untrusted` says why its `spec` is not given: its seal does not hold. `broken` tells that it is
+    paused because it could not be computed, not because somebody wanted it so.
     """
 
     id: str
@@ -132,6 +135,7 @@ class StoredSchedule:
     next: int | None = None
     last: int | None = None
     paused: str | None = None
+    broken: bool = False
     fired: int = 0
     skipped: int = 0
     last_skip: Skip | None = None
@@ -299,7 +303,7 @@ class ScheduleStore:
         if change.spec is not None:
             spec = self._signing.seal(change.spec, "schedule", change.id)
         yield from (change.id, change.expected, change.revision, spec)
-        yield from (_text(change.next), change.paused)
+        yield from (_text(change.next), change.paused, _flag(change.broken))
 
     async def _read(self, what: str, *arguments: Any) -> StoredSchedules:
         keys = self._keys
@@ -347,6 +351,7 @@ def _stored(row: Sequence[bytes], signing: Signing) -> StoredSchedule:
         next=_number(fields.get("n", b"")),
         last=_number(fields.get("l", b"")) or None,
         paused=fields["p"].decode() if "p" in fields else None,
+        broken="e" in fields,
         fired=int(fields.get("c", 0)),
         skipped=int(fields.get("k", 0)),
         last_skip=_skip(fields.get("x")),
@@ -371,6 +376,10 @@ def _number(text: bytes) -> int | None:
         return int(float(text)) if text else None
     except (ValueError, OverflowError):
         return None
+
+
+def _flag(value: bool) -> str:
+    return "1" if value else ""
 
 
 def _text(number: int | None) -> str | int:

@@ -106,7 +106,7 @@ class Agenda:
         stored = (await self._store.read([row.id])).found.get(row.id)
         if stored is not None and stored.revision == row.revision:
             change = ChangedSchedule(
-                row.id, row.revision, new_id(), None, stored.next, reason[:1000]
+                row.id, row.revision, new_id(), None, stored.next, reason[:1000], broken=True
             )
             await self._store.put([change])
 

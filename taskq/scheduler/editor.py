@@ -87,7 +87,9 @@ class Editor:
                 return info_of(stored)
             spec, following, paused = changed
             revision = stored.revision if stored else ""
-            put = ChangedSchedule(id, revision, new_id(), spec, following, paused or "")
+            # Until it is resumed, or somebody pauses it, why it is paused stays what it was.
+            broken = stored is not None and stored.broken and paused == stored.paused
+            put = ChangedSchedule(id, revision, new_id(), spec, following, paused or "", broken)
             if (await self.store.put([put]))[0]:
                 found = (await self.store.read([id])).found.get(id)
                 return info_of(_as_put(put, look.now) if found is None else found)

@@ -59,9 +59,12 @@ def make_spec(callee: Callee, trigger: Trigger, options: ScheduleOptions) -> Spe
 
 
 def begun(spec: Spec, now: int) -> tuple[int | None, Spec]:
-    """The first fire time of a schedule added at `now`, and the schedule with its phase."""
-    anchored = replace(spec, trigger=spec.trigger.anchored(from_ms(now)))
+    """The first fire time of a schedule added at `now`, and the schedule with its phase.
+
+    Raises `ConfigError` when it cannot be computed.
+    """
     try:
+        anchored = replace(spec, trigger=spec.trigger.anchored(from_ms(now)))
         return anchored.begin(now), anchored
     except ConfigError:
         raise

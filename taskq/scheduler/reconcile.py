@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from taskq.broker.broker import Broker
 from taskq.broker.schedules import ChangedSchedule, StoredSchedule, StoredSchedules
+from taskq.core.errors import ConfigError
 from taskq.core.ids import new_id
 from taskq.scheduler.declared import Declared
 from taskq.scheduler.editor import lenient
@@ -26,7 +27,8 @@ async def reconcile(broker: Broker, declared: Sequence[Declared], modules: froze
     """Add, replace and remove; what is unchanged is left alone, with all that was done to it.
 
     Removed are schedules of the code that are not `declared` any more and whose module is among
-    `modules`. Raises `ServerError`.
+    `modules`. One that cannot be computed is paused with the reason, until the code says something
+    else. Raises `ServerError`.
     """
     for _ in range(_TRIES):
         changes = await _changes(broker, declared)
@@ -71,30 +73,55 @@ def _change(item: Declared, look: StoredSchedules) -> ChangedSchedule | None:
     before = None if stored is None else lenient(stored)
     if before is not None and before.fingerprint == item.spec.fingerprint:
         return None
-    following, spec = _first(item, stored, before, look.now)
-    paused = ("paused by the code" if item.paused else "") if stored is None else stored.paused
+    following, spec, trouble = _first(item, stored, before, look.now)
+    paused = _why_paused(item, stored)
+    broken = bool(trouble and not paused)
     word = "is new" if stored is None else "was changed by the code"
     _log.info("schedule %s %s: %s", item.id, word, spec.trigger.explain())
+    if trouble:
+        _log.error("schedule %s is paused, because it cannot be fired: %s", item.id, trouble)
     return ChangedSchedule(
-        item.id, stored.revision if stored else "", new_id(), spec.pack(), following, paused or ""
+        item.id,
+        stored.revision if stored else "",
+        new_id(),
+        spec.pack(),
+        following,
+        paused or trouble[:1000],
+        broken,
     )
 
 
 def _first(
     item: Declared, stored: StoredSchedule | None, before: Spec | None, now: int
-) -> tuple[int | None, Spec]:
-    """The next fire, and the schedule with its phase: kept where the trigger is the same."""
+) -> tuple[int | None, Spec, str]:
+    """The next fire, the schedule with its phase, kept where the trigger is the same, and trouble.
+
+    Trouble is why the next fire cannot be computed, "" when it can.
+    """
     spec = item.spec
     if before is not None and stored is not None and spec.same_times(before.fingerprint):
-        return stored.next, replace(spec, trigger=before.trigger)
-    begin, spec = begun(spec, now)
+        spec = replace(spec, trigger=before.trigger)
+        if not stored.broken:
+            return stored.next, spec, ""
+    try:
+        begin, spec = begun(spec, now)
+    except ConfigError as error:
+        return None, spec, str(error)
     if begin is None:
         _log.warning(
             "schedule %s has no fire time from %s on; it is kept and never fires",
             item.id,
             from_ms(now),
         )
-    return begin, spec
+    return begin, spec, ""
+
+
+def _why_paused(item: Declared, stored: StoredSchedule | None) -> str:
+    """Why somebody wants it paused, "" when nobody does."""
+    if stored is None:
+        return "paused by the code" if item.paused else ""
+    # That it could not be computed is nobody's wish: it ends with what the code said then.
+    return "" if stored.broken else stored.paused or ""
 
 
 async def _remove_undeclared(broker: Broker, ids: set[str], modules: frozenset[str]) -> None:

@@ -63,6 +63,7 @@ class Scheduler:
 
     async def __aenter__(self) -> Scheduler:
         self._task = asyncio.create_task(self.run(), name="taskq-scheduler")
+        self._task.add_done_callback(_tell_if_failed)
         return self
 
     async def __aexit__(
@@ -116,7 +117,17 @@ class Scheduler:
             except (ServerError, ConnectionLost) as error:
                 level = logging.ERROR if isinstance(error, ServerRefused) else logging.WARNING
                 _log.log(level, "cannot store the code's schedules: %s; trying again", error)
-                await asyncio.sleep(pause)
-                pause = min(LONGEST_PAUSE, pause * 2)
+            except Exception:
+                _log.exception(
+                    "storing the code's schedules failed, which is an error of taskq; trying again"
+                )
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_PAUSE, pause * 2)
         client.on_reconnect(election.freed)
         client.on_reconnect(leader.changed)
+
+
+def _tell_if_failed(task: asyncio.Task[None]) -> None:
+    """Nobody awaits a scheduler: its end must not go unnoticed."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("the scheduler has ended: %r", error, exc_info=error)

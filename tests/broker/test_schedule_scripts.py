@@ -90,6 +90,15 @@ async def test_a_paused_schedule_keeps_its_next_fire_and_is_not_due(scene: Scene
     assert (await scene.schedules.read(["s"])).found["s"].paused is None
 
 
+async def test_whether_it_is_paused_because_it_cannot_be_computed_is_kept(scene: Scene) -> None:
+    await put(scene, change(paused="why", broken=True))
+
+    assert (await scene.schedules.read(["s"])).found["s"].broken
+    await put(scene, change(expected="r1", revision="r2", paused="by hand"))
+    assert not (await scene.schedules.read(["s"])).found["s"].broken
+    assert "e" not in scene.state()["schedule:s"]
+
+
 async def test_each_of_many_is_judged_by_itself(scene: Scene) -> None:
     await put(scene, change("b"))
 

@@ -10,10 +10,22 @@ from typing import Any
 import pytest
 import redis
 
-from taskq import CallError, ConfigError, TaskQ, UnknownOption, at, cron, every
+from taskq import CallError, ConfigError, TaskQ, UnknownOption, all_of, at, cron, every
 from taskq.broker.keys import Keys
+from taskq.scheduler.reconcile import reconcile
+from taskq.triggers.trigger import Trigger
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
+
+ANCHOR = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def impossible(second: int = 1) -> Trigger:
+    """Two that never fire at the same instant."""
+    return all_of(
+        every(seconds=4, anchor=ANCHOR),
+        every(seconds=4, anchor=ANCHOR + timedelta(seconds=second)),
+    )
 
 
 async def start(q: TaskQ) -> None:
@@ -217,3 +229,105 @@ async def test_a_removed_schedule_of_the_code_comes_back_with_the_next_start(
     await start(app)
 
     assert await q.schedules.get("a") is not None
+
+
+# ------------------------------------------------------------------------- what cannot be computed
+
+
+async def test_one_that_cannot_be_computed_is_paused_and_the_others_fire(
+    q: TaskQ, version: Callable[..., TaskQ], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with version(bad=impossible(), good=every(seconds=0.1)).scheduler() as scheduler:
+        await eventually(lambda: scheduler.tally.fired + scheduler.tally.skipped >= 2)
+
+    info = await q.schedules.get("bad")
+    assert info is not None
+    assert (info.state, info.next_fire) == ("paused", None)
+    assert "do not fire together" in str(info.pause_reason)
+    assert "schedule bad is paused, because it cannot be fired" in caplog.text
+
+
+async def test_when_the_code_is_mended_it_goes_on(q: TaskQ, version: Callable[..., TaskQ]) -> None:
+    await start(version(a=impossible(), b=impossible()))
+    await q.schedules.modify("b", tags=["seen"])
+
+    await start(version(a=every(hours=1), b=impossible(2)))
+
+    mended, other = await q.schedules.get("a"), await q.schedules.get("b")
+    assert mended is not None
+    assert other is not None
+    assert mended.state == "active"
+    assert mended.next_fire is not None
+    # And a change that mends nothing leaves it as it is, and mended it goes on all the same
+    assert other.state == "paused"
+    await start(version(a=every(hours=1), b=every(hours=2)))
+    assert [info.state for info in await q.schedules.list()] == ["active", "active"]
+
+
+async def test_one_that_could_not_be_fired_goes_on_when_the_code_changes(
+    q: TaskQ, version: Callable[..., TaskQ], look: redis.Redis, keys: Keys
+) -> None:
+    # Given one that nobody could read when it was due, and the same one paused by a person then
+    await start(version(a=every(seconds=0.1), b=every(seconds=0.1)))
+    for name in ("a", "b"):
+        look.hset(keys.schedule_prefix + name, "s", b"rubbish")
+    async with q.scheduler():
+        await eventually(lambda: _paused(q, "a"))
+        await eventually(lambda: _paused(q, "b"))
+    await q.schedules.pause("b", "by ops")
+
+    await start(version(a=every(hours=1), b=every(hours=1)))
+
+    states = {info.id: (info.state, info.pause_reason) for info in await q.schedules.list()}
+    assert states == {"a": ("active", None), "b": ("paused", "by ops")}
+
+
+async def _paused(q: TaskQ, schedule: str) -> bool:
+    info = await q.schedules.get(schedule)
+    return info is not None and info.paused
+
+
+async def test_one_that_is_to_begin_paused_does_so_whether_it_can_be_computed_or_not(
+    q: TaskQ, version: Callable[..., TaskQ]
+) -> None:
+    await start(version(a=(impossible(), {"paused": True})))
+    await start(version(a=(every(hours=1), {"paused": True})))
+
+    info = await q.schedules.get("a")
+    assert info is not None
+    assert info.pause_reason == "paused by the code"
+    assert (await q.schedules.resume("a")).state == "active"
+
+
+async def test_an_error_nobody_foresaw_is_told_and_storing_is_tried_again(
+    q: TaskQ, version: Callable[..., TaskQ], monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    failed: list[bool] = []
+
+    async def fails_once(*given: Any) -> None:
+        if not failed:
+            failed.append(True)
+            raise RuntimeError("nobody foresaw this")
+        await reconcile(*given)
+
+    monkeypatch.setattr("taskq.scheduler.scheduler.reconcile", fails_once)
+
+    await start(version(a=every(hours=1)))
+
+    assert await q.schedules.get("a") is not None
+    assert "nobody foresaw this" in caplog.text
+
+
+async def test_a_scheduler_that_ends_by_itself_says_so(
+    q: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr("taskq.scheduler.scheduler.Broker", fails)
+
+    async with q.scheduler():
+        await eventually(lambda: "the scheduler has ended" in caplog.text)
+
+    assert "nobody foresaw this" in caplog.text
