@@ -60,7 +60,8 @@ class Firing:
 
     `slot` is the next fire time as it was read, `following` the one after this tick (None: there
     is none, and the schedule goes unless `keep`). From `until` (ms) on the plan is out of date.
-    `left_out` fires are skipped for the reason `why`. `expires` is `""` or `"+<ms>"`.
+    `left_out` fires are skipped for the reason `why`. `expires` is `""` or `"+<ms>"`. `broken` says
+    why `following` cannot be computed: then the schedule is paused after this tick.
     """
 
     id: str
@@ -76,12 +77,13 @@ class Firing:
     why: str = "misfire"
     expires: str = ""
     keep: bool = False
+    broken: str = ""
 
     def frame(self, again_ms: int, signing: Signing) -> Iterable[Any]:
         """As `tick.lua` takes it, the envelopes sealed."""
         yield from (self.id, self.revision, self.slot, _text(self.following), _text(self.until))
         yield from (self.left_out, self.why, self.overlap, self.limit, self.lane, self.expires)
-        yield from (int(self.keep), again_ms, len(self.jobs))
+        yield from (int(self.keep), self.broken, again_ms, len(self.jobs))
         for job in self.jobs:
             envelope = signing.seal_job(job.id, self.lane, job.envelope)
             yield from (job.slot, job.due, job.id, envelope)

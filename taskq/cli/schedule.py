@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
@@ -17,7 +18,7 @@ from taskq.cli.choice import Choice, Namespace, Url, choose, explained
 from taskq.cli.options import AsJson
 from taskq.cli.page import Grid, Note, Page
 from taskq.core.counting import counted
-from taskq.core.errors import ScheduleNotFound
+from taskq.core.errors import ConfigError, ScheduleNotFound
 from taskq.scheduler.info import ScheduleInfo
 from taskq.scheduler.policy import Policy
 
@@ -126,8 +127,11 @@ def show(
         if info is None:
             raise ScheduleNotFound(f"there is no schedule {schedule!r}: taskq schedule ls")
         info = replace(info, running=await _not_ended(q, info.running))
-        readable = info.trigger is not None
-        fires = await q.schedules.preview(schedule, 5) if readable else []
+        fires: list[datetime] = []
+        if info.trigger is not None:
+            # One that cannot be computed is shown all the same, with the reason of its pause.
+            with contextlib.suppress(ConfigError):
+                fires = await q.schedules.preview(schedule, 5)
         return info, fires, await _now(q)
 
     _, (info, fires, now) = _ask(app, url, namespace, look)

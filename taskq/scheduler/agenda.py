@@ -101,14 +101,18 @@ class Agenda:
 
     async def pause(self, row: DueSchedule, reason: str) -> None:
         """Pause a schedule that cannot be fired, so that the others go on."""
-        _log.error("schedule %s is paused, because it cannot be fired: %s", row.id, reason)
-        self._tally.paused += 1
+        self.tell_paused(row.id, reason)
         stored = (await self._store.read([row.id])).found.get(row.id)
         if stored is not None and stored.revision == row.revision:
             change = ChangedSchedule(
                 row.id, row.revision, new_id(), None, stored.next, reason[:1000], broken=True
             )
             await self._store.put([change])
+
+    def tell_paused(self, schedule: str, reason: str) -> None:
+        """Say that a schedule is paused because it cannot be computed."""
+        _log.error("schedule %s is paused, because it cannot be fired: %s", schedule, reason)
+        self._tally.paused += 1
 
     def _is_news(self, row: DueSchedule) -> bool:
         planned = self._plans.get(row.id)

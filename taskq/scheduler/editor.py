@@ -181,10 +181,13 @@ def lenient(stored: StoredSchedule) -> Spec | None:
 
 
 def walk(spec: Spec, slot: int | None) -> Generator[int, None, None]:
-    """A fire time, and those after it."""
+    """A fire time, and those after it, as far as they can be computed."""
     while slot is not None:
         yield slot
-        slot = spec.following(slot)
+        try:
+            slot = spec.following(slot)
+        except ConfigError:
+            return
 
 
 def not_found(id: str) -> ScheduleNotFound:

@@ -162,6 +162,8 @@ class Leader:
             self._tell_skipped(firing, answer)
         if answer.code == DONE:
             self._agenda.follow(firing, self._horizon)
+            if firing.broken:
+                self._agenda.tell_paused(firing.id, firing.broken)
         elif answer.code == CANCEL:
             await self._cancel_and_fire(term, firing, answer.running)
         elif answer.code == WAITS:

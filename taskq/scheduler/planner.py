@@ -27,19 +27,24 @@ _UNLIMITED: Final = 1_000_000
 
 @dataclass(slots=True)
 class _Missed:
-    """Fire times from the first that is due: the latest ones, how many in all, and what follows."""
+    """Fire times from the first that is due, how many in all, and what follows.
 
-    latest: list[int]
+    Those that are not `exact` are the latest only. `broken` says why what follows is not known.
+    """
+
+    slots: list[int]
     count: int
     following: int | None
     exact: bool = True
+    broken: str = ""
 
 
 def plan(due: DueSchedule, spec: Spec, now: int) -> Firing:
     """What to do for a schedule that is due, or will be soon.
 
     Before its time the plan is made as of its time. A schedule that `waits` for its last run is not
-    late because of that: its grace does not count. Raises what the trigger raises.
+    late because of that: its grace does not count. What the trigger raises behind the first fire is
+    told in the plan, so that this one is made.
     """
     if due.next is None:
         raise ConfigError("it is due, and has no next fire time")
@@ -62,6 +67,7 @@ def plan(due: DueSchedule, spec: Spec, now: int) -> Firing:
         why=_why(missed, slots),
         expires=spec.expires_after,
         keep=bool(spec.declared),
+        broken=missed.broken,
     )
 
 
@@ -83,23 +89,29 @@ def _job(schedule: str, spec: Spec, slot: int, following: int | None) -> FiringJ
 
 def _missed(spec: Spec, first: int, now: int) -> _Missed:
     """The fires from `first` to `now`; of many the latest are looked for from `now` on back."""
-    wanted = spec.policy.max_catchup if spec.policy.coalesce == "all" else 1
-    slots, following = _walk(spec, first, now, wanted + _COUNTED)
-    count = len(slots)
-    exact = following is None or following > now
-    if not exact:
-        slots, following = _latest(spec, first, now, wanted)
-    return _Missed(slots[-wanted:], count, following, exact)
+    wanted = _wanted(spec)
+    slots = [first]
+    try:
+        following = _walk(spec, slots, spec.following(first), now, wanted + _COUNTED)
+        if following is None or following > now:
+            return _Missed(slots, len(slots), following)
+        latest, following = _latest(spec, first, now, wanted)
+        return _Missed(latest, len(slots), following, exact=False)
+    except Exception as error:  # whatever a trigger raises: what is due is made all the same
+        broken = f"{type(error).__name__}: {error}"[:1000]
+        return _Missed(slots, len(slots), None, broken=broken)
 
 
-def _walk(spec: Spec, first: int | None, now: int, most: int) -> tuple[list[int], int | None]:
-    """Up to `most` fires from `first` to `now`, and the one after them."""
-    slots: list[int] = []
-    slot = first
+def _wanted(spec: Spec) -> int:
+    return spec.policy.max_catchup if spec.policy.coalesce == "all" else 1
+
+
+def _walk(spec: Spec, slots: list[int], slot: int | None, now: int, most: int) -> int | None:
+    """Add the fires from `slot` to `now` to `slots`, up to `most`, and give the one after them."""
     while slot is not None and slot <= now and len(slots) < most:
         slots.append(slot)
         slot = spec.following(slot)
-    return slots, slot
+    return slot
 
 
 def _latest(spec: Spec, first: int, now: int, wanted: int) -> tuple[list[int], int | None]:
@@ -112,7 +124,8 @@ def _latest(spec: Spec, first: int, now: int, wanted: int) -> tuple[list[int], i
     many, few, back = first - 1, now, _BACK
     while many + 1 < few:
         since = max(now - back, (many + few) // 2)
-        slots, following = _walk(spec, spec.following(since), now, 2 * wanted + _SPARE)
+        slots: list[int] = []
+        following = _walk(spec, slots, spec.following(since), now, 2 * wanted + _SPARE)
         if following is not None and following <= now:
             many = since
         elif len(slots) >= wanted:
@@ -133,7 +146,7 @@ def _grace(spec: Spec, missed: _Missed) -> int | None:
         return int(given * 1000)
     if missed.following is None:
         return None
-    period = missed.following - missed.latest[-1]
+    period = missed.following - missed.slots[-1]
     return None if period >= _AUTO_FROM else period
 
 
@@ -143,11 +156,17 @@ def _chosen(
     """The fires that are made."""
     oldest = first if grace is None else now - grace
     if spec.policy.coalesce == "earliest":
-        slot: int | None = first if first >= oldest else spec.following(oldest - 1)
+        slot = _first_from(spec, oldest, missed)
         return () if slot is None or slot > now else (slot,)
     if spec.policy.coalesce == "all":
         oldest = max(oldest, now - _DAY)
-    return tuple(slot for slot in missed.latest if slot >= oldest)
+    return tuple(slot for slot in missed.slots[-_wanted(spec) :] if slot >= oldest)
+
+
+def _first_from(spec: Spec, oldest: int, missed: _Missed) -> int | None:
+    if missed.exact:
+        return next((slot for slot in missed.slots if slot >= oldest), None)
+    return spec.following(oldest - 1)
 
 
 def _until(slots: tuple[int, ...], following: int | None, grace: int | None) -> int | None:

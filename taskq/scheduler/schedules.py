@@ -217,7 +217,8 @@ class Schedules:
     ) -> _Times:
         """The next `n` fire times of a schedule or of a trigger, from now or after `after`.
 
-        From now, of fires that are late, those that are still to be made.
+        From now, of fires that are late, those that are still to be made. Those of a schedule are
+        fewer when it ends before, or cannot be computed any farther.
 
         Raises `ScheduleNotFound`, and `ConfigError` when the trigger cannot be computed.
         """

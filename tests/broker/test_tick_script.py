@@ -242,6 +242,19 @@ async def test_a_declared_schedule_stays_after_its_last_fire(scene: Scene, slot:
     assert schedule(scene)["l"] == str(slot)
 
 
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_schedule_that_cannot_go_on_is_paused_after_its_fire(
+    scene: Scene, slot: int, keep: bool
+) -> None:
+    last = firing(slot, job(slot), following=None, keep=keep, broken="why")
+    assert await tick(scene, last) == [Ticked(DONE, 1, 0, ())]
+
+    assert scene.state()["schedules"] == {"s": float("inf")}
+    stored = (await scene.schedules.read(["s"])).found["s"]
+    assert (stored.next, stored.paused, stored.broken) == (None, "why", True)
+    assert (stored.fired, stored.last) == (1, slot)
+
+
 # ------------------------------------------------------------------------------- fires left out
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import redis
 
-from taskq import TaskQ, cron, every
+from taskq import TaskQ, all_of, cron, every
 from taskq.broker.keys import Keys
 from tests.cli.terminal import Terminal
 from tests.cli.typed import typed
@@ -134,6 +134,22 @@ async def test_jobs_that_have_ended_are_not_shown_as_running(
     assert f"running         {job.id}" in before.stdout
     assert "running" not in after.stdout
     assert plain["running"] == []
+
+
+async def test_one_that_cannot_be_computed_is_shown_all_the_same(
+    q: TaskQ, task: Any, where: tuple[str, ...]
+) -> None:
+    # Given two that fire together once, and then not for so long that nobody searches for it
+    soon = datetime.now(UTC) + timedelta(seconds=0.2)
+    once = (every(seconds=s, anchor=soon, immediate=True) for s in (1.0007, 1.0001))
+    await q.schedules.add("clean", all_of(*once), task.s())
+    async with q.scheduler() as scheduler:
+        await eventually(lambda: scheduler.tally.paused == 1)
+
+    done = await typed("schedule", "show", "clean", *where)
+
+    assert done.exit_code == 0, done.output
+    assert "paused: ConfigError: the triggers of all_of do not fire together" in done.stdout
 
 
 async def test_pausing_resuming_running_and_removing(

@@ -12,7 +12,7 @@ import msgpack
 import pytest
 import redis
 
-from taskq import JobContext, JobState, TaskQ, at, current_job, every
+from taskq import JobContext, JobState, TaskQ, all_of, at, current_job, every
 from taskq.broker.keys import Keys
 from taskq.scheduler.planner import plan
 from taskq.scheduler.scheduler import Scheduler
@@ -354,6 +354,27 @@ async def test_ninety_schedules_after_two_hours_without_anybody(
 
     assert len(runs) == 90
     assert {round((fire - start).total_seconds()) for fire in runs.fires if fire} == {7_200}
+
+
+async def test_the_last_fire_that_can_be_computed_is_made_before_the_pause(
+    q: TaskQ, task: Any, runs: Runs, scheduler: Scheduler, now: Now,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    # Given two that fire together soon, and then not for so long that nobody searches for it
+    soon = now() + timedelta(seconds=0.5)
+    once = (every(seconds=s, anchor=soon, immediate=True) for s in (1.0007, 1.0001))
+    added = await q.schedules.add("s", all_of(*once), task.s())
+    assert await q.schedules.preview("s", 3) == [added.next_fire]
+
+    await eventually(lambda: _paused(q, "s"))
+
+    await eventually(lambda: len(runs) == 1)
+    info = await q.schedules.get("s")
+    assert info is not None
+    assert (info.fired, info.last_fire, info.next_fire) == (1, added.next_fire, None)
+    assert "do not fire together" in str(info.pause_reason)
+    await eventually(lambda: "schedule s is paused, because it cannot be fired" in caplog.text)
+    assert scheduler.tally.paused == 1
 
 
 async def test_more_late_schedules_than_are_planned_within_a_period_all_fire(

@@ -161,6 +161,39 @@ def test_the_last_fire_is_followed_by_none():
     assert slots(fired(once, 3 * DAY)) == [0]
 
 
+class Fails(type(every(seconds=1))):
+    """Every ten minutes, and from the third fire on nobody knows."""
+
+    def _next(self, after: datetime) -> datetime | None:
+        if after >= START + timedelta(minutes=20):
+            raise RuntimeError("it is broken")
+        return super()._next(after)
+
+
+@pytest.mark.parametrize(
+    ("policy", "first", "made"),
+    [
+        ({}, 20, [20]),
+        ({}, 0, [20]),
+        ({"coalesce": "all"}, 0, [0, 10, 20]),
+        ({"coalesce": "earliest"}, 0, [0]),
+        ({"coalesce": "earliest", "misfire": 300}, 0, [20]),
+        ({"misfire": 60}, 0, []),
+    ],
+)
+def test_what_is_due_is_made_though_what_follows_cannot_be_computed(
+    policy: dict[str, Any], first: int, made: list[int]
+):
+    failing = spec(Fails(timedelta(minutes=10), START), **policy)
+    due = DueSchedule("s", "r", T0 + first * MINUTE, None, False)
+
+    planned = plan(due, failing, T0 + 25 * MINUTE)
+
+    assert slots(planned) == made
+    assert planned.following is None
+    assert planned.broken == "RuntimeError: it is broken"
+
+
 def test_an_end_is_the_last_moment_of_a_fire():
     ending = spec(end=T0 + 20 * MINUTE)
 

@@ -6,8 +6,9 @@
 --       then per schedule: id, revision, next fire it was computed from (ms), next fire after it
 --       (ms, '' when there is none), time from which the plan is out of date (ms, '' never),
 --       how many fires were left out, text about them, overlap, limit, lane, expires
---       ('' or '+ms'), '1' to keep it when it has no next fire, ms after which to look again when
---       it has to wait, number of jobs
+--       ('' or '+ms'), '1' to keep it when it has no next fire, why it is to be paused after this one
+--       ('' when it is not: the fire after it cannot be computed), ms after which to look again when it
+--       has to wait, number of jobs
 --       and per job: fire time (ms), due (ms), job id, envelope
 --       overlap  allow   make every job
 --                skip    leave out fires while `limit` of its jobs have not ended
@@ -50,8 +51,12 @@ local function refusal(row, at)
   if ARGV[at + 4] ~= '' and now >= tonumber(ARGV[at + 4]) then return 3 end
 end
 
-local function move_on(key, id, following, keep)
-  if following ~= '' then
+local function move_on(key, id, following, keep, broken)
+  if broken ~= '' then
+    call('HDEL', key, 'n')
+    call('HSET', key, 'p', broken, 'e', '1')
+    call('ZADD', schedules, '+inf', id)
+  elseif following ~= '' then
     call('HSET', key, 'n', following)
     call('ZADD', schedules, following, id)
   elseif keep == '1' then
@@ -75,7 +80,7 @@ local function fire(at, jobs)
 
   local last, fired, left_out, waits = tonumber(row[3] or '0'), 0, 0, nil
   for n = 0, jobs - 1 do
-    local from = at + 14 + n * 4
+    local from = at + 15 + n * 4
     local slot = tonumber(ARGV[from])
     if slot > last then
       if overlap ~= 'allow' and #live >= limit then
@@ -96,7 +101,7 @@ local function fire(at, jobs)
   if waits and fired == 0 then
     -- Nothing moves, so that what is left out by waiting is counted once, in the end.
     call('HSET', key, 'w', '1')
-    call('ZADD', schedules, now + ARGV[at + 12], id)
+    call('ZADD', schedules, now + ARGV[at + 13], id)
     return { 4, 0, 0, table.concat(live, ' ') }
   end
   local missed = tonumber(ARGV[at + 5])
@@ -114,19 +119,19 @@ local function fire(at, jobs)
   if #live > 0 then call('HSET', key, 'j', table.concat(live, ' ')) else call('HDEL', key, 'j') end
   if waits then
     call('HSET', key, 'n', waits, 'w', '1')
-    call('ZADD', schedules, now + ARGV[at + 12], id)
+    call('ZADD', schedules, now + ARGV[at + 13], id)
     return { 4, fired, missed + left_out, table.concat(live, ' ') }
   end
   call('HDEL', key, 'w')
-  move_on(key, id, ARGV[at + 3], ARGV[at + 11])
+  move_on(key, id, ARGV[at + 3], ARGV[at + 11], ARGV[at + 12])
   return { 1, fired, missed + left_out, '' }
 end
 
 local at = 4
 while at <= #ARGV do
-  local jobs = tonumber(ARGV[at + 13])
+  local jobs = tonumber(ARGV[at + 14])
   answer[#answer + 1] = fire(at, jobs)
-  at = at + 14 + jobs * 4
+  at = at + 15 + jobs * 4
 end
 for queue, jobs in pairs(added) do wake_idle(idle, wake, queue, jobs) end
 if next(counters) then
