@@ -102,7 +102,7 @@ class ChangedSchedule(NamedTuple):
     """A schedule to be stored. `expected` is the revision it was read in, "" for a new one.
 
     `spec` is None to leave what it says as it is stored. `broken` tells that it is paused because
-    it cannot be computed.
+    it cannot be computed, `begins` that another trigger begins with `next`.
     """
 
     id: str
@@ -112,6 +112,7 @@ class ChangedSchedule(NamedTuple):
     next: int | None
     paused: str
     broken: bool = False
+    begins: bool = False
 
 
 class Skip(NamedTuple):
@@ -305,7 +306,8 @@ class ScheduleStore:
         if change.spec is not None:
             spec = self._signing.seal(change.spec, "schedule", change.id)
         yield from (change.id, change.expected, change.revision, spec)
-        yield from (_text(change.next), change.paused, _flag(change.broken))
+        yield from (_text(change.next), change.paused)
+        yield from (_flag(change.broken), _flag(change.begins))
 
     async def _read(self, what: str, *arguments: Any) -> StoredSchedules:
         keys = self._keys

@@ -31,6 +31,7 @@ from taskq.triggers.trigger import Trigger
 __all__ = [
     "Change",
     "Editor",
+    "begins_anew",
     "check_id",
     "first_fire",
     "lenient",
@@ -89,7 +90,10 @@ class Editor:
             revision = stored.revision if stored else ""
             # Until it is resumed, or somebody pauses it, why it is paused stays what it was.
             broken = stored is not None and stored.broken and paused == stored.paused
-            put = ChangedSchedule(id, revision, new_id(), spec, following, paused or "", broken)
+            begins = spec is not None and begins_anew(stored, following)
+            put = ChangedSchedule(
+                id, revision, new_id(), spec, following, paused or "", broken, begins
+            )
             if (await self.store.put([put]))[0]:
                 found = (await self.store.read([id])).found.get(id)
                 return info_of(_as_put(put, look.now) if found is None else found)
@@ -178,6 +182,21 @@ def lenient(stored: StoredSchedule) -> Spec | None:
         return spec_of(stored)
     except DecodeError:
         return None
+
+
+def begins_anew(stored: StoredSchedule | None, following: int | None) -> bool:
+    """Whether another trigger begins with this next fire, which the stored one does not have.
+
+    Such a fire may lie in the past, before the last one of the stored trigger, and is made all the
+    same. One that both have is the same fire, and is not made twice.
+    """
+    if stored is None or following is None or following == stored.next:
+        return False
+    before = lenient(stored)
+    try:
+        return before is None or before.following(following - 1) != following
+    except Exception:  # a trigger that cannot be computed, which may be why it is changed
+        return True
 
 
 def walk(spec: Spec, slot: int | None) -> Generator[int, None, None]:

@@ -11,7 +11,7 @@ from taskq.broker.schedules import ChangedSchedule, StoredSchedule, StoredSchedu
 from taskq.core.errors import ConfigError
 from taskq.core.ids import new_id
 from taskq.scheduler.declared import Declared
-from taskq.scheduler.editor import lenient
+from taskq.scheduler.editor import begins_anew, lenient
 from taskq.scheduler.making import begun
 from taskq.scheduler.spec import Spec, from_ms
 
@@ -88,6 +88,7 @@ def _change(item: Declared, look: StoredSchedules) -> ChangedSchedule | None:
         following,
         paused or trouble[:1000],
         broken,
+        begins_anew(stored, following),
     )
 
 

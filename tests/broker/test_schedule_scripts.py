@@ -99,6 +99,23 @@ async def test_whether_it_is_paused_because_it_cannot_be_computed_is_kept(scene:
     assert "e" not in scene.state()["schedule:s"]
 
 
+async def test_another_trigger_may_begin_before_the_last_fire(scene: Scene) -> None:
+    await put(scene, change("a"), change("b"), change("c"))
+    for name in ("a", "b", "c"):
+        scene.look.hset(scene.keys.schedule_prefix + name, "l", 4000)
+
+    await put(
+        scene,
+        change("a", expected="r1", revision="r2", next=3000, begins=True),
+        # And here it does not
+        change("b", expected="r1", revision="r2", next=4000, begins=True),
+        change("c", expected="r1", revision="r2", next=3000),
+    )
+
+    begin = {name: scene.state()[f"schedule:{name}"].get("b") for name in ("a", "b", "c")}
+    assert begin == {"a": b"3000", "b": None, "c": None}
+
+
 async def test_each_of_many_is_judged_by_itself(scene: Scene) -> None:
     await put(scene, change("b"))
 

@@ -136,6 +136,32 @@ async def test_a_fire_time_that_was_decided_is_not_fired_again(scene: Scene, slo
     assert schedule(scene)["n"] == str(slot + MINUTE)
 
 
+async def test_a_fire_that_another_trigger_begins_with_may_be_before_the_last_one(
+    scene: Scene, slot: int
+) -> None:
+    put_schedule(scene, "s", slot - 20, l=slot, b=slot - 20)
+
+    # The fires behind it are judged as ever
+    jobs = (job(slot - 20), job(slot - 10), job(slot))
+    assert await tick(scene, firing(slot - 20, *jobs)) == [Ticked(DONE, 1, 0, ())]
+
+    assert scene.lane().waiting == [f"s:{slot - 20}"]
+    stored = schedule(scene)
+    assert (stored["l"], stored["c"]) == (str(slot), "1")
+    assert "b" not in stored
+
+
+async def test_a_fire_before_the_last_one_may_wait_for_its_run(scene: Scene, slot: int) -> None:
+    put_run(scene, slot - 20, "r")
+    put_schedule(scene, "s", slot - 20, l=slot, b=slot - 20)
+
+    planned = firing(slot - 20, job(slot - 20), overlap="wait")
+    assert [answer.code for answer in await tick(scene, planned)] == [WAITS]
+    scene.put_job("earlier", "s")
+
+    assert await tick(scene, planned) == [Ticked(DONE, 1, 0, ())]
+
+
 async def test_a_schedule_that_was_changed_is_not_fired(scene: Scene, slot: int) -> None:
     before = scene.state()
 

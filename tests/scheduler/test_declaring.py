@@ -203,6 +203,21 @@ async def test_a_declared_instant_fires_once_however_often_it_starts(
     assert look.xlen(keys.lane("default", 5)) == 1
 
 
+async def test_a_declared_past_instant_fires_once_in_place_of_what_has_fired_since(
+    q: TaskQ, version: Callable[..., TaskQ], look: redis.Redis, keys: Keys
+) -> None:
+    async with version(a=(every(seconds=0.1), {"overlap": "allow"})).scheduler() as scheduler:
+        await eventually(lambda: scheduler.tally.fired >= 1)
+    made = look.xlen(keys.lane("default", 5))
+    past = datetime.now(UTC) - timedelta(hours=1)
+
+    for _ in range(2):
+        async with version(a=at(past)).scheduler():
+            await eventually(lambda: _finished(q, "a"))
+
+    assert look.xlen(keys.lane("default", 5)) == made + 1
+
+
 async def _finished(q: TaskQ, schedule: str) -> bool:
     info = await q.schedules.get(schedule)
     return info is not None and info.state == "finished"

@@ -12,10 +12,11 @@ import msgpack
 import pytest
 import redis
 
-from taskq import JobContext, JobState, TaskQ, all_of, at, current_job, every
+from taskq import JobContext, JobState, TaskQ, all_of, any_of, at, current_job, every
 from taskq.broker.keys import Keys
 from taskq.scheduler.planner import plan
 from taskq.scheduler.scheduler import Scheduler
+from taskq.scheduler.spec import from_ms, to_ms
 from tests.support.waiting import eventually
 
 Now = Callable[[], datetime]
@@ -122,6 +123,43 @@ async def test_a_past_instant_runs_at_once_and_leaves_no_schedule(
 
 async def _gone(q: TaskQ, schedule: str) -> bool:
     return await q.schedules.get(schedule) is None
+
+
+async def test_a_past_instant_may_replace_a_trigger_that_has_fired_since(
+    q: TaskQ, task: Any, runs: Runs, scheduler: Scheduler, now: Now
+) -> None:
+    await q.schedules.add("s", every(seconds=0.2), task.s("grid"))
+    await eventually(lambda: len(runs) >= 2)
+    past = now() - timedelta(days=1)
+
+    await q.schedules.add("s", at(past), task.s("once"), replace=True)
+
+    await eventually(lambda: _gone(q, "s"))
+    await eventually(lambda: runs.jobs[-1].scheduled_for == _in_ms(past))
+
+
+async def test_a_fire_of_the_trigger_before_is_not_made_again(
+    q: TaskQ, task: Any, runs: Runs, scheduler: Scheduler, now: Now, look: redis.Redis, keys: Keys
+) -> None:
+    # Given a schedule that began in the past, whose jobs are forgotten
+    past = now() - timedelta(hours=1)
+    grid = every(seconds=0.2)
+    begins = any_of(at(past), grid)
+    await q.schedules.add("s", begins, task.s(), coalesce="earliest", misfire=None, result_ttl=0)
+    await eventually(lambda: len(runs) >= 2)
+    assert runs.fires[0] == _in_ms(past)
+    await eventually(lambda: look.exists(f"{keys.jobs}{runs.jobs[0].id}") == 0)
+
+    # When its end is changed, it begins there again
+    await q.schedules.modify("s", end=now() + timedelta(hours=1))
+    count = len(runs)
+    await eventually(lambda: len(runs) >= count + 2)
+
+    assert runs.fires.count(_in_ms(past)) == 1
+
+
+def _in_ms(instant: datetime) -> datetime:
+    return from_ms(to_ms(instant))
 
 
 async def test_an_instant_too_long_past_is_left_out(

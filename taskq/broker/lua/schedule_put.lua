@@ -4,7 +4,8 @@
 -- ARGV  1 clock offset
 --       then per schedule: id, revision it must have ('' for: it must not exist), new revision,
 --       the schedule (opaque; '' leaves it as it is), next fire (ms, '' for none), why it is paused
---       ('' when it is not), '1' when that is because it cannot be computed
+--       ('' when it is not), '1' when that is because it cannot be computed, '1' when another trigger
+--       begins with the next fire, so that it is made even before the last one
 -- Returns per schedule: 1 stored (or stored before by this very request), 0 it is another by now.
 -- Called by broker/schedules.py.
 --
@@ -14,7 +15,7 @@ local call = redis.call
 local schedules, prefix, channel = unpack(KEYS)
 local now = string.format('%.0f', clock(ARGV[1]))
 local answer, changed = {}, false
-for i = 2, #ARGV, 7 do
+for i = 2, #ARGV, 8 do
   local id, expected, revision = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local following, paused = ARGV[i + 4], ARGV[i + 5]
   local key = prefix .. id
@@ -30,6 +31,8 @@ for i = 2, #ARGV, 7 do
     if following == '' then call('HDEL', key, 'n') else call('HSET', key, 'n', following) end
     if paused == '' then call('HDEL', key, 'p') else call('HSET', key, 'p', paused) end
     if ARGV[i + 6] == '' then call('HDEL', key, 'e') else call('HSET', key, 'e', '1') end
+    local last = tonumber(call('HGET', key, 'l') or '') or 0
+    if ARGV[i + 7] ~= '' and tonumber(following) < last then call('HSET', key, 'b', following) end
     call('HDEL', key, 'w')
     call('ZADD', schedules, (following == '' or paused ~= '') and '+inf' or following, id)
     answer[#answer + 1] = 1

@@ -72,7 +72,7 @@ local function fire(at, jobs)
   local id, overlap, limit = ARGV[at], ARGV[at + 7], tonumber(ARGV[at + 8])
   local lane, expires = ARGV[at + 9], ARGV[at + 10]
   local key = prefix .. id
-  local row = call('HMGET', key, 'v', 'n', 'l', 'j')
+  local row = call('HMGET', key, 'v', 'n', 'l', 'j', 'b')
   local refused = refusal(row, at)
   if refused then return { refused, 0, 0, '' } end
   local live = overlap == 'allow' and {} or not_ended(keys.jobs, row[4])
@@ -82,7 +82,7 @@ local function fire(at, jobs)
   for n = 0, jobs - 1 do
     local from = at + 15 + n * 4
     local slot = tonumber(ARGV[from])
-    if slot > last then
+    if slot > last or ARGV[from] == row[5] then
       if overlap ~= 'allow' and #live >= limit then
         if overlap == 'wait' then
           waits = ARGV[from]
@@ -94,7 +94,7 @@ local function fire(at, jobs)
         fired = fired + 1
         if overlap ~= 'allow' then live[#live + 1] = ARGV[from + 2] end
       end
-      last = slot
+      last = math.max(last, slot)
     end
   end
 
@@ -118,11 +118,12 @@ local function fire(at, jobs)
   call('HSET', key, 'l', string.format('%.0f', last))
   if #live > 0 then call('HSET', key, 'j', table.concat(live, ' ')) else call('HDEL', key, 'j') end
   if waits then
+    call('HDEL', key, 'b')
     call('HSET', key, 'n', waits, 'w', '1')
     call('ZADD', schedules, now + ARGV[at + 13], id)
     return { 4, fired, missed + left_out, table.concat(live, ' ') }
   end
-  call('HDEL', key, 'w')
+  call('HDEL', key, 'w', 'b')
   move_on(key, id, ARGV[at + 3], ARGV[at + 11], ARGV[at + 12])
   return { 1, fired, missed + left_out, '' }
 end
