@@ -17,6 +17,9 @@ __all__ = ["job_id", "plan"]
 
 _DAY: Final = 86_400_000
 _AUTO_FROM: Final = 60_000
+_IN_TIME: Final = 1_000
+"""What no fire counts as late for: it takes a leader a moment to make it."""
+
 _COUNTED: Final = 50
 """How many fires that are left out are counted one by one: each takes 50 us, or much longer."""
 
@@ -143,7 +146,7 @@ def _grace(spec: Spec, missed: _Missed) -> int | None:
     if given is None:
         return None
     if given != "auto":
-        return int(given * 1000)
+        return max(int(given * 1000), _IN_TIME)
     if missed.following is None:
         return None
     period = missed.following - missed.slots[-1]

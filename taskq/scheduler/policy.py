@@ -38,8 +38,9 @@ class ScheduleOptionValues(TypedDict, total=False):
     `queue`, `priority`, `timeout`, `result_ttl`, `retry`, `headers` and `expires` (a duration from
     each fire) are those of single jobs.
     `args`, `kwargs`: the arguments of the task.
-    `misfire`: how late a fire may still be made, as a duration; None: however late; "auto", the
-    default: however late for a period of a minute or more, up to one period for shorter ones.
+    `misfire`: how late a fire may still be made, as a duration, of which less than a second counts
+    as a second; None: however late; "auto", the default: however late for a period of a minute or
+    more, up to one period for shorter ones.
     `coalesce`: of several fires that were missed make the `latest` (default), the `earliest`, or
     `all`, then at most `max_catchup` (100) and none older than a day.
     `overlap`: while the previous run has not ended `skip` (default), `queue_one`, `allow`,

@@ -61,6 +61,10 @@ def test_before_its_time_a_plan_is_made_as_of_its_time():
         ({"misfire": 600}, 35, [30], 3),
         ({"misfire": 240}, 35, [], 4),
         ({"misfire": 0}, 0, [0], 0),
+        # up to a second is in time
+        ({"misfire": 0}, 1 / 60, [0], 0),
+        ({"misfire": 0.01}, 1 / 60, [0], 0),
+        ({"misfire": 0}, 1.001 / 60, [], 1),
         ({"misfire": 0}, 1, [], 1),
         ({"misfire": None}, 35, [30], 3),
         ({"misfire": 900, "coalesce": "earliest"}, 35, [20], 3),
@@ -70,8 +74,8 @@ def test_before_its_time_a_plan_is_made_as_of_its_time():
         ({"coalesce": "all", "max_catchup": 1000}, 60 * 48, list(range(1440, 2881, 10)), 144),
     ],
 )
-def test_late_fires(policy: dict[str, Any], late_minutes: int, made: list[int], left_out: int):
-    planned = fired(spec(**policy), late_minutes * MINUTE)
+def test_late_fires(policy: dict[str, Any], late_minutes: float, made: list[int], left_out: int):
+    planned = fired(spec(**policy), round(late_minutes * MINUTE))
 
     assert (slots(planned), planned.left_out) == (made, left_out)
     assert planned.following == T0 + (late_minutes // 10 + 1) * 10 * MINUTE

@@ -64,7 +64,7 @@ async def test_without_a_trigger(aps: Apscheduler, q: TaskQ) -> None:
     "different",
     "`misfire_grace_time` of 0 or 1.5, `max_instances` of 0",
     apscheduler="TypeError for all three; None is no limit",
-    taskq="0 is never late, 1.5 is 1.5 s, None is no limit; no runs at all is refused",
+    taskq="0 makes those in time, 1.5 is 1.5 s, None is no limit; no runs at all is refused",
 )
 async def test_graces_and_instances_that_are_refused(aps: Apscheduler, q: TaskQ, task: Any) -> None:
     with aps.started(stored=False) as scheduler:
