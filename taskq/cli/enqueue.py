@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
-from datetime import date, time
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +15,7 @@ from taskq.cli.choice import Choice, Namespace, Url, choose, explained
 from taskq.cli.exits import ERROR, OK
 from taskq.cli.loading import load_app
 from taskq.cli.options import AsJson, duration
+from taskq.cli.plain import json_of
 from taskq.core.errors import ConfigError, JobError, JobFailed, TaskqError, UnknownTask
 from taskq.core.options import nearest
 from taskq.execution.handle import Job
@@ -146,7 +144,7 @@ def _say_id(job: Job[Any], then: _Then) -> int:
 
 async def _wait(choice: Choice, job: Job[Any], then: _Then) -> int:
     try:
-        result = as_json(await job.result(then.timeout))
+        result = await job.result(then.timeout)
     except JobError as error:
         if then.as_json:
             told = {"id": job.id, "created": job.created, "state": await _state(job)}
@@ -155,7 +153,7 @@ async def _wait(choice: Choice, job: Job[Any], then: _Then) -> int:
             print(f"taskq: {choice.aimed(str(error))}", file=sys.stderr)
         return ERROR
     told = {"id": job.id, "created": job.created, "state": "succeeded", "result": result}
-    print(json.dumps(told if then.as_json else result, ensure_ascii=False))
+    print(json_of(told if then.as_json else result, ascii_only=False))
     return OK
 
 
@@ -175,23 +173,3 @@ async def _state(job: Job[Any]) -> str | None:
         return str(await job.status())
     except (TaskqError, ConnectionError):
         return None
-
-
-def as_json(value: Any) -> Any:
-    """A result as JSON can show it: what JSON does not know becomes text, an array or an object."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return as_json(dataclasses.asdict(value))
-    if isinstance(value, Mapping):
-        items = cast("Mapping[Any, Any]", value).items()
-        return {key if isinstance(key, str) else str(key): as_json(item) for key, item in items}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [as_json(item) for item in cast("list[Any]", value)]
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    # A pydantic model knows how it looks as JSON; anything else, such as a Decimal, is text.
-    dump = getattr(value, "model_dump", None)
-    return str(value) if dump is None else dump(mode="json")

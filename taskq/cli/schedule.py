@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from taskq.broker.overview import in_words
 from taskq.cli.choice import Choice, Namespace, Url, choose, explained
 from taskq.cli.options import AsJson
 from taskq.cli.page import Grid, Note, Page
+from taskq.cli.plain import json_of
 from taskq.core.counting import counted
 from taskq.core.errors import ConfigError, ScheduleNotFound
 from taskq.scheduler.info import ScheduleInfo
@@ -71,7 +71,7 @@ def ls(
 
     choice, (infos, now, declared) = _ask(app, url, namespace, look)
     if as_json:
-        _print_json([_plain(info) for info in infos])
+        _print_json([_told(info) for info in infos])
         return
     if not infos:
         print(choice.aimed(_none(tag, declared)))
@@ -99,7 +99,7 @@ def next(
     """
     _, (fires, now) = _ask(app, url, namespace, lambda q: _both(_next_fires(q, schedule, n), q))
     if as_json:
-        _print_json([{"schedule": name, "fire": at.isoformat()} for at, name in fires])
+        _print_json([{"schedule": name, "fire": at} for at, name in fires])
         return
     rows = tuple((name, _instant(at), _until(at, now)) for at, name in fires)
     columns = ("schedule", "fire", "in")
@@ -136,7 +136,7 @@ def show(
 
     _, (info, fires, now) = _ask(app, url, namespace, look)
     if as_json:
-        _print_json(_plain(info) | {"next_fires": [fire.isoformat() for fire in fires]})
+        _print_json(_told(info) | {"next_fires": fires})
         return
     width = 16
     for name, text in _facts(info, now):
@@ -328,19 +328,11 @@ def _until(at: datetime, now: datetime) -> str:
     return f"in {in_words(seconds)}" if seconds >= 0 else f"late by {in_words(-seconds)}"
 
 
-def _plain(info: ScheduleInfo) -> dict[str, Any]:
-    told: dict[str, Any] = {"explained": info.explain()}
-    for item in fields(ScheduleInfo):
-        value = getattr(info, item.name)
-        if item.name == "trigger":
-            continue
-        if isinstance(value, datetime):
-            value = value.isoformat()
-        elif isinstance(value, Policy):
-            value = {part.name: getattr(value, part.name) for part in fields(Policy)}
-        told[item.name] = value
-    return told
+def _told(info: ScheduleInfo) -> dict[str, Any]:
+    told = {item.name: getattr(info, item.name) for item in fields(ScheduleInfo)}
+    del told["trigger"]
+    return {"explained": info.explain(), **told}
 
 
 def _print_json(told: Any) -> None:
-    print(json.dumps(told, indent=2, default=str))
+    print(json_of(told, indent=2))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from taskq import TaskQ, all_of, cron, every
+from taskq import Secret, TaskQ, all_of, cron, every
 from taskq.broker.keys import Keys
 from tests.cli.terminal import Terminal
 from tests.cli.typed import typed
@@ -134,6 +134,21 @@ async def test_jobs_that_have_ended_are_not_shown_as_running(
     assert f"running         {job.id}" in before.stdout
     assert "running" not in after.stdout
     assert plain["running"] == []
+
+
+async def test_arguments_json_does_not_know_are_told_in_it(
+    q: TaskQ, task: Any, where: tuple[str, ...]
+) -> None:
+    keyed: Any = {("a", 1): float("nan"), b"ab": Secret("hunter2")}
+    await q.schedules.add("clean", every(hours=1), task.s(keyed))
+
+    listed = await typed("schedule", "ls", *where, "--json")
+    shown = await typed("schedule", "show", "clean", *where, "--json")
+
+    assert listed.exit_code == shown.exit_code == 0, listed.output + shown.output
+    told = [{'["a", 1]': "NaN", "YWI=": "********"}]
+    assert [info["args"] for info in json.loads(listed.stdout)] == [told]
+    assert json.loads(shown.stdout)["args"] == told
 
 
 async def test_one_that_cannot_be_computed_is_shown_all_the_same(
