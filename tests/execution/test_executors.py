@@ -673,6 +673,21 @@ class TestProcessFailures:
             os.kill(int(note.read_text()), signal.SIGKILL)
 
 
+class TestForks:
+    @pytest.mark.parametrize(("how", "code"), [("return", 0), ("exit", 3), ("raise", 1)])
+    @pytest.mark.parametrize("function", [sample.fork, sample.fork_in_loop])
+    async def test_a_copy_of_the_child_ends_where_the_function_does(
+        self, processes: ProcessExecutor, function: Callable[..., Any], how: str, code: int
+    ) -> None:
+        arrived: list[Any] = []
+
+        first = await call(processes, function, how, on_message=arrived.append)
+
+        # What the copy returned, raised or reported is nobody's answer, now or later
+        assert (first, arrived) == (code, [])
+        assert [await call(processes, sample.add, n, n) for n in range(3)] == [0, 2, 4]
+
+
 class TestProcessInterruptions:
     async def test_a_cancelled_job_is_killed_with_what_it_started(
         self, processes: ProcessExecutor, tmp_path: Path

@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from contextvars import copy_context
 from functools import partial
 from types import FrameType
@@ -27,6 +27,7 @@ from taskq.core.payload import decode_call, encode_value
 from taskq.core.rebuild import CallRebuilder
 from taskq.execution.context import DistantJob, enter
 from taskq.execution.executors.address import FunctionAddress, load_function
+from taskq.execution.executors.copies import Original, flush_output
 from taskq.execution.executors.failure import Unfit, failure_of
 from taskq.execution.executors.frames import (
     HEADER_SIZE,
@@ -46,7 +47,8 @@ class ChildLink:
     """What a running job says to its parent: each message arrives at the parent's `on_message`.
 
     There is one for each job, and it is closed with it: what a thread left over by an earlier job
-    sends goes nowhere, rather than to the job that runs now.
+    sends goes nowhere, rather than to the job that runs now. Nor does what a process sends that the
+    job forked: it may outlive the job, and two that write at once cut each other's frames in two.
     """
 
     def __init__(self, channel: _Channel, limit: SoftLimit) -> None:
@@ -61,6 +63,8 @@ class ChildLink:
         May be called from any thread. Raises `TypeError` or `ValueError` for anything else.
         """
         frame = pack_frame({"m": message})
+        if not self._channel.original.here:
+            return
         # An alarm must cut no frame in two and leave no lock taken.
         with self._limit.held(), self._lock:
             if not self._closed:
@@ -93,20 +97,23 @@ class _Rebuilder(Protocol):
 
 
 class _Channel:
-    """Frames over the socket, both ways; blocking."""
+    """Frames over the socket, both ways; blocking. In a copy of this process, none."""
 
     def __init__(self, sock: socket.socket) -> None:
+        self.original = Original()
         self._sock = sock
         self._reader = sock.makefile("rb")
 
     def receive(self) -> dict[str, Any] | None:
         """The next frame, or None when the parent closed its end."""
+        self.original.end_copies()
         header = self._reader.read(HEADER_SIZE)
         if len(header) < HEADER_SIZE:
             return None
         return unpack_frame(self._reader.read(frame_size(header)))
 
     def send(self, frame: bytes) -> None:
+        self.original.end_copies()
         self._sock.sendall(frame)
 
 
@@ -139,7 +146,7 @@ class _Child:
             # SystemExit and KeyboardInterrupt too: they end the job, not the process.
             return pack_frame({"error": failure_of(error)})
         finally:
-            _flush_output()
+            flush_output()
 
     def _load(self, address: tuple[Any, ...], argv: list[str]) -> None:
         sys.argv[:] = argv
@@ -175,7 +182,8 @@ class _Child:
             return self._run_coroutine(call(), soft, runner)
         self._limit.arm(soft)
         try:
-            return call()
+            with self._channel.original:
+                return call()
         finally:
             self._limit.disarm()
 
@@ -192,7 +200,8 @@ class _Child:
     ) -> tuple[Any, BaseException | None]:
         value, failure = None, None
         try:
-            value = await self._limit.drive(coroutine, soft)
+            with self._channel.original:
+                value = await self._limit.drive(coroutine, soft)
         except BaseException as error:
             failure = error
         left = asyncio.all_tasks() - {asyncio.current_task()}
@@ -263,10 +272,3 @@ def _check_fit(function: Callable[..., Any], args: list[Any], kwargs: dict[str, 
     except ValueError:  # one written in C may have none
         return
     signature.bind(*args, **kwargs)
-
-
-def _flush_output() -> None:
-    # A child may be killed later, and what jobs printed would be lost with its buffers.
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):
-            stream.flush()
