@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from taskq.core.chance import CHANCE
 from taskq.core.durations import Duration, seconds
 from taskq.core.errors import ConfigError, Reject
+from taskq.core.kinds import is_a, name_of
 
 __all__ = ["NO_RETRY", "Retry"]
 
@@ -28,7 +29,8 @@ class Retry:
     2015), so that jobs that failed together do not come back together.
 
     `on`: only these exceptions are retried (default: every `Exception`). `never`: these are not,
-    whatever `on` says. Attempts lost with their worker are no failures and use up nothing.
+    whatever `on` says. Both match as in `except`. Attempts lost with their worker are no failures
+    and use up nothing.
 
     Raises `ConfigError` for numbers out of range.
 
@@ -81,7 +83,7 @@ class Retry:
         """
         return self.decide_by(
             failures,
-            wanted=isinstance(error, self.on) and not isinstance(error, (*self.never, Reject)),
+            wanted=is_a(error, *self.on) and not is_a(error, *self.never, Reject),
             draw=draw,
         )
 
@@ -95,9 +97,9 @@ class Retry:
 
     def wants_names(self, names: tuple[str, ...]) -> bool:
         """Whether an exception whose classes are called `names` would be retried."""
-        if any(error.__name__ in names for error in self.never):
+        if any(name_of(error) in names for error in self.never):
             return False
-        return any(error.__name__ in names for error in self.on)
+        return any(name_of(error) in names for error in self.on)
 
     def delay(self, failures: int, draw: Callable[[], float] = CHANCE.random) -> float:
         """The pause after failure number `failures`, in seconds."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
-from taskq.core.errors import PayloadError, Reject, RetryLater
+from taskq.core.errors import PayloadError
+from taskq.core.kinds import is_a
 from taskq.core.outcome import Cancelled, Failed, FailureKind, Outcome, Released, RetryAsked
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.executors.failure import ProcessDied, RemoteError, failure_of, meant_by
 
-__all__ = ["classify", "interrupted", "unfit_arguments", "unfit_result"]
+__all__ = ["classify", "interrupted", "unfit_arguments", "unfit_result", "unforeseen"]
+
+_log = logging.getLogger("taskq.worker")
 
 
 def classify(attempt: Attempt, error: BaseException) -> Outcome:
@@ -20,19 +24,17 @@ def classify(attempt: Attempt, error: BaseException) -> Outcome:
     either: clients of databases turn it into errors of their own.
     """
     why = attempt.interruption
-    if why is not None and (
-        why is not Interruption.TIMEOUT or isinstance(error, asyncio.CancelledError)
-    ):
+    if why is not None and (why is not Interruption.TIMEOUT or is_a(error, asyncio.CancelledError)):
         return interrupted(attempt, why, failure_of(error)["traceback"])
-    if isinstance(error, RemoteError):
+    if type(error) is RemoteError:
         return _remote(attempt, error)
     told, meant = failure_of(error), meant_by(error)
-    if isinstance(meant, RetryLater):
+    if told["kind"] == "retry_later":
         return RetryAsked(told["delay"], told["text"])
     kind: FailureKind = "error"
-    if isinstance(meant, Reject):
+    if told["kind"] == "reject":
         kind = "rejected"
-    elif isinstance(meant, ProcessDied):
+    elif is_a(meant, ProcessDied):
         kind = "process_died"
     retry_in = attempt.retry.decide(meant, attempt.failures + 1)
     return Failed(told["type"], told["text"], told["traceback"], kind, retry_in)
@@ -51,13 +53,24 @@ def interrupted(attempt: Attempt, why: Interruption, trace: str = "") -> Outcome
 
 def unfit_arguments(error: Exception) -> Failed:
     """Arguments that cannot be read or do not fit the function: another attempt cannot help."""
-    kind: FailureKind = "malformed" if isinstance(error, PayloadError) else "unfit_arguments"
-    return Failed(type(error).__name__, failure_of(error)["text"], "", kind)
+    kind: FailureKind = "malformed" if is_a(error, PayloadError) else "unfit_arguments"
+    told = failure_of(error)
+    return Failed(told["type"], told["text"], "", kind)
 
 
 def unfit_result(error: Exception) -> Failed:
     """The function returned what cannot travel: running it again would do its work twice."""
-    return Failed(type(error).__name__, failure_of(error)["text"], "", "unfit_result")
+    told = failure_of(error)
+    return Failed(told["type"], told["text"], "", "unfit_result")
+
+
+def unforeseen(job_id: str, error: BaseException) -> Failed:
+    """taskq itself failed: the job fails and others are unhurt, as with an error of the task."""
+    told = failure_of(error)
+    _log.error(
+        "job %s failed by an error of taskq; please report it:\n%s", job_id, told["traceback"]
+    )
+    return Failed("TaskqError", f"taskq itself failed: {told['type']}", told["traceback"])
 
 
 def _remote(attempt: Attempt, error: RemoteError) -> Outcome:

@@ -27,12 +27,24 @@ def masked(outcome: Outcome, attempt: Attempt) -> Outcome:
     """`outcome` without the secrets of the attempt's arguments."""
     if not isinstance(outcome, (Failed, RetryAsked)):
         return outcome
-    secrets = _secrets_of(attempt)
+    try:
+        secrets = _secrets_of(attempt)
+    except Exception:
+        # What cannot be looked for may stand anywhere.
+        return _silent(outcome)
     if secrets and isinstance(outcome, Failed):
         outcome.error_text = _without(secrets, outcome.error_text)
         outcome.traceback = _without(secrets, outcome.traceback)
     elif secrets and isinstance(outcome, RetryAsked):
         outcome.reason = _without(secrets, outcome.reason)
+    return outcome
+
+
+def _silent(outcome: Failed | RetryAsked) -> Outcome:
+    if isinstance(outcome, Failed):
+        outcome.error_text, outcome.traceback = MASK, ""
+    else:
+        outcome.reason = MASK
     return outcome
 
 

@@ -14,12 +14,13 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, cast
 
 from taskq.core.outcome import Outcome, Succeeded
 from taskq.core.payload import decode_call, decode_value, encode_call, encode_value
 from taskq.execution.attempt import Attempt, Interruption
-from taskq.execution.classify import classify, unfit_arguments, unfit_result
+from taskq.execution.classify import classify, unfit_arguments, unfit_result, unforeseen
 from taskq.execution.context import JobContext, enter
 from taskq.execution.executors.failure import Unfit
 from taskq.execution.executors.set import ExecutorSet
@@ -50,9 +51,9 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
         return Succeeded(_seal(attempt, value))
     except Unfit as unfit:
         describe = unfit_arguments if unfit.kind == "unfit_arguments" else unfit_result
-        return masked(describe(_kept(attempt, unfit.error)), attempt)
+        return _judged(attempt, unfit.error, describe)
     except BaseException as error:
-        return masked(classify(attempt, _kept(attempt, error)), attempt)
+        return _judged(attempt, error, partial(classify, attempt))
     finally:
         clock.stop()
         attempt.end()
@@ -123,10 +124,13 @@ async def _wrapped(run: _Run, attempt: Attempt, executors: ExecutorSet, clock: _
     return made if value is opened else value
 
 
-def _kept(attempt: Attempt, error: Any) -> Any:
+def _judged(attempt: Attempt, error: Any, judge: Callable[[Any], Outcome]) -> Outcome:
     if attempt.local is not None:
         attempt.local.error = error
-    return error
+    try:
+        return masked(judge(error), attempt)
+    except BaseException as failure:
+        return unforeseen(attempt.id, failure)
 
 
 def _load(attempt: Attempt) -> tuple[Any, Any]:
@@ -206,7 +210,9 @@ async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: Executo
                 failure = error
                 raise
         # A dependency may clean up after a failure, and never makes a success of it.
-        raise failure or RuntimeError("a dependency ended the attempt")
+        if failure is None:
+            failure = RuntimeError("a dependency ended the attempt")
+        raise failure
     finally:
         # The error holds this frame.
         del failure

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from taskq.core.job import Delivery
 from taskq.core.outcome import Failed, Outcome
 from taskq.execution.attempt import Attempt, Interruption
-from taskq.execution.classify import classify, interrupted
+from taskq.execution.classify import classify, interrupted, unforeseen
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.masking import masked
 from taskq.execution.runner import run_attempt
@@ -81,7 +81,10 @@ class Slots:
         self._running.clear()
 
     async def _run(self, run: _Run) -> None:
-        made = self._intake.attempt(run.delivery)
+        try:
+            made = self._intake.attempt(run.delivery)
+        except Exception as error:
+            made = unforeseen(run.delivery.id, error)
         if not isinstance(made, tuple):
             self._end(run, made)
             return
@@ -99,6 +102,9 @@ class Slots:
         except GeneratorExit as error:
             # A future that carries it closes all coroutines that await it, run_attempt among them.
             outcome = masked(classify(attempt, error), attempt)
+        except BaseException as error:
+            # Whatever it is, it must not keep the slot.
+            outcome = unforeseen(attempt.id, error)
         if run.delivery.entry in self._running:
             self._end(run, outcome)
         else:

@@ -622,10 +622,12 @@ class TestProcessFailures:
         mute = await failure(processes, sample.fail_mutely)
         broken = await failure(processes, sample.fail_badly_encoded)
         long = await failure(processes, sample.fail_at_length)
+        nameless = await failure(processes, sample.fail_anonymously)
 
         assert mute.type_name == "Mute"
         assert "ValueError" in mute.text
         assert "fail_mutely" in mute.traceback_text
+        assert (nameless.type_name, nameless.text) == ("Anonymous", "who")
         assert broken.text == "half a \\ud800 pair"
         assert len(long.text) < 70_000
         assert "934464 characters" in long.text

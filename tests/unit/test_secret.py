@@ -12,11 +12,17 @@ from typing import Any
 
 import pytest
 
-from taskq import CallError, DecodeError, EncodeError, PayloadTooLarge, Secret
+from taskq import CallError, DecodeError, EncodeError, PayloadTooLarge, Secret, TaskQ
 from taskq.core.concealing import Concealer, revealed
 from taskq.core.extensions import pack
+from taskq.core.outcome import Failed, RetryAsked
 from taskq.core.payload import PayloadLimits, decode_call, decode_value, encode_call, encode_value
 from taskq.core.rebuild import CallRebuilder, compile_rebuilder
+from taskq.core.secret import MASK
+from taskq.deferred.call import Call
+from taskq.execution.attempt import Attempt
+from taskq.execution.masking import masked
+from taskq.execution.request import PLAIN
 
 CANARY = "canary-7f3a91"
 
@@ -195,3 +201,24 @@ def test_texts_are_found_wherever_secrets_lie() -> None:
     value = ["shown", {"a": Secret(["one", {"two": b"three", "n": 4}]), "b": {Secret("five")}}]
 
     assert sorted(revealed(value)) == ["4", "five", "n", "one", "three", "two"]
+
+
+def test_where_a_secret_cannot_be_read_nothing_of_the_failure_is_told() -> None:
+    class Unreadable:
+        def __str__(self) -> str:
+            raise ValueError("no words")
+
+    q = TaskQ("redis://localhost")
+
+    @q.task(name="work")
+    async def work() -> None: ...
+
+    attempt = Attempt(work, "01h", b"")
+    attempt.local = Call(work, PLAIN, (Secret(Unreadable()),), {}, lambda _: False)
+
+    failed = masked(Failed("OSError", "401 for canary", "in canary", retry_in=1.0), attempt)
+    asked = masked(RetryAsked(3.0, "canary"), attempt)
+
+    # Why it failed may quote the secret; when it runs again does not
+    assert failed == Failed("OSError", MASK, "", retry_in=1.0)
+    assert asked == RetryAsked(3.0, MASK)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from taskq import JobFailed, JobState, Retry, TaskQ
+from taskq import JobFailed, JobState, Retry, RetryLater, TaskQ, current_job
 from tests.worker import sample_tasks
 
 
@@ -39,6 +39,62 @@ class Heavy(Exception):
 
     def __str__(self) -> str:
         return "heavy"
+
+
+class Veiled(Exception):
+    """Tells nothing of itself."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise ValueError(name)
+
+
+class Nameless(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise ValueError("no name")
+
+
+class Anonymous(Exception, metaclass=Nameless):
+    pass
+
+
+class Trap(str):
+    """A text that bites whoever reads it."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        raise ValueError("no length")
+
+    def encode(self, *_: Any) -> bytes:
+        raise ValueError("no bytes")
+
+
+class Trapped(Exception):
+    def __str__(self) -> str:
+        return Trap("trapped")
+
+
+class Undecided(RetryLater):
+    @property
+    def delay(self) -> float:  # type: ignore[override]
+        raise ValueError("no delay")
+
+    @delay.setter
+    def delay(self, value: float) -> None: ...
+
+
+class Negative(RetryLater):
+    def __init__(self) -> None:
+        Exception.__init__(self, "not ready")
+        self.delay = -1.0
+
+
+def buried() -> BaseException:
+    error: Exception = ValueError("deep down")
+    for _ in range(3_000):
+        error = ExceptionGroup("a layer", [error])
+    return error
 
 
 def grouped() -> BaseExceptionGroup[BaseException]:
@@ -113,6 +169,104 @@ async def test_anything_may_be_raised(
     if kind != "Mute":
         assert "test_raising.py" in caught.value.traceback
     assert (await job.info()).attempts[0].outcome == "error"
+
+
+HOSTILE: list[tuple[Callable[[], BaseException], str, str]] = [
+    (lambda: Veiled(), "Veiled", ""),
+    (lambda: Anonymous("who"), "Anonymous", "who"),
+    (lambda: Trapped(), "Trapped", "trapped"),
+    (lambda: Undecided(1), "Undecided", "asked for another attempt in 1 (and its delay is no"),
+    (lambda: Negative(), "Negative", "not ready (and its delay is no number of seconds"),
+    (buried, "ExceptionGroup", "a layer"),
+]
+
+
+@pytest.mark.parametrize("executor", ["loop", "thread"])
+@pytest.mark.parametrize(("make", "kind", "text"), HOSTILE, ids=[item[1] for item in HOSTILE])
+async def test_an_exception_that_fights_back_fails_its_job_and_frees_its_slot(
+    q: TaskQ, executor: str, make: Callable[[], BaseException], kind: str, text: str
+) -> None:
+    def plain() -> NoReturn:
+        raise make()
+
+    async def coroutine() -> NoReturn:
+        raise make()
+
+    functions: dict[str, Any] = {"loop": coroutine, "thread": plain}
+    broken = q.task(name="broken")(functions[executor])
+    job = await broken.enqueue()
+    async with q.worker(concurrency=1) as worker:
+        with pytest.raises(JobFailed) as caught:
+            await job.result(timeout=5)
+        assert worker.holdings.running == 0
+
+    assert caught.value.error_type == kind
+    assert caught.value.error_text.startswith(text)
+    # Where it came from is told, whatever can be told of the error itself
+    assert "test_raising.py" in caught.value.traceback
+
+
+async def test_a_delay_beyond_all_numbers_is_a_long_one(q: TaskQ) -> None:
+    class Never(RetryLater):
+        def __init__(self) -> None:
+            Exception.__init__(self, "never")
+            self.delay = 10**400
+
+    @q.task(name="wait")
+    async def wait() -> None:
+        raise Never
+
+    job = await wait.enqueue()
+    await q.run_until_empty()
+
+    assert await job.status() is JobState.SCHEDULED
+    await job.cancel()
+
+
+async def test_a_class_that_refuses_to_be_asked_is_matched_as_in_except(q: TaskQ) -> None:
+    class Silent(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            raise ValueError("do not ask")
+
+    class Wanted(Exception, metaclass=Silent):
+        pass
+
+    @q.task(name="moody", retry=Retry(max_attempts=3, backoff=0, on=(Wanted,)))
+    async def moody() -> NoReturn:
+        if current_job().attempt == 1:
+            raise Wanted
+        raise LookupError("another")
+
+    job = await moody.enqueue()
+    await q.run_until_empty()
+
+    info = await job.info()
+    assert (info.attempt, info.error_type) == (2, "LookupError")
+
+
+@pytest.mark.parametrize(
+    "broken", ["taskq.worker.intake.Intake.attempt", "taskq.execution.runner.classify"]
+)
+async def test_an_error_of_taskq_fails_one_job_and_frees_its_slot(
+    q: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    def fail(*_: Any) -> NoReturn:
+        raise LookupError("a slip")
+
+    @q.task(name="work")
+    async def work() -> NoReturn:
+        raise ValueError("no")
+
+    job = await work.enqueue()
+    with monkeypatch.context() as patch:
+        patch.setattr(broken, fail)
+        async with q.worker(concurrency=1) as worker:
+            with pytest.raises(JobFailed, match="taskq itself failed: LookupError"):
+                await job.result(timeout=5)
+            assert worker.holdings.running == 0
+
+    assert f"job {job.id} failed by an error of taskq" in caplog.text
+    assert "a slip" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal
 
 from taskq.core.errors import Reject, RetryLater, SoftTimeout, TaskqError
+from taskq.core.kinds import bases_of, is_a, name_of
 
 __all__ = ["ProcessDied", "RemoteError", "RemoteKind", "Unfit", "failure_of", "meant_by"]
 
@@ -25,6 +27,10 @@ _TEXT_LIMIT = 64 * 1024
 
 # A century. Where the text of a failure is needed, a delay nobody can mean must not get in its way.
 _MOST_DELAY = 3e9
+
+# Not by way of the error, whose class may have its own.
+_MEMBERS: Final[Any] = BaseExceptionGroup.exceptions
+_TRACEBACK: Final[Any] = BaseException.__traceback__
 
 # The package that runs attempts: its frames say nothing about the failure.
 _OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -95,17 +101,21 @@ class Unfit(Exception):
 
 def failure_of(error: BaseException) -> dict[str, Any]:
     """What `RemoteError.of` takes, as plain data; never raises, whatever `error` is."""
-    if isinstance(error, Unfit):
+    if type(error) is Unfit:
         return failure_of(error.error) | {"kind": error.kind}
     meant = meant_by(error)
-    kind = _kind_of(meant)
+    kind, text = _kind_of(meant), _text_of(meant)
+    delay = _delay_of(meant) if kind == "retry_later" else None
+    if kind == "retry_later" and delay is None:
+        # Nobody can say when; at once and for ever would be the worst answer.
+        kind, text = "error", f"{text} (and its delay is no number of seconds from 0 on)"
     return {
-        "type": type(meant).__name__,
-        "text": _plain(_text_of(meant)),
+        "type": name_of(type(meant)),
+        "text": _plain(text),
         "traceback": _plain(_traceback_of(error)),
         "kind": kind,
-        "mro": [base.__name__ for base in type(meant).__mro__],
-        "delay": _delay_of(meant) if kind == "retry_later" else None,
+        "mro": [name_of(base) for base in bases_of(type(meant))],
+        "delay": delay,
     }
 
 
@@ -115,38 +125,63 @@ def meant_by(error: BaseException) -> BaseException:
     An asyncio.TaskGroup wraps whatever its body raises.
     """
     meant = error
-    while isinstance(meant, BaseExceptionGroup):
-        first, *others = cast("BaseExceptionGroup[BaseException]", meant).exceptions
-        if others:
+    while is_a(meant, BaseExceptionGroup):
+        members = _MEMBERS.__get__(meant)
+        if len(members) != 1:
             return error
-        meant = first
-    return meant if isinstance(meant, (RetryLater, Reject)) else error
+        meant = members[0]
+    return meant if is_a(meant, RetryLater) or is_a(meant, Reject) else error
 
 
 def _kind_of(error: BaseException) -> RemoteKind:
-    if isinstance(error, BaseExceptionGroup):
-        members = cast("BaseExceptionGroup[BaseException]", error).exceptions
-        only_soft = all(_kind_of(member) == "soft_timeout" for member in members)
-        return "soft_timeout" if only_soft else "error"
-    for known, kind in _KINDS:
-        if isinstance(error, known):
-            return kind
-    return "error"
+    if not is_a(error, BaseExceptionGroup):
+        for known, kind in _KINDS:
+            if is_a(error, known):
+                return kind
+        return "error"
+    only_soft = all(is_a(member, SoftTimeout) for member in _leaves(error))
+    return "soft_timeout" if only_soft else "error"
+
+
+def _leaves(group: BaseException) -> list[BaseException]:
+    """What is no group, at any depth, each once."""
+    found: list[BaseException] = []
+    seen: set[int] = set()
+    left = [group]
+    while left:
+        member = left.pop()
+        if id(member) in seen:
+            continue
+        seen.add(id(member))
+        if is_a(member, BaseExceptionGroup):
+            left.extend(_MEMBERS.__get__(member))
+        else:
+            found.append(member)
+    return found
 
 
 def _text_of(error: BaseException) -> str:
     try:
-        return str(error)
+        # A `str` of its own kind may be as hostile as the error.
+        return str.__str__(str(error))
     except BaseException as failure:
-        return f"<str() of this {type(error).__name__} raised {type(failure).__name__}>"
+        return f"<str() of this {name_of(type(error))} raised {name_of(type(failure))}>"
 
 
 def _traceback_of(error: BaseException) -> str:
+    trace = _without_ours(_TRACEBACK.__get__(error))
+    whole = _shown(lambda: traceback.format_exception(type(error), error, trace))
+    if whole is not None:
+        return whole
+    frames = _shown(lambda: traceback.format_tb(trace)) or ""
+    return f"{frames}<the rest of the traceback cannot be shown>\n"
+
+
+def _shown(lines: Callable[[], list[str]]) -> str | None:
     try:
-        lines = traceback.format_exception(type(error), error, _without_ours(error.__traceback__))
-        return "".join(lines)
-    except BaseException as failure:
-        return f"<the traceback cannot be shown: {type(failure).__name__}>\n"
+        return "".join(lines())
+    except BaseException:
+        return None
 
 
 def _without_ours(trace: TracebackType | None) -> TracebackType | None:
@@ -157,13 +192,13 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
     return first or trace
 
 
-def _delay_of(error: BaseException) -> float:
+def _delay_of(error: BaseException) -> float | None:
     try:
-        delay = float(getattr(error, "delay", 0.0))
-    except (TypeError, ValueError):
-        return 0.0
-    # Not a number is neither.
-    return min(delay, _MOST_DELAY) if delay > 0 else 0.0
+        delay = getattr(error, "delay", 0.0)
+        # Not a number is neither.
+        return float(min(delay, _MOST_DELAY)) if delay >= 0 else None
+    except BaseException:
+        return None
 
 
 def _plain(text: str) -> str:

@@ -20,6 +20,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from taskq.core.errors import ConfigError
+from taskq.core.kinds import is_a, name_of
 
 __all__ = ["ThreadExecutor"]
 
@@ -64,10 +65,10 @@ class _Call:
             return
         if error is None:
             self.future.set_result(value)
-        elif isinstance(error, (StopIteration, GeneratorExit)):
+        elif is_a(error, StopIteration, GeneratorExit):
             # A future cannot carry them: they would end the coroutines that await it. One that
             # raises StopIteration itself is treated in the same way by the language.
-            wrapped = RuntimeError(f"the function raised {type(error).__name__}")
+            wrapped = RuntimeError(f"the function raised {name_of(type(error))}")
             wrapped.__cause__ = error
             self.future.set_exception(wrapped)
         else:
