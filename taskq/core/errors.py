@@ -232,12 +232,23 @@ class Injected(TaskqError):
 class RetryLater(Exception):
     """Raise it in a task to ask for another attempt after `delay` (seconds or timedelta).
 
-    It uses up none of the retry budget.
+    It uses up none of the retry budget. Raises `ConfigError` for a delay that is negative or no
+    number: the job would run again at once, for ever.
     """
 
     def __init__(self, delay: float | timedelta, reason: str = "") -> None:
         super().__init__(reason or f"asked for another attempt in {delay}")
-        self.delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        try:
+            wanted = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+        except (TypeError, ValueError, OverflowError):
+            wanted = float("nan")
+        # A century, as for all durations.
+        if not 0 <= wanted < 3e9:
+            raise ConfigError(
+                f"RetryLater({delay!r}): nobody can wait for that; type seconds from 0 on, such as "
+                "RetryLater(30), or a timedelta"
+            )
+        self.delay = wanted
 
 
 class Reject(Exception):
