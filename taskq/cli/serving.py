@@ -9,13 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import taskq
-from taskq.cli.exits import OK
+from taskq.cli.exits import ERROR, OK
 from taskq.core.chance import CHANCE
 from taskq.core.counting import counted
 from taskq.core.errors import EmbeddedServerError, ServerRefused
@@ -54,13 +54,14 @@ def serve(
     """Run `worker` until it ends, and give the exit code.
 
     One that is to make way for a fresh one gives `RECYCLED` to its supervisor; without a supervisor
-    this process starts again. `announce` is awaited first. A server that does not answer is waited
-    for. Raises `ServerRefused` and `EmbeddedServerError`, which waiting does not help.
+    this process starts again. One that a job cancelled gives `ERROR`. `announce` is awaited first.
+    A server that does not answer is waited for. Raises `ServerRefused` and `EmbeddedServerError`,
+    which waiting does not help.
     """
     runner = asyncio.Runner(loop_factory=factory)
     service = _Service(worker, supervised)
     try:
-        all_ended = runner.run(service.run(announce))
+        all_ended = _run_through(runner.get_loop(), service.run(announce))
     except BaseException:
         runner.close()
         raise
@@ -71,7 +72,7 @@ def serve(
         _log.warning("leaving behind what a job started and does not end: %s", what)
     else:
         runner.close()
-    code = RECYCLED if service.recycled else OK
+    code = RECYCLED if service.recycled else ERROR if service.cancelled else OK
     if code == RECYCLED and supervised is None:
         _start_again()
     if stuck:
@@ -79,6 +80,35 @@ def serve(
         _flush()
         os._exit(code)
     return code
+
+
+def _run_through(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, bool]) -> bool:
+    """Run `coroutine` to its end, whatever the jobs do that share its loop.
+
+    asyncio ends the loop for a `SystemExit` or `KeyboardInterrupt` in any of its tasks, once it has
+    told whoever awaits that task; a job may also stop the loop. Nothing in it is lost by that, and
+    it goes on. Ctrl-C is no exception here: `Stopping` has the signal.
+    """
+    main = loop.create_task(coroutine)
+    over = False
+
+    def end(_: asyncio.Task[bool]) -> None:
+        if not over:
+            loop.stop()
+
+    main.add_done_callback(end)
+    while not main.done():
+        try:
+            loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            if not main.done():
+                _log.warning("an asyncio task that a job started raised %r", error, exc_info=True)
+        else:
+            if not main.done():
+                _log.warning("a job stopped the event loop of this worker; it goes on")
+    # It may be waiting to be called still, and the loop is used again.
+    over = True
+    return main.result()
 
 
 class _Service:
@@ -90,6 +120,7 @@ class _Service:
         self._stopping = Stopping(worker.settings.grace, supervised)
         self._asked = asyncio.Event()
         self._ready = False
+        self.cancelled = False
 
     @property
     def recycled(self) -> bool:
@@ -131,14 +162,19 @@ class _Service:
     async def _attempt(self) -> None:
         running = asyncio.ensure_future(self._worker.run(self._on_ready))
         asked = asyncio.ensure_future(self._asked.wait())
-        await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+        await _one_of(running, asked)
         asked.cancel()
         if not running.done() and not self._ready:
             # It waits for a server; there is nothing to drain.
             running.cancel()
             await asyncio.wait({running})
+            return
+        await _one_of(running)
+        if running.cancelled():
+            self.cancelled = True
+            _log.error("a job cancelled this worker, which ends now: start it again")
         else:
-            await running
+            running.result()
 
     async def _asked_within(self, seconds: float) -> None:
         try:
@@ -161,6 +197,17 @@ class _Service:
             _log.info("stopping; %s %g s to finish", jobs, self._worker.settings.grace)
         self._asked.set()
         self._worker.stop()
+
+
+async def _one_of(*futures: asyncio.Future[Any]) -> None:
+    """Wait until one is done, though a job cancels whoever waits."""
+    while not any(future.done() for future in futures):
+        try:
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
 
 
 def _threads_that_stay() -> list[str]:

@@ -42,7 +42,8 @@ class Attempt:
     `number` counts the runs of the job. `fence` is the number under which the server knows this
     run; it is smaller for a job that ran elsewhere before the server had it. `failures` counts the
     attempts that failed before. `local` is there for a call that is not serialised. The first
-    interruption decides how the attempt is judged; later ones change nothing.
+    interruption decides how the attempt is judged; later ones change nothing. `uprooted`: somebody
+    else, who is not taskq either, cancels whatever runs in this event loop.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Attempt:
         "started",
         "task",
         "timeout",
+        "uprooted",
         "worker",
     )
 
@@ -94,6 +96,7 @@ class Attempt:
         self.worker = ""
         self.report: Reporter | None = None
         self.interruption: Interruption | None = None
+        self.uprooted = False
         self.on_interrupt: Callable[[Attempt], None] | None = None
         self.started = 0.0
         self._runner: asyncio.Task[Any] | None = None

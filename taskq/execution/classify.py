@@ -21,11 +21,15 @@ def classify(attempt: Attempt, error: BaseException) -> Outcome:
 
     A cancellation counts as an interruption only when taskq asked for it; a task that cancels
     itself has failed. What a cancelled or released task makes of its interruption is no failure
-    either: clients of databases turn it into errors of their own.
+    either: clients of databases turn it into errors of their own. An attempt that ends with its
+    event loop is handed back.
     """
     why = attempt.interruption
     if why is not None and (why is not Interruption.TIMEOUT or is_a(error, asyncio.CancelledError)):
         return interrupted(attempt, why, failure_of(error)["traceback"])
+    if attempt.uprooted and not is_a(error, SystemExit, KeyboardInterrupt):
+        # Its end is no fault of its own; these two may be what ends the program.
+        return Released()
     if type(error) is RemoteError:
         return _remote(attempt, error)
     told, meant = failure_of(error), meant_by(error)

@@ -80,6 +80,12 @@ class Slots:
         self._tally.leaked += len(self._running)
         self._running.clear()
 
+    def uprooted(self, culprit: str | None) -> None:
+        """Every task of the event loop is being cancelled, by the job `culprit` if by any."""
+        for run in self._running.values():
+            if run.attempt is not None and run.delivery.id != culprit:
+                run.attempt.uprooted = True
+
     async def _run(self, run: _Run) -> None:
         try:
             made = self._intake.attempt(run.delivery)

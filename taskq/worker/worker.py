@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
@@ -29,7 +29,6 @@ from taskq.execution.registry import Registry
 from taskq.execution.resources import Resources
 from taskq.worker.burst import until_empty
 from taskq.worker.description import describe
-from taskq.worker.enduring import enduring
 from taskq.worker.fetcher import Fetcher
 from taskq.worker.heart import Heart
 from taskq.worker.holdings import Holdings
@@ -38,6 +37,7 @@ from taskq.worker.promoter import Promoter
 from taskq.worker.reaper import Reaper
 from taskq.worker.reconciler import Reconciler
 from taskq.worker.recycling import Recycling
+from taskq.worker.services import Services
 from taskq.worker.session import Session
 from taskq.worker.settings import WorkerSettings
 from taskq.worker.tally import Tally
@@ -76,7 +76,6 @@ class Worker:
         self._at_last = at_last
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
-        self._services: list[asyncio.Task[None]] = []
         self._starting_over = False
 
     async def __aenter__(self) -> Worker:
@@ -91,15 +90,11 @@ class Worker:
             await self._broker.aclose()
             await self._resources.close()
             raise
-        self._services = [
-            asyncio.create_task(enduring(name, service), name=f"taskq-{name}")
-            for name, service in (
-                ("fetcher", self.fetcher.run),
-                ("promoter", self.promoter.run),
-                ("reaper", self.reaper.run),
-                ("recycling", self.recycling.run),
-            )
-        ]
+        self._services.guard()
+        self._services.start("fetcher", self.fetcher.run)
+        self._services.start("promoter", self.promoter.run)
+        self._services.start("reaper", self.reaper.run)
+        self._services.start("recycling", self.recycling.run)
         self._heart.start()
         if self._companion is not None:
             await self._companion.__aenter__()
@@ -166,6 +161,7 @@ class Worker:
             concurrency=settings.concurrency,
             suspect_from=max(1, self._broker_settings.max_crashes - 1),
         )
+        self._services = Services(self.holdings.slots.uprooted)
         self.fetcher = Fetcher(self._session, self.holdings, self.tally, settings)
         self.promoter = Promoter(self._broker)
         self.reaper = Reaper(self._broker, self._session, self.tally)
@@ -191,7 +187,7 @@ class Worker:
                 self.fetcher.look_soon()
             if self.holdings.room(0) <= 0:
                 # Idle for other queues still, as the server sees it, and full.
-                self._spawn(self._session.consumer.leave_idle(self.settings.queues))
+                self._services.send(self._session.consumer.leave_idle(self.settings.queues))
         elif message.startswith(b"cancel "):
             self.holdings.cancel(message[7:].decode())
 
@@ -201,14 +197,14 @@ class Worker:
         if reply is None:
             if not self._stop.is_set() and not self._starting_over:
                 self._starting_over = True
-                self._spawn(self._start_over())
+                self._services.send(self._start_over())
             return
         self._session.renew(sent)
         for job_id in reply.cancels:
             self.holdings.cancel(job_id)
         self.holdings.fill()
         if not self.fetcher.fetching:
-            self._spawn(self._reconciler.compare(reply.held))
+            self._services.send(self._reconciler.compare(reply.held))
 
     async def _start_over(self) -> None:
         """The server counts this worker as dead: its jobs are others' now."""
@@ -229,11 +225,6 @@ class Worker:
             # Until now the server did not know the new name either.
             self._starting_over = False
 
-    def _spawn(self, service: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(service)
-        self._services.append(task)
-        task.add_done_callback(self._services.remove)
-
     async def _drain(self) -> None:
         if ARMED is not None:
             ARMED.reach("drain")
@@ -241,14 +232,12 @@ class Worker:
         self.fetcher.stop()
         if self._companion is not None:
             await self._companion.__aexit__(None, None, None)
-        fetcher, *others = self._services
-        await asyncio.wait({fetcher}, timeout=5.0)
+        await self._services.leave("fetcher", within=5.0)
         self.holdings.close()
         await self._session.consumer.leave_idle(self.settings.queues)
         left = await self._wait_for_jobs()
         await self.holdings.settler.close(within=max(HAND_IN_SECONDS, left))
-        for service in list(others):
-            service.cancel()
+        self._services.cancel()
         await self._heart.stop()
         with contextlib.suppress(ConnectionError):
             await self._broker.leases.reap(self._session.name, self._broker.reap_policy, died=False)

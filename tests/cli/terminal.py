@@ -67,6 +67,36 @@ async def leaves_a_coroutine() -> None:
                 continue
     asyncio.create_task(stubborn())
     await asyncio.sleep(0)
+
+async def leave(error: BaseException) -> None:
+    raise error
+
+@q.task
+async def exits_in_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(leave(SystemExit(3)))
+
+@q.task
+async def exits_in_a_gather() -> None:
+    await asyncio.gather(leave(KeyboardInterrupt()), asyncio.sleep(600))
+
+@q.task
+async def exits_in_a_callback() -> str:
+    asyncio.get_running_loop().call_soon(os.sys.exit, 4)
+    await asyncio.sleep(0.01)
+    return "went on"
+
+@q.task
+async def stops_the_loop() -> str:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0.01)
+    return "went on"
+
+@q.task
+async def cancels_everything() -> None:
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(0)
 '''
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taskq import Job, JobState, TaskQ
+from taskq import Job, JobFailed, JobState, TaskQ
 from tests.cli.terminal import Terminal
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
@@ -180,6 +180,53 @@ async def test_too_many_leaked_threads_make_it_start_again_under_its_pid(
     assert await (await q.send("app.pid")).result(timeout=5) == command.pid
     command.signal(SIGTERM)
     assert command.ended() == 0
+
+
+# ------------------------------------------------------------------- jobs that would end it
+
+
+@pytest.mark.parametrize("flag", ["--uvloop", "--no-uvloop"])
+async def test_no_job_ends_it_by_ending_the_event_loop(
+    q: TaskQ, terminal: Terminal, flag: str
+) -> None:
+    command = terminal.type("worker", flag).until_ready()
+    neighbour = await asleep(q, terminal, 1.5)
+
+    group = await q.send("app.exits_in_a_group")
+    gather = await q.send("app.exits_in_a_gather")
+    going_on = [await q.send("app.exits_in_a_callback"), await q.send("app.stops_the_loop")]
+
+    for job, kind in ((group, "SystemExit"), (gather, "KeyboardInterrupt")):
+        with pytest.raises(JobFailed) as caught:
+            await job.result(timeout=5)
+        assert caught.value.error_type == kind
+    assert [await job.result(timeout=5) for job in going_on] == ["went on", "went on"]
+    assert await neighbour.result(timeout=5) == "slept"
+    assert [attempt.number for attempt in (await neighbour.info()).attempts] == [1]
+    assert "an asyncio task that a job started raised SystemExit(3)" in command.errors
+    command.signal(SIGTERM)
+    assert command.ended() == 0
+
+
+@pytest.mark.leaves_jobs
+@pytest.mark.parametrize("flag", ["--uvloop", "--no-uvloop"])
+async def test_a_job_that_cancels_everything_ends_it_in_order_and_fails_alone(
+    q: TaskQ, terminal: Terminal, flag: str
+) -> None:
+    command = terminal.type("worker", flag).until_ready()
+    neighbour = await asleep(q, terminal, 600.0)
+
+    culprit = await q.send("app.cancels_everything")
+
+    assert command.ended() == 1
+    assert f"job {culprit.id} cancels every asyncio task of this process" in command.errors
+    assert "a job cancelled this worker, which ends now" in command.errors
+    assert "Traceback" not in command.errors
+    assert await culprit.status() is JobState.FAILED
+    # Not failed, and no failure is counted
+    info = await neighbour.info()
+    assert (info.state, info.failures) == (JobState.QUEUED, 0)
+    assert [attempt.outcome for attempt in info.attempts] == ["released"]
 
 
 # ------------------------------------------------------------------------------ wrong servers

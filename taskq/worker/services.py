@@ -1,0 +1,105 @@
+"""What runs beside the jobs of a worker, in asyncio tasks of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from taskq.core.errors import TaskqError
+from taskq.execution.context import current_job
+from taskq.worker.enduring import PAUSE_SECONDS, enduring
+
+__all__ = ["Services"]
+
+_log = logging.getLogger("taskq.worker")
+
+_Make = Callable[[], asyncio.Task[None]]
+
+
+class Services:
+    """Loops that go on until the worker leaves, and errands that end by themselves.
+
+    They share their event loop with jobs, which can cancel what is not their own: a loop that was
+    cancelled begins again after a pause. The pause is for programs that end, where the worker is
+    about to leave. With `guard`, `on_uprooted` is called when every task of the event loop is being
+    cancelled, before any has heard of it, with the id of the job that does it; None: the program
+    ends.
+    """
+
+    def __init__(self, on_uprooted: Callable[[str | None], None]) -> None:
+        self._on_uprooted = on_uprooted
+        self._loop = asyncio.get_running_loop()
+        self._loops: dict[str, asyncio.Task[None]] = {}
+        self._errands: set[asyncio.Task[None]] = set()
+        self._leaving = False
+
+    def guard(self) -> None:
+        """Look out for who cancels every task."""
+        self._keep("sentinel", lambda: _Sentinel(self._loop, self._uprooted))
+
+    def start(self, name: str, service: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop."""
+        self._keep(
+            name, lambda: self._loop.create_task(enduring(name, service), name=f"taskq-{name}")
+        )
+
+    def send(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Run an errand."""
+        task = self._loop.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def leave(self, first: str, within: float) -> None:
+        """Begin nothing again, and let the loop `first` end by itself: it is never cancelled."""
+        self._leaving = True
+        await asyncio.wait({self._loops.pop(first)}, timeout=within)
+
+    def cancel(self) -> None:
+        """End everything else now."""
+        for task in (*self._loops.values(), *self._errands):
+            task.cancel()
+
+    def _keep(self, name: str, make: _Make) -> None:
+        task = self._loops[name] = make()
+        task.add_done_callback(partial(self._ended, name, make))
+
+    def _ended(self, name: str, make: _Make, task: asyncio.Task[None]) -> None:
+        if task.cancelled() and not self._leaving:
+            self._loop.call_later(PAUSE_SECONDS, self._begin_again, name, make)
+
+    def _begin_again(self, name: str, make: _Make) -> None:
+        if not self._leaving:
+            _log.error("the %s was cancelled by a job or by this program; it begins again", name)
+            self._keep(name, make)
+
+    def _uprooted(self) -> None:
+        try:
+            culprit = current_job().id
+        except TaskqError:
+            culprit = None
+        else:
+            _log.error(
+                "job %s cancels every asyncio task of this process, the worker's own and those of "
+                "other jobs, which are handed back; a task may cancel only what it started",
+                culprit,
+            )
+        self._on_uprooted(culprit)
+
+
+class _Sentinel(asyncio.Task[None]):
+    """Does nothing; who cancels it cancels whatever there is."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_cancel: Callable[[], None]) -> None:
+        super().__init__(_stand(loop), loop=loop, name="taskq-sentinel")
+        self._on_cancel = on_cancel
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        self._on_cancel()
+        return super().cancel(msg)
+
+
+async def _stand(loop: asyncio.AbstractEventLoop) -> None:
+    await loop.create_future()
