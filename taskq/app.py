@@ -27,6 +27,7 @@ from taskq.deferred.settings import DeferredSettings
 from taskq.definition import TaskDecorator, define
 from taskq.execution.bulk import enqueue_all
 from taskq.execution.deferred import Deferred
+from taskq.execution.executors.address import refuse_unguarded_main
 from taskq.execution.handle import Job
 from taskq.execution.home import Home
 from taskq.execution.lifespan import STATE_KEY, Lifespan
@@ -271,7 +272,11 @@ class TaskQ:
 
         `queues`: default all queues of the registered tasks. `settings`: those of `WorkerSettings`.
         Leaving the block stops it as SIGTERM stops a worker process.
+
+        Raises `UnknownOption` and `ConfigError` for settings, and `ConfigError` in the process of a
+        process task that only imports this program: start it under `if __name__ == "__main__":`.
         """
+        refuse_unguarded_main()
         # A third of the import time, and most processes only enqueue.
         from taskq.worker.settings import WorkerSettings
         from taskq.worker.worker import Worker

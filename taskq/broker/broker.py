@@ -22,6 +22,7 @@ from taskq.broker.waiting import Waiting
 from taskq.core.failpoints import ARMED
 from taskq.core.retention import Retention
 from taskq.core.signing import Signing
+from taskq.execution.executors.address import refuse_unguarded_main
 
 __all__ = ["Broker", "BrokerSettings"]
 
@@ -53,9 +54,14 @@ class BrokerSettings:
 
 
 class Broker:
-    """One connection and the services that share it."""
+    """One connection and the services that share it.
+
+    Raises `ConfigError` in a process that only imports the main module, to run a function of it: it
+    must not do what the program does.
+    """
 
     def __init__(self, settings: BrokerSettings, *, name: str = "taskq") -> None:
+        refuse_unguarded_main()
         self.settings = settings
         kind = Client if ARMED is None else ArmedClient
         self.client = kind(settings.locate, name=name, admit=settings.entrance.admit)

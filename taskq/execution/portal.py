@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from taskq.core.errors import TaskqError
+from taskq.execution.executors.address import refuse_unguarded_main
 
 __all__ = ["Portal"]
 
@@ -40,15 +41,17 @@ class Portal:
     def run(self, awaitable: Awaitable[T], timeout: float | None = None) -> T:
         """Run `awaitable` to its end; `timeout` is in seconds.
 
-        Raises `TaskqError` in a coroutine, whose event loop this call would block.
+        Raises `TaskqError` in a coroutine, whose event loop this call would block, and
+        `ConfigError` in a process that only imports the main module.
         """
-        if _in_a_coroutine():
+        try:
+            refuse_unguarded_main()
+            _refuse_in_a_coroutine()
+        except TaskqError:
             close = getattr(awaitable, "close", None)
             if close is not None:
                 close()
-            raise TaskqError(
-                "q.run() would block the event loop it is called in; type `await` instead"
-            )
+            raise
         future = asyncio.run_coroutine_threadsafe(_await(awaitable), self._started())
         try:
             return future.result(timeout)
@@ -108,6 +111,11 @@ def _serve(loop: asyncio.AbstractEventLoop, farewell: _Farewell | None) -> None:
         if left:
             loop.run_until_complete(asyncio.wait(left, timeout=1.0))
         loop.close()
+
+
+def _refuse_in_a_coroutine() -> None:
+    if _in_a_coroutine():
+        raise TaskqError("q.run() would block the event loop it is called in; type `await` instead")
 
 
 def _in_a_coroutine() -> bool:

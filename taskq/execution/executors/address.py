@@ -9,6 +9,7 @@ import importlib
 import os
 import runpy
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -24,6 +25,8 @@ _MAIN = "__main__"
 # their entry point for it are guarded for taskq as well.
 _CHILD_MAIN = "__mp_main__"
 _LOADED = "__taskq_loaded__"
+
+_importing_main = threading.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +98,12 @@ def _address_in_main(qualname: str) -> FunctionAddress:
 def refuse_unguarded_main() -> None:
     """Raise `ConfigError` in a child that runs the whole program when it only imports its main.
 
-    Every such child would start children of its own, and these theirs.
+    Every such child would enqueue its jobs again, or start children of its own, and these theirs.
     """
     child_main = sys.modules.get(_CHILD_MAIN)
-    if child_main is not None and child_main is not sys.modules.get(_MAIN):
+    # The event for our own children: a program that imports multiprocessing changes the modules.
+    by_multiprocessing = child_main is not None and child_main is not sys.modules.get(_MAIN)
+    if by_multiprocessing or _importing_main.is_set():
         raise ConfigError(
             "a process that only imports the main module, to run one function of it, is running "
             "the whole program: put what starts it under `if __name__ == '__main__':`"
@@ -135,10 +140,14 @@ def _import_main(address: FunctionAddress) -> ModuleType:
     if known is not None and hasattr(known, _LOADED):
         return known
     module = ModuleType(_CHILD_MAIN)
-    if address.main_name is not None:
-        content = runpy.run_module(address.main_name, run_name=_CHILD_MAIN, alter_sys=True)
-    else:
-        content = runpy.run_path(str(address.main_path), run_name=_CHILD_MAIN)
+    _importing_main.set()
+    try:
+        if address.main_name is not None:
+            content = runpy.run_module(address.main_name, run_name=_CHILD_MAIN, alter_sys=True)
+        else:
+            content = runpy.run_path(str(address.main_path), run_name=_CHILD_MAIN)
+    finally:
+        _importing_main.clear()
     module.__dict__.update(content)
     setattr(module, _LOADED, True)
     sys.modules[_MAIN] = sys.modules[_CHILD_MAIN] = module
