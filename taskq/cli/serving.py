@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +19,7 @@ from taskq.cli.exits import ERROR, OK
 from taskq.core.chance import CHANCE
 from taskq.core.counting import counted
 from taskq.core.errors import EmbeddedServerError, ServerRefused
+from taskq.execution.unending import run_through
 from taskq.worker.stopping import Stopping
 from taskq.worker.supervised import RECYCLED, Supervised
 from taskq.worker.worker import Worker
@@ -61,7 +62,7 @@ def serve(
     runner = asyncio.Runner(loop_factory=factory)
     service = _Service(worker, supervised)
     try:
-        all_ended = _run_through(runner.get_loop(), service.run(announce))
+        all_ended = run_through(runner.get_loop(), service.run(announce), _note_break)
     except BaseException:
         runner.close()
         raise
@@ -82,33 +83,12 @@ def serve(
     return code
 
 
-def _run_through(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, bool]) -> bool:
-    """Run `coroutine` to its end, whatever the jobs do that share its loop.
-
-    asyncio ends the loop for a `SystemExit` or `KeyboardInterrupt` in any of its tasks, once it has
-    told whoever awaits that task; a job may also stop the loop. Nothing in it is lost by that, and
-    it goes on. Ctrl-C is no exception here: `Stopping` has the signal.
-    """
-    main = loop.create_task(coroutine)
-    over = False
-
-    def end(_: asyncio.Task[bool]) -> None:
-        if not over:
-            loop.stop()
-
-    main.add_done_callback(end)
-    while not main.done():
-        try:
-            loop.run_forever()
-        except (SystemExit, KeyboardInterrupt) as error:
-            if not main.done():
-                _log.warning("an asyncio task that a job started raised %r", error, exc_info=True)
-        else:
-            if not main.done():
-                _log.warning("a job stopped the event loop of this worker; it goes on")
-    # It may be waiting to be called still, and the loop is used again.
-    over = True
-    return main.result()
+def _note_break(error: BaseException | None) -> None:
+    # Ctrl-C is never what is told here: `Stopping` has the signal.
+    if error is None:
+        _log.warning("a job stopped the event loop of this worker; it goes on")
+    else:
+        _log.warning("an asyncio task that a job started raised %r", error, exc_info=error)
 
 
 class _Service:

@@ -213,6 +213,21 @@ def fail_anonymously() -> NoReturn:
     raise Anonymous("who")
 
 
+async def end_the_loop(how: str) -> str:
+    """What a job does that would end the program it runs in."""
+
+    async def leave() -> NoReturn:
+        raise SystemExit(3)
+
+    if how == "stop":
+        asyncio.get_running_loop().stop()
+    else:
+        leaving = asyncio.create_task(leave())
+        await asyncio.wait({leaving})
+    await asyncio.sleep(0)
+    return "went on"
+
+
 def fork(how: str) -> int:
     """Let a copy of this process go on with the function; gives the copy's exit code."""
     forked = os.fork()

@@ -580,6 +580,17 @@ class TestProcessFailures:
         assert await call(processes, sample.pid) == pid
         assert await call(processes, sample.add_slowly, 1, 2) == 3
 
+    @pytest.mark.parametrize("how", ["stop", "exit"])
+    async def test_a_job_that_ends_the_loop_leaves_it_to_the_next(
+        self, processes: ProcessExecutor, how: str
+    ) -> None:
+        pid = await call(processes, sample.pid)
+
+        assert await call(processes, sample.end_the_loop, how) == "went on"
+
+        assert await call(processes, sample.add_slowly, 1, 2) == 3
+        assert await call(processes, sample.pid) == pid
+
     async def test_stop_iteration_is_a_failure_like_others(
         self, processes: ProcessExecutor
     ) -> None:

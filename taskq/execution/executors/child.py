@@ -36,6 +36,7 @@ from taskq.execution.executors.frames import (
     unpack_frame,
 )
 from taskq.execution.executors.soft_limit import SoftLimit
+from taskq.execution.unending import run_through
 
 __all__ = ["ChildLink", "job_scope", "main"]
 
@@ -189,8 +190,15 @@ class _Child:
 
     def _run_coroutine(self, coroutine: Any, soft: float | None, runner: asyncio.Runner) -> Any:
         # Its outcome comes back as a value: an exception such as SystemExit would break out of the
-        # loop before the tasks it left over are ended.
-        value, error = runner.run(self._outcome(coroutine, soft), context=copy_context())
+        # loop before the tasks it left over are ended. One in another task of the job does, and
+        # what would be left in the loop then is the next job's to stumble over: so it goes on.
+        value, error = run_through(
+            runner.get_loop(),
+            self._outcome(coroutine, soft),
+            # In a copy of this process, it is the copy's end.
+            lambda _: self._channel.original.end_copies(),
+            context=copy_context(),
+        )
         if error is not None:
             raise error
         return value
