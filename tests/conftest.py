@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
@@ -15,6 +16,12 @@ from taskq import TaskQ
 from tests.support.leaks import children, keys_left, open_sockets, tasks_left
 from tests.support.server import TestServer
 from tests.support.waiting import eventually_sync
+
+
+def pytest_configure() -> None:
+    # In the background of a shell Ctrl-C is ignored, also by whatever is started there.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
