@@ -21,6 +21,7 @@ __all__ = [
     "Order",
     "TaskOptions",
     "WhenFull",
+    "flag",
     "nearest",
     "task_options",
     "when_full",
@@ -163,7 +164,8 @@ def _key(name: str, value: Any) -> str:
     return value
 
 
-def _flag(name: str, value: Any) -> bool:
+def flag(name: str, value: Any) -> bool:
+    """`value` if it is true or false itself; raises `ConfigError`."""
     if not isinstance(value, bool):
         raise ConfigError(f"{name}={value!r}: type True or False")
     return value
@@ -226,6 +228,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "key": _key,
     "debounce": _limit,
     "order": _order,
-    "durable": _flag,
+    "durable": flag,
     "when_full": when_full,
 }

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from taskq.core.durations import seconds
 from taskq.core.errors import ConfigError
 from taskq.core.ids import check_name
+from taskq.core.options import flag
 
 __all__ = ["WorkerSettings"]
 
@@ -83,12 +84,6 @@ def _share(name: str, value: Any) -> float:
     return value
 
 
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{name}={value!r}: type True or False")
-    return value
-
-
 def _name(_: str, value: Any) -> str | None:
     return None if value is None else check_name("worker name", value)
 
@@ -99,12 +94,12 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "threads": partial(_whole, most=_MOST),
     "processes": partial(_whole, most=_MOST),
     "grace": seconds,
-    "burst": _flag,
+    "burst": flag,
     "low_share": _share,
     "max_jobs": _limit,
     "max_memory": _limit,
     "leak_limit": partial(_whole, most=_MOST),
     "unknown_limit": partial(_whole, most=_MOST),
     "name": _name,
-    "scheduler": _flag,
+    "scheduler": flag,
 }
