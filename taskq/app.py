@@ -19,9 +19,9 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.pool import BrokerPool
 from taskq.broker.url import Address
-from taskq.core.errors import CallError, ConfigError, UnknownOption
+from taskq.core.errors import CallError, ConfigError
 from taskq.core.ids import check_name
-from taskq.core.options import nearest
+from taskq.core.options import check_known
 from taskq.core.retention import Retention
 from taskq.deferred.settings import DeferredSettings
 from taskq.definition import TaskDecorator, define
@@ -283,10 +283,7 @@ class TaskQ:
 
         if queues is None:
             queues = sorted({task.task_options.queue for task in self.registry}) or ["default"]
-        known = [field.name for field in fields(WorkerSettings)]
-        for name in settings:
-            if name not in known:
-                raise UnknownOption(f"workers have no option {name!r}{nearest(name, known)}")
+        check_known("workers", settings, [field.name for field in fields(WorkerSettings)])
         chosen = WorkerSettings(queues=queues, **settings)
         standby = self.scheduler() if chosen.scheduler and not chosen.burst else None
         at_last = self._home.drain_if_not_open
@@ -356,6 +353,11 @@ def _deferrer(desk: BrokerPool, settings: DeferredSettings) -> Callable[[Home], 
     return make
 
 
+def server_directory(home: Path) -> Path:
+    """Where the embedded server of programs in `home` lives: TASKQ_DIR, or .taskq there."""
+    return home / (os.environ.get("TASKQ_DIR") or ".taskq")
+
+
 def _locator(url: str | None) -> Locate:
     """Where the server is: the URL given, the environment's, or an embedded server of our own.
 
@@ -373,7 +375,7 @@ def _locator(url: str | None) -> Locate:
             return Address.parse(from_environment)
         from taskq.embedded.server import EmbeddedServer
 
-        server = EmbeddedServer(home / (os.environ.get("TASKQ_DIR") or ".taskq"))
+        server = EmbeddedServer(server_directory(home))
         return Address(path=str(await asyncio.to_thread(server.ensure)))
 
     return locate

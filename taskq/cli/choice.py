@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from taskq.app import TaskQ
+from taskq.app import TaskQ, server_directory
 from taskq.cli.exits import ERROR, USAGE
 from taskq.cli.loading import NothingFound, load_app
 from taskq.core.errors import (
@@ -117,8 +117,7 @@ def _whatever_is_here() -> Choice:
         loaded = load_app()
     except NothingFound as error:
         # Looking must not start a server: without a URL there must be one that was started before.
-        directory = Path(os.environ.get("TASKQ_DIR") or ".taskq")
-        if not os.environ.get("TASKQ_URL") and not directory.is_dir():
+        if not os.environ.get("TASKQ_URL") and not server_directory(Path()).is_dir():
             raise ConfigError(f"{error}. Or name a server: {_SERVER}") from None
         return _by_name(None, None)
     except ConfigError as error:

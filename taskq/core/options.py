@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -21,6 +21,7 @@ __all__ = [
     "Order",
     "TaskOptions",
     "WhenFull",
+    "check_known",
     "flag",
     "nearest",
     "task_options",
@@ -94,10 +95,7 @@ class JobOptions:
 
         Raises `UnknownOption` and `ConfigError`.
         """
-        known = [item.name for item in fields(self)]
-        for name in changes:
-            if name not in known:
-                raise UnknownOption(f"jobs have no option {name!r}{nearest(name, known)}")
+        check_known("jobs", changes, [item.name for item in fields(self)])
         given = {name: value for name, value in changes.items() if value is not None}
         values = {name: _CHECKS[name](name, value) for name, value in given.items()}
         checked = replace(self, **values)
@@ -119,9 +117,8 @@ def task_options(*, is_async: bool, given: dict[str, Any]) -> TaskOptions:
     Raises `UnknownOption` with the nearest known one, and `ConfigError`.
     """
     known = [item.name for item in fields(TaskOptions)]
-    for name in given:
-        if name not in known:
-            raise UnknownOption(f"tasks have no option {name!r}{nearest(name, ['name', *known])}")
+    # Its name is none of them, but may be what was meant.
+    check_known("tasks", given, known, also=["name"])
     if isinstance(given.get("expires"), datetime):
         raise ConfigError(
             "expires= of a task is a duration, from the enqueueing of each job; an instant belongs "
@@ -144,6 +141,19 @@ def task_options(*, is_async: bool, given: dict[str, Any]) -> TaskOptions:
     if options.soft_timeout and options.timeout and options.soft_timeout >= options.timeout:
         raise ConfigError("soft_timeout must be shorter than timeout")
     return options
+
+
+def check_known(
+    whose: str, names: Iterable[str], known: Collection[str], also: Collection[str] = ()
+) -> None:
+    """Raise `UnknownOption` for a name that is not among `known`, with the nearest one there is.
+
+    `also`: what may have been meant as well.
+    """
+    for name in names:
+        if name not in known:
+            hint = nearest(name, [*also, *known])
+            raise UnknownOption(f"{whose} have no option {name!r}{hint}")
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -11,8 +11,8 @@ from typing import Any, Literal, ParamSpec, Unpack, cast
 import fastapi
 from starlette.background import BackgroundTask
 
-from taskq.core.errors import ConfigError, TaskqError, UnknownOption
-from taskq.core.options import JobOptions, nearest
+from taskq.core.errors import ConfigError, TaskqError
+from taskq.core.options import JobOptions, check_known
 from taskq.deferred.plain import is_coroutine_function
 from taskq.deferred.runner import DeferredRunner
 from taskq.execution.deferred import Deferred
@@ -88,12 +88,7 @@ class BackgroundTasks(fastapi.BackgroundTasks):
                 "strict background tasks are FastAPI's and have no options: leave out strict=True, "
                 "or type BackgroundTasks instead of StrictBackgroundTasks"
             )
-        known = [*AddingOptionValues.__annotations__]
-        for name in changes:
-            if name not in known:
-                raise UnknownOption(
-                    f"background tasks have no option {name!r}{nearest(name, known)}"
-                )
+        check_known("background tasks", changes, AddingOptionValues.__annotations__)
         given: dict[str, Any] = {**changes}
         when = given.pop("when", "success")
         if when not in ("success", "always"):

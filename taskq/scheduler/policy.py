@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, Final, Literal, TypedDict, cast
 
 from taskq.core.durations import Duration, instant_ms, seconds
-from taskq.core.errors import ConfigError, UnknownOption
-from taskq.core.options import JobOptions, nearest
+from taskq.core.errors import ConfigError
+from taskq.core.options import JobOptions, check_known
 from taskq.core.retry import Retry
 
 __all__ = [
@@ -114,9 +114,7 @@ class ScheduleOptions:
 
     def with_changes(self, changes: Mapping[str, Any]) -> ScheduleOptions:
         """A copy with `changes`, each checked; raises `UnknownOption` and `ConfigError`."""
-        for name in changes:
-            if name not in _KNOWN:
-                raise UnknownOption(f"schedules have no option {name!r}{nearest(name, _KNOWN)}")
+        check_known("schedules", changes, _KNOWN)
         policy = {name: _CHECKS[name](name, changes[name]) for name in _POLICY & changes.keys()}
         own = {name: _CHECKS[name](name, changes[name]) for name in _OWN & changes.keys()}
         return replace(
