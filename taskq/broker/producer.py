@@ -33,8 +33,11 @@ BATCH_JOBS = 500
 BATCH_BYTES = 1_048_576
 IN_FLIGHT = 2
 
+LATE_SECONDS = 1800.0
+"""How long after its deadline a batch is not sent again: its process stood still."""
+
 REMEMBERED_MS = 3_600_000
-"""How much longer than a batch may be sent again the server remembers that it was done."""
+"""How long after that deadline the server remembers that the batch was done."""
 
 _NEW = ord("1")
 
@@ -193,7 +196,7 @@ class Producer:
 
         async def once(_: bool) -> bytes:
             while True:
-                if seconds_passed() - batch.began > self._deadline + REMEMBERED_MS / 2000:
+                if seconds_passed() - batch.began > self._deadline + LATE_SECONDS:
                     raise ServerUnavailable("it was sent long ago; it may have been done or not")
                 answer = await self._client.script(self._script, self._keys, *self._said(batch))
                 if answer is not None:

@@ -15,9 +15,9 @@ from taskq.core.state import JobState
 from taskq.deferred.call import Call, Row
 from taskq.deferred.report import Tally
 from taskq.execution.attempt import Attempt, Interruption
-from taskq.execution.classify import classify, interrupted
+from taskq.execution.classify import interrupted
 from taskq.execution.executors.set import ExecutorSet
-from taskq.execution.runner import run_attempt
+from taskq.execution.runner import judged, run_attempt
 
 __all__ = ["Floor", "OnOutcome"]
 
@@ -103,7 +103,7 @@ class Floor:
             outcome = await run_attempt(attempt, self.executors)
         except GeneratorExit as error:
             # A future that carries it closes all coroutines that await it, run_attempt among them.
-            outcome = classify(attempt, error)
+            outcome = judged(attempt, error)
         if call.attempt is attempt:
             self._leave(call, attempt, outcome)
         else:

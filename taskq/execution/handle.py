@@ -133,23 +133,23 @@ class Job(Generic[R]):
         raise self._missing(ending)
 
     def _missing(self, ending: Ending) -> JobNotFound:
-        if not self._keeps_result and not ending.gone:
+        if ending.gone:
+            return ResultExpired(
+                f"job {self.id} is over and its result is gone: it outlived its result_ttl. Read "
+                "results sooner, or keep them longer: @q.task(result_ttl=...)",
+                job_id=self.id,
+            )
+        if not self._keeps_result:
             return ResultNotKept(
                 f"the server has no record of job {self.id}: it is over and left nothing behind, "
                 "as its task has result_ttl=0, or the server lost its data. Wait for the result "
                 "before the job ends, or keep results: @q.task(result_ttl=3600)",
                 job_id=self.id,
             )
-        if not ending.gone and self.created is not None:
+        if self.created is not None:
             return ResultExpired(
                 f"the server has no record of job {self.id} any more: it is over and outlived its "
                 "result_ttl, or the server lost its data",
-                job_id=self.id,
-            )
-        if ending.gone:
-            return ResultExpired(
-                f"job {self.id} is over and its result is gone: it outlived its result_ttl. Read "
-                "results sooner, or keep them longer: @q.task(result_ttl=...)",
                 job_id=self.id,
             )
         return JobNotFound(

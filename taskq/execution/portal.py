@@ -89,8 +89,7 @@ def _forked() -> None:
         portal.begin_anew()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(after_in_child=_forked)
 
 
 def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:

@@ -28,7 +28,7 @@ from taskq.execution.masking import masked
 from taskq.execution.middleware import through
 from taskq.execution.ports import Injector
 
-__all__ = ["run_attempt"]
+__all__ = ["judged", "run_attempt"]
 
 _ELSEWHERE: Final = object()
 
@@ -53,7 +53,7 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
         describe = unfit_arguments if unfit.kind == "unfit_arguments" else unfit_result
         return _judged(attempt, unfit.error, describe)
     except BaseException as error:
-        return _judged(attempt, error, partial(classify, attempt))
+        return judged(attempt, error)
     finally:
         clock.stop()
         attempt.end()
@@ -122,6 +122,14 @@ async def _wrapped(run: _Run, attempt: Attempt, executors: ExecutorSet, clock: _
     value = await through(layers, JobContext(attempt), innermost)
     # What middleware leaves as it is need not be serialised again.
     return made if value is opened else value
+
+
+def judged(attempt: Attempt, error: BaseException) -> Outcome:
+    """The outcome of an attempt that raised `error`; never raises.
+
+    For who runs it: an error that closes coroutines leaves `run_attempt` no answer to give.
+    """
+    return _judged(attempt, error, partial(classify, attempt))
 
 
 def _judged(attempt: Attempt, error: Any, judge: Callable[[Any], Outcome]) -> Outcome:

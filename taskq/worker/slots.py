@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from taskq.core.job import Delivery
 from taskq.core.outcome import Failed, Outcome
 from taskq.execution.attempt import Attempt, Interruption
-from taskq.execution.classify import classify, interrupted, unforeseen
+from taskq.execution.classify import interrupted, unforeseen
 from taskq.execution.executors.set import ExecutorSet
-from taskq.execution.masking import masked
-from taskq.execution.runner import run_attempt
+from taskq.execution.runner import judged, run_attempt
 from taskq.worker.intake import Intake
 from taskq.worker.tally import Tally
 
@@ -107,7 +106,7 @@ class Slots:
             outcome = await run_attempt(attempt, self._executors)
         except GeneratorExit as error:
             # A future that carries it closes all coroutines that await it, run_attempt among them.
-            outcome = masked(classify(attempt, error), attempt)
+            outcome = judged(attempt, error)
         except BaseException as error:
             # Whatever it is, it must not keep the slot.
             outcome = unforeseen(attempt.id, error)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import pytest
 
 from taskq import JobFailed, JobState, Retry, RetryLater, TaskQ, current_job
+from tests.execution.sample_functions import Anonymous
 from tests.worker import sample_tasks
 
 
@@ -46,16 +47,6 @@ class Veiled(Exception):
 
     def __getattribute__(self, name: str) -> Any:
         raise ValueError(name)
-
-
-class Nameless(type):
-    @property
-    def __name__(cls) -> str:  # type: ignore[override]
-        raise ValueError("no name")
-
-
-class Anonymous(Exception, metaclass=Nameless):
-    pass
 
 
 class Trap(str):
@@ -136,23 +127,28 @@ RAISED: list[tuple[Callable[[], BaseException], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("executor", ["loop", "thread"])
-@pytest.mark.parametrize(("make", "kind", "text"), RAISED, ids=[item[1] for item in RAISED])
-async def test_anything_may_be_raised(
-    q: TaskQ, executor: str, make: Callable[[], BaseException], kind: str, text: str
-) -> None:
+def raising(make: Callable[[], BaseException], executor: str) -> Any:
+    """A function that raises, for this executor."""
+
     def plain() -> NoReturn:
         raise make()
 
     async def coroutine() -> NoReturn:
         raise make()
 
+    return {"loop": coroutine, "thread": plain}[executor]
+
+
+@pytest.mark.parametrize("executor", ["loop", "thread"])
+@pytest.mark.parametrize(("make", "kind", "text"), RAISED, ids=[item[1] for item in RAISED])
+async def test_anything_may_be_raised(
+    q: TaskQ, executor: str, make: Callable[[], BaseException], kind: str, text: str
+) -> None:
     @q.task(name="well")
     async def well() -> str:
         return "alive"
 
-    functions: dict[str, Any] = {"loop": coroutine, "thread": plain}
-    broken = q.task(name="broken")(functions[executor])
+    broken = q.task(name="broken")(raising(make, executor))
     job, following = await broken.enqueue(), await well.enqueue()
     async with q.worker(concurrency=1) as worker:
         with pytest.raises(JobFailed) as caught:
@@ -186,14 +182,7 @@ HOSTILE: list[tuple[Callable[[], BaseException], str, str]] = [
 async def test_an_exception_that_fights_back_fails_its_job_and_frees_its_slot(
     q: TaskQ, executor: str, make: Callable[[], BaseException], kind: str, text: str
 ) -> None:
-    def plain() -> NoReturn:
-        raise make()
-
-    async def coroutine() -> NoReturn:
-        raise make()
-
-    functions: dict[str, Any] = {"loop": coroutine, "thread": plain}
-    broken = q.task(name="broken")(functions[executor])
+    broken = q.task(name="broken")(raising(make, executor))
     job = await broken.enqueue()
     async with q.worker(concurrency=1) as worker:
         with pytest.raises(JobFailed) as caught:

@@ -41,7 +41,7 @@ local function bury(key, id, lane, waiting)
 end
 
 local function queue(lane, id)
-  call('XADD', prefix .. lane, '*', 'i', id)
+  add_entry(lanes, prefix, lane, id)
   woken[queue_of(lane)] = (woken[queue_of(lane)] or 0) + 1
   moved = moved + 1
 end

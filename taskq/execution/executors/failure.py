@@ -130,7 +130,7 @@ def meant_by(error: BaseException) -> BaseException:
         if len(members) != 1:
             return error
         meant = members[0]
-    return meant if is_a(meant, RetryLater) or is_a(meant, Reject) else error
+    return meant if is_a(meant, RetryLater, Reject) else error
 
 
 def _kind_of(error: BaseException) -> RemoteKind:
