@@ -21,6 +21,7 @@ from taskq.broker.pool import BrokerPool
 from taskq.broker.url import Address
 from taskq.core.errors import CallError, ConfigError
 from taskq.core.ids import check_name
+from taskq.core.liveness import ENQUEUE_SECONDS
 from taskq.core.options import check_known
 from taskq.core.retention import Retention
 from taskq.deferred.settings import DeferredSettings
@@ -82,7 +83,7 @@ class TaskQ:
         url: str | None = None,
         *,
         namespace: str = "taskq",
-        enqueue_deadline: float = 10.0,
+        enqueue_deadline: float = ENQUEUE_SECONDS,
         retention: Retention = Retention(),
         signing_keys: Sequence[str | bytes] = (),
         lifespan: Callable[[TaskQ], AbstractAsyncContextManager[Any]] | None = None,

@@ -20,6 +20,7 @@ from taskq.broker.schedules import ScheduleStore
 from taskq.broker.upkeep import Upkeep
 from taskq.broker.waiting import Waiting
 from taskq.core.failpoints import ARMED
+from taskq.core.liveness import ENQUEUE_SECONDS
 from taskq.core.retention import Retention
 from taskq.core.signing import Signing
 from taskq.execution.executors.address import refuse_unguarded_main
@@ -41,7 +42,7 @@ class BrokerSettings:
     locate: Locate
     keys: Keys
     offset: ClockOffset
-    enqueue_deadline: float = 10.0
+    enqueue_deadline: float = ENQUEUE_SECONDS
     retention: Retention = Retention()
     max_crashes: int = 3
     entrance: Entrance = field(default_factory=Entrance)

@@ -23,6 +23,7 @@ from taskq.broker.url import Address
 from taskq.broker.watch import Watch
 from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError, ServerUnavailable
+from taskq.core.liveness import CONNECT_SECONDS, REPLY_SECONDS
 
 __all__ = ["Client", "Locate", "retrying"]
 
@@ -53,8 +54,8 @@ class Client:
         locate: Locate,
         *,
         name: str = "taskq",
-        connect_timeout: float = 5.0,
-        reply_timeout: float = 10.0,
+        connect_timeout: float = CONNECT_SECONDS,
+        reply_timeout: float = REPLY_SECONDS,
         admit: Admit | None = None,
     ) -> None:
         self._locate = locate

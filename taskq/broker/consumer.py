@@ -16,6 +16,7 @@ from taskq.broker.runs import in_runs
 from taskq.broker.scripts import script
 from taskq.core.errors import DecodeError, ServerError
 from taskq.core.job import Delivery
+from taskq.core.liveness import CALL_SECONDS
 from taskq.core.signing import Signing
 
 __all__ = ["Consumer", "DeclaredDead", "Frame", "delivery_of", "handed_over"]
@@ -166,7 +167,9 @@ class Consumer:
                 self._scripts["progress"], self._progress_keys, self.worker, job_id, attempt, report
             )
 
-        return (await retrying(once, seconds=10.0, what="progress could not be stored")) == [1]
+        return (
+            await retrying(once, seconds=CALL_SECONDS, what="progress could not be stored")
+        ) == [1]
 
 
 def handed_over(message: bytes) -> Delivery:

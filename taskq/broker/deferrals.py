@@ -9,6 +9,7 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
 from taskq.core.job import NewJob
+from taskq.core.liveness import CALL_SECONDS
 from taskq.core.retention import Retention
 from taskq.core.signing import Signing
 from taskq.core.state import JobState
@@ -21,7 +22,6 @@ _STATES = {
     JobState.CANCELLED: "c",
     JobState.EXPIRED: "x",
 }
-_TRY_SECONDS = 10.0
 
 
 class Deferrals:
@@ -80,7 +80,7 @@ class Deferrals:
             return done == 1 or repeated
 
         what = "the end of a durable call could not be stored"
-        return await retrying(once, seconds=_TRY_SECONDS, what=what)
+        return await retrying(once, seconds=CALL_SECONDS, what=what)
 
     async def let_go(self, job: NewJob) -> bool:
         """Give a job to the queue, in this envelope and at this time; false when it has it."""
@@ -99,7 +99,7 @@ class Deferrals:
             )
             return done == 1
 
-        return await retrying(once, seconds=_TRY_SECONDS, what="a durable call could not be let go")
+        return await retrying(once, seconds=CALL_SECONDS, what="a durable call could not be let go")
 
     async def show(self, process: str, record: bytes | None) -> None:
         """What a process says of itself, for a minute; None takes it back."""

@@ -11,6 +11,7 @@ from taskq.broker.job_record import read_job
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
 from taskq.core.job import JobInfo
+from taskq.core.liveness import CALL_SECONDS
 from taskq.core.signing import Signing
 
 __all__ = ["Jobs"]
@@ -58,7 +59,7 @@ class Jobs:
                 int(repeated),
             )
 
-        return await retrying(once, seconds=10.0, what="the job could not be cancelled")
+        return await retrying(once, seconds=CALL_SECONDS, what="the job could not be cancelled")
 
     async def info(self, job_id: str) -> JobInfo | None:
         """Everything the server knows about a job; None when it knows none."""
@@ -70,6 +71,6 @@ class Jobs:
                 self._client.command("TIME"),
             )
 
-        fields, time = await retrying(once, seconds=10.0, what="the job could not be read")
+        fields, time = await retrying(once, seconds=CALL_SECONDS, what="the job could not be read")
         now = int(time[0]) * 1000 + int(time[1]) // 1000 + self._offset.ms
         return read_job(job_id, fields, self._signing, now) if fields else None

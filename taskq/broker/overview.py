@@ -15,6 +15,7 @@ from taskq.broker.scheduling import Scheduling, read_scheduling
 from taskq.broker.scripts import script
 from taskq.broker.trouble import Trouble
 from taskq.core.counting import counted
+from taskq.core.liveness import LEASE_SECONDS
 
 __all__ = [
     "OUTCOMES",
@@ -29,9 +30,6 @@ __all__ = [
 
 OUTCOMES: Final[tuple[str, ...]] = ("succeeded", "failed", "retried", "cancelled", "released")
 """What is counted per queue and minute."""
-
-SILENT_SECONDS: Final = 6.0
-"""A worker whose last beat is older is not counted on; its jobs are about to be taken back."""
 
 _LATE_SECONDS = 30.0
 _MOST_LANES = 5_000
@@ -96,7 +94,7 @@ class WorkerState:
     @property
     def alive(self) -> bool:
         """Whether it is heard."""
-        return self.silent is not None and self.silent < SILENT_SECONDS
+        return self.silent is not None and self.silent < LEASE_SECONDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

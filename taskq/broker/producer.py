@@ -24,6 +24,7 @@ from taskq.broker.scripts import script
 from taskq.core.errors import ServerUnavailable
 from taskq.core.ids import new_id
 from taskq.core.job import NewJob
+from taskq.core.liveness import ENQUEUE_SECONDS, REMEMBERED_SECONDS, RESEND_SECONDS
 from taskq.core.passing import seconds_passed
 from taskq.core.signing import Signing
 
@@ -32,12 +33,6 @@ __all__ = ["Producer"]
 BATCH_JOBS = 500
 BATCH_BYTES = 1_048_576
 IN_FLIGHT = 2
-
-LATE_SECONDS = 1800.0
-"""How long after its deadline a batch is not sent again: its process stood still."""
-
-REMEMBERED_MS = 3_600_000
-"""How long after that deadline the server remembers that the batch was done."""
 
 _NEW = ord("1")
 
@@ -71,7 +66,7 @@ class Producer:
         keys: Keys,
         offset: ClockOffset,
         *,
-        deadline: float = 10.0,
+        deadline: float = ENQUEUE_SECONDS,
         failure_ttl: float = 604_800.0,
         signing: Signing | None = None,
     ) -> None:
@@ -79,7 +74,7 @@ class Producer:
         self._offset = offset
         self._deadline = deadline
         self._record_ttl_ms = int(failure_ttl * 1000)
-        self._remembered_ms = int(deadline * 1000) + REMEMBERED_MS
+        self._remembered_ms = int((deadline + REMEMBERED_SECONDS) * 1000)
         self._signing = signing if signing is not None and signing.enabled else None
         self._name = new_id()
         self._script = script("enqueue")
@@ -196,7 +191,7 @@ class Producer:
 
         async def once(_: bool) -> bytes:
             while True:
-                if seconds_passed() - batch.began > self._deadline + LATE_SECONDS:
+                if seconds_passed() - batch.began > self._deadline + RESEND_SECONDS:
                     raise ServerUnavailable("it was sent long ago; it may have been done or not")
                 answer = await self._client.script(self._script, self._keys, *self._said(batch))
                 if answer is not None:

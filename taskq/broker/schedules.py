@@ -13,6 +13,7 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
 from taskq.core.errors import UntrustedMessage
+from taskq.core.liveness import CALL_SECONDS
 from taskq.core.signing import Signing
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
 Overlap = Literal["allow", "skip", "wait", "cancel"]
 """What `tick.lua` does while earlier jobs of a schedule have not ended."""
 
-_SECONDS = 10.0
 _BATCH = 200
 
 
@@ -271,7 +271,7 @@ class ScheduleStore:
                 *(lane, expires),
             )
 
-        return await retrying(once, seconds=_SECONDS, what="the schedule could not be run") == 1
+        return await retrying(once, seconds=CALL_SECONDS, what="the schedule could not be run") == 1
 
     async def read(self, ids: Sequence[str]) -> StoredSchedules:
         """The schedules of these ids, as far as there are any."""
@@ -322,7 +322,7 @@ class ScheduleStore:
             )
 
         now, count, active, declared, *rows = await retrying(
-            once, seconds=_SECONDS, what="schedules could not be read"
+            once, seconds=CALL_SECONDS, what="schedules could not be read"
         )
         found = {row[0].decode(): _stored(row, self._signing) for row in rows if len(row) > 1}
         return StoredSchedules(now, count, active, declared, found)
@@ -337,7 +337,7 @@ class ScheduleStore:
                 *arguments,
             )
 
-        return await retrying(once, seconds=_SECONDS, what="the schedules could not be changed")
+        return await retrying(once, seconds=CALL_SECONDS, what="the schedules could not be changed")
 
 
 def _stored(row: Sequence[bytes], signing: Signing) -> StoredSchedule:

@@ -13,10 +13,9 @@ from taskq.broker.leadership import Leadership
 from taskq.broker.schedules import ScheduleStore
 from taskq.broker.trouble import Trouble
 from taskq.core.counting import counted
+from taskq.core.liveness import LEADER_SILENT_SECONDS
 
 __all__ = ["Scheduling", "read_scheduling"]
-
-_SILENT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,7 @@ class Scheduling:
     @property
     def led(self) -> bool:
         """Whether somebody leads, and was heard of late."""
-        return self.leader is not None and (self.silent or 0.0) < _SILENT_SECONDS
+        return self.leader is not None and (self.silent or 0.0) < LEADER_SILENT_SECONDS
 
     def troubles(self) -> Iterable[Trouble]:
         """That nobody fires what is to be fired."""

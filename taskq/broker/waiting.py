@@ -19,6 +19,7 @@ from taskq.broker.scripts import script
 from taskq.core.errors import ServerError, ServerRefused, ServerUnavailable
 from taskq.core.ids import new_id
 from taskq.core.job import Ending
+from taskq.core.liveness import AGAIN_SECONDS, CALL_SECONDS, RECHECK_SECONDS
 from taskq.core.state import JobState
 
 __all__ = ["STATES", "Waiting"]
@@ -33,8 +34,6 @@ STATES = {
     b"c": JobState.CANCELLED,
     b"x": JobState.EXPIRED,
 }
-_RECHECK_SECONDS = 5.0
-_AGAIN_SECONDS = 0.5
 _BATCH = 500
 _EARLY = 100
 _UNHEARD: Final = object()
@@ -66,7 +65,9 @@ class Waiting:
         async def once(_: bool) -> list[list[bytes]]:
             return await self._client.script(self._script, self._keys, self._offset.ms, "", *ids)
 
-        rows = await retrying(once, seconds=10.0, what="the state of a job could not be read")
+        rows = await retrying(
+            once, seconds=CALL_SECONDS, what="the state of a job could not be read"
+        )
         return [_ending(state, payload) for state, payload in rows]
 
     def listen(self, job_id: str) -> str:
@@ -131,7 +132,7 @@ class Waiting:
 
     def _check_some_time(self) -> None:
         if self._recheck is None:
-            self._check_within(_RECHECK_SECONDS)
+            self._check_within(RECHECK_SECONDS)
 
     def _check_within(self, seconds: float) -> None:
         if self._recheck is not None:
@@ -160,7 +161,7 @@ class Waiting:
         except ConnectionError:
             # Asked again soon, and by the next connection; waits have their own timeouts.
             self._asked.clear()
-            self._check_within(_AGAIN_SECONDS)
+            self._check_within(AGAIN_SECONDS)
         finally:
             self._asker = None
 

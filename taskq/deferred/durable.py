@@ -14,6 +14,7 @@ from typing import Any
 
 from taskq.core.envelope import pack_failure
 from taskq.core.errors import PayloadError, ServerError
+from taskq.core.liveness import DURABLE_LOOKS_PER_LEASE
 from taskq.core.outcome import Failed
 from taskq.core.payload import encode_value
 from taskq.core.state import JobState
@@ -24,8 +25,6 @@ from taskq.execution.request import Request
 __all__ = ["Durable"]
 
 _log = logging.getLogger("taskq.deferred")
-
-LOOKS_PER_LEASE = 6
 
 
 class Durable:
@@ -94,7 +93,7 @@ class Durable:
 
     async def _hold(self) -> None:
         while True:
-            await asyncio.sleep(self._lease / LOOKS_PER_LEASE)
+            await asyncio.sleep(self._lease / DURABLE_LOOKS_PER_LEASE)
             if not self._held:
                 continue
             calls = list(self._held.values())

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
+from taskq.core.liveness import CANCEL_GRACE_SECONDS
 from taskq.core.outcome import Outcome
 from taskq.core.state import JobState
 from taskq.deferred.call import Call, Row
@@ -22,9 +23,6 @@ from taskq.execution.runner import judged, run_attempt
 __all__ = ["Floor", "OnOutcome"]
 
 _log = logging.getLogger("taskq.deferred")
-
-STUBBORN_SECONDS = 5.0
-"""How long an interrupted coroutine may go on before its slot is given to another call."""
 
 OnOutcome = Callable[[Call, Attempt | None, Outcome | None], None]
 """Takes a call whose attempt ended, or without an attempt one that expired before it."""
@@ -123,7 +121,7 @@ class Floor:
             self.on_room()
 
     def _watch(self, call: Call, attempt: Attempt) -> None:
-        self._loop.call_later(STUBBORN_SECONDS, self._look_again, call, attempt)
+        self._loop.call_later(CANCEL_GRACE_SECONDS, self._look_again, call, attempt)
 
     def _look_again(self, call: Call, attempt: Attempt) -> None:
         if call.attempt is not attempt:
@@ -133,6 +131,6 @@ class Floor:
             "leaked",
             call.task.name,
             call.id,
-            STUBBORN_SECONDS,
+            CANCEL_GRACE_SECONDS,
         )
         self.abandon(call)

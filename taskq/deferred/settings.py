@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from taskq.core.errors import ConfigError
+from taskq.core.liveness import DURABLE_LEASE_SECONDS
 from taskq.core.options import WhenFull, when_full
 
 __all__ = ["DeferredSettings"]
@@ -37,7 +38,7 @@ class DeferredSettings:
     backlog: int = 10_000
     when_full: WhenFull = "reject"
     grace: float = 20.0
-    lease: float = 30.0
+    lease: float = DURABLE_LEASE_SECONDS
     slow: float = 0.25
     request_id: ContextVar[str] | ContextVar[str | None] | None = None
     keep_failures: int = 100

@@ -22,6 +22,7 @@ import socket
 import sys
 import time
 
+from taskq.core.liveness import KEEPER_ANSWER_SECONDS, KEEPER_SHUTDOWN_SECONDS, KEEPER_START_SECONDS
 from taskq.embedded import layout, wire
 
 __all__ = ["Keeper", "main"]
@@ -30,14 +31,8 @@ __all__ = ["Keeper", "main"]
 _IMPATIENT = 0.02
 #: Seconds between two looks at a server that does, unless the idle grace is shorter than four.
 _PATIENT = 1.0
-#: Seconds for a server to appear on its socket.
-_START_TIMEOUT = 5.0
-#: Seconds for one answer. A server that takes longer is at work or stopped; neither is idle.
-_ANSWER_TIMEOUT = 5.0
 #: Seconds for a connect that had found the socket before it was renamed to come into its queue.
 _SETTLE = 0.02
-#: Seconds for the server to write, sync and leave.
-_SHUTDOWN_TIMEOUT = 30.0
 
 
 class _Line:
@@ -50,7 +45,7 @@ class _Line:
         """Connect if need be."""
         if self._connection is None:
             try:
-                self._connection = wire.dial(layout.SOCKET, _ANSWER_TIMEOUT)
+                self._connection = wire.dial(layout.SOCKET, KEEPER_ANSWER_SECONDS)
             except OSError:
                 return False
         return True
@@ -71,7 +66,7 @@ class _Line:
         """Let the server write, sync and leave."""
         if self._connection is None:
             return
-        self._connection.settimeout(_SHUTDOWN_TIMEOUT)
+        self._connection.settimeout(KEEPER_SHUTDOWN_SECONDS)
         try:
             wire.ask(self._connection, "SHUTDOWN")
         except wire.ErrorReply as error:
@@ -130,7 +125,7 @@ class Keeper:
             if self._child is not None and self._was_lost_early():
                 _say("the socket or the lock was deleted: stopping the server")
                 os.kill(self._child, signal.SIGTERM)
-            young = time.monotonic() - self._began < _START_TIMEOUT
+            young = time.monotonic() - self._began < KEEPER_START_SECONDS
             time.sleep(_IMPATIENT if young else self._pause)
         if self._owns_the_names():
             _remove(layout.SOCKET, layout.CLOSING, layout.PID)
@@ -160,7 +155,9 @@ class Keeper:
 
     def _was_lost_early(self) -> bool:
         """Whether names were deleted before this process could connect."""
-        started = time.monotonic() - self._began < _START_TIMEOUT or os.path.exists(layout.SOCKET)
+        started = time.monotonic() - self._began < KEEPER_START_SECONDS or os.path.exists(
+            layout.SOCKET
+        )
         return not (started and self._owns_the_names())
 
     def _look(self) -> None:
@@ -212,7 +209,7 @@ class Keeper:
         try:
             # The queue is in order: once this connection is served, everybody who came before it
             # is counted.
-            with wire.dial(layout.CLOSING, _ANSWER_TIMEOUT) as probe:
+            with wire.dial(layout.CLOSING, KEEPER_ANSWER_SECONDS) as probe:
                 return _census(probe) == (2, str(int(self._seen) + 1))
         except (OSError, wire.ErrorReply):
             return False

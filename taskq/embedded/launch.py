@@ -1,6 +1,6 @@
 """The file a keeper is started with: `python -I -S launch.py ...`.
 
-The keeper needs three modules of this package and must stay small, so `taskq/__init__.py` and all
+The keeper needs four modules of this package and must stay small, so `taskq/__init__.py` and all
 that it imports must not run (without site-packages it could not). Empty stand-ins for the packages
 let those modules be imported under their usual names, from this folder, with cached bytecode.
 """

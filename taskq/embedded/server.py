@@ -13,6 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 from taskq.core.errors import ConfigError, EmbeddedServerError
+from taskq.core.liveness import (
+    EMBEDDED_ANSWER_SECONDS,
+    EMBEDDED_LOAD_SECONDS,
+    EMBEDDED_START_SECONDS,
+)
 from taskq.embedded import launch, layout, wire
 from taskq.embedded.binary import find_binary
 from taskq.embedded.directory import check_directory, create_directory
@@ -21,12 +26,6 @@ __all__ = ["EmbeddedServer"]
 
 #: Seconds between two looks at a server that is starting.
 _PAUSE = 0.005
-#: Seconds for one answer of a server that is up.
-_ANSWER_TIMEOUT = 1.0
-#: Seconds for a server to come up, or to stop.
-_START_TIMEOUT = 10.0
-#: Seconds for a server that answers, but still reads its data.
-_LOAD_TIMEOUT = 60.0
 #: Keepers an opener starts before it believes that the server cannot run. The first may have met
 #: a server that was just leaving.
 _MOST_KEEPERS = 3
@@ -115,7 +114,7 @@ class EmbeddedServer:
                 keepers += 1
             if state is _State.READY:
                 return self.socket
-            limit = _LOAD_TIMEOUT if state is _State.LOADING else _START_TIMEOUT
+            limit = EMBEDDED_LOAD_SECONDS if state is _State.LOADING else EMBEDDED_START_SECONDS
             if time.monotonic() - began > limit:
                 raise self._failure(f"did not answer within {limit:g} s")
             time.sleep(_PAUSE)
@@ -139,14 +138,14 @@ class EmbeddedServer:
                 told = self._shut_down()
             elif self.pid() not in (None, told):
                 return
-            if time.monotonic() - began > _START_TIMEOUT:
-                raise self._failure(f"did not stop within {_START_TIMEOUT:g} s")
+            if time.monotonic() - began > EMBEDDED_START_SECONDS:
+                raise self._failure(f"did not stop within {EMBEDDED_START_SECONDS:g} s")
             time.sleep(_PAUSE)
 
     def pid(self) -> int | None:
         """The server's process id, by its own account; None when it does not answer."""
         try:
-            with wire.dial(str(self.socket), _ANSWER_TIMEOUT) as connection:
+            with wire.dial(str(self.socket), EMBEDDED_ANSWER_SECONDS) as connection:
                 return int(wire.info(connection)["process_id"])
         except (OSError, wire.ErrorReply):
             return None
@@ -178,7 +177,7 @@ class EmbeddedServer:
 
     def _ping(self) -> _State:
         try:
-            with wire.dial(str(self.socket), _ANSWER_TIMEOUT) as connection:
+            with wire.dial(str(self.socket), EMBEDDED_ANSWER_SECONDS) as connection:
                 wire.ask(connection, "PING")
                 if self.appendfsync == "always":
                     wire.ask(connection, "CONFIG", "SET", "appendfsync", "always")
@@ -247,7 +246,7 @@ class EmbeddedServer:
         """Ask the server to stop: its pid, or None when nobody was there to be asked."""
         told = self.pid()
         try:
-            with wire.dial(str(self.socket), _START_TIMEOUT) as connection:
+            with wire.dial(str(self.socket), EMBEDDED_START_SECONDS) as connection:
                 wire.ask(connection, "SHUTDOWN")
         except wire.ErrorReply as error:
             raise EmbeddedServerError(

@@ -11,21 +11,22 @@ from taskq.broker.connection import ConnectionLost
 from taskq.broker.leadership import Leadership
 from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError, ServerRefused
-from taskq.scheduler.silence import DEAD_SECONDS, Silence
+from taskq.core.liveness import (
+    LEADER_LEASE_SECONDS,
+    LEADER_LOOK_SECONDS,
+    LEADER_RENEW_SECONDS,
+    LEADER_REPLY_SECONDS,
+    LEADER_TRUST_SECONDS,
+)
+from taskq.scheduler.silence import Silence
 
 __all__ = ["Election"]
 
 _log = logging.getLogger("taskq.scheduler")
 
-LOOK_SECONDS = 0.5
-RENEW_SECONDS = 1.0
-TRUST_SECONDS = 5.0
-"""How long a leader trusts its office after it sent the last renewal that was answered."""
-
 SPREAD_SECONDS = 0.05
 """Followers that hear at the same moment that the office is free do not all ask for it at once."""
 
-REPLY_SECONDS = 2.0
 LONGEST_PAUSE = 5.0
 
 
@@ -48,11 +49,11 @@ class Election:
 
     async def run(self) -> None:
         """Stand for office until cancelled; survives the server. Resigns when it led."""
-        pause = LOOK_SECONDS
+        pause = LEADER_LOOK_SECONDS
         while True:
             try:
                 await self._step()
-                pause = LOOK_SECONDS
+                pause = LEADER_LOOK_SECONDS
             except (ServerError, ConnectionLost, TimeoutError) as error:
                 if isinstance(error, ServerRefused):
                     _log.error("cannot look who leads the schedulers: %s", error)
@@ -64,10 +65,14 @@ class Election:
                     await asyncio.sleep(CHANCE.uniform(0, SPREAD_SECONDS))
 
     async def _step(self) -> None:
-        async with asyncio.timeout(REPLY_SECONDS):
+        async with asyncio.timeout(LEADER_REPLY_SECONDS):
             record = await self._leadership.look()
             silent = self._silence.of(record, asyncio.get_running_loop().time())
-            if record.owner is not None and record.owner != self.name and silent < DEAD_SECONDS:
+            if (
+                record.owner is not None
+                and record.owner != self.name
+                and silent < LEADER_LEASE_SECONDS
+            ):
                 return
             if record.owner != self.name:
                 record = await self._leadership.take(self.name, record)
@@ -96,11 +101,11 @@ class Election:
         """Say once a second that the leader lives; ends when that is refused or not answered."""
         loop = asyncio.get_running_loop()
         trusted = loop.time()
-        while loop.time() - trusted < TRUST_SECONDS:
-            await asyncio.sleep(RENEW_SECONDS)
+        while loop.time() - trusted < LEADER_TRUST_SECONDS:
+            await asyncio.sleep(LEADER_RENEW_SECONDS)
             sent = loop.time()
             try:
-                async with asyncio.timeout(REPLY_SECONDS):
+                async with asyncio.timeout(LEADER_REPLY_SECONDS):
                     if not await self._leadership.renew(self.name, term):
                         return
                 trusted = sent
@@ -109,7 +114,7 @@ class Election:
 
     async def _resign(self, term: int) -> None:
         with contextlib.suppress(ServerError, ConnectionLost, TimeoutError):
-            async with asyncio.timeout(REPLY_SECONDS):
+            async with asyncio.timeout(LEADER_REPLY_SECONDS):
                 await self._leadership.resign(self.name, term)
 
 

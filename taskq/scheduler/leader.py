@@ -12,6 +12,7 @@ from taskq.broker.broker import Broker
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.schedules import DueSchedule, Firing, Ticked
 from taskq.core.errors import ServerError, ServerRefused
+from taskq.core.liveness import FIRE_AHEAD_SECONDS, FIRE_LOOK_SECONDS
 from taskq.scheduler.agenda import Agenda
 from taskq.scheduler.tally import Tally
 
@@ -19,9 +20,7 @@ __all__ = ["Leader"]
 
 _log = logging.getLogger("taskq.scheduler")
 
-LOOK_SECONDS = 1.0
-AHEAD_MS = 2_500
-"""How far a look reaches: a fire is planned at least twice before its time."""
+_AHEAD_MS = int(FIRE_AHEAD_SECONDS * 1000)
 
 LIMIT = 2_000
 BATCH = 100
@@ -105,10 +104,10 @@ class Leader:
 
     async def _look(self) -> None:
         self._changed.clear()
-        self._look_at = self._loop.time() + LOOK_SECONDS
-        now, beyond, rows = await self._store.due(AHEAD_MS, LIMIT)
+        self._look_at = self._loop.time() + FIRE_LOOK_SECONDS
+        now, beyond, rows = await self._store.due(_AHEAD_MS, LIMIT)
         self._server = (now, self._loop.time())
-        self._horizon = now + AHEAD_MS
+        self._horizon = now + _AHEAD_MS
         self._more = len(rows) >= LIMIT and beyond == 0.0
         if self._more:
             # The rest is seen when these are done.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from taskq.broker.leadership import LeaderRecord
+from taskq.core.liveness import FRESH_SECONDS
 
-__all__ = ["DEAD_SECONDS", "Silence"]
-
-DEAD_SECONDS = 6.0
-_FRESH_SECONDS = 2.5
+__all__ = ["Silence"]
 
 
 class Silence:
@@ -29,6 +27,6 @@ class Silence:
         seen = (record.owner, record.term, record.beat)
         if seen != self._seen:
             self._seen, self._seconds = seen, 0.0
-        elif elapsed <= _FRESH_SECONDS:
+        elif elapsed <= FRESH_SECONDS:
             self._seconds += elapsed
         return self._seconds

@@ -10,6 +10,7 @@ from taskq.broker.connection import ConnectionLost
 from taskq.broker.consumer import DeclaredDead
 from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError, ServerRefused
+from taskq.core.liveness import ALONE_SECONDS, POLL_SECONDS, STUCK_SECONDS
 from taskq.core.passing import seconds_passed
 from taskq.worker.holdings import Holdings
 from taskq.worker.session import Session
@@ -25,15 +26,6 @@ AHEAD_SECONDS = 0.02
 
 AHEAD_MOST = 4
 """And no more than so many for each slot: the server fills one backlog while another one runs."""
-
-STUCK_SECONDS = 0.5
-"""What waited for a slot for so long is handed back, to workers that have one free."""
-
-ALONE_SECONDS = 10.0
-"""And what waited so long for all slots, to run alone: no other job is fetched meanwhile."""
-
-POLL_SECONDS = 1.0
-"""Wake-ups are messages and may be lost: an idle worker looks by itself this often."""
 
 HANDED_SECONDS = 0.001
 """How long a job that was handed over may take before the next fetch does not wait for its end."""

@@ -17,16 +17,13 @@ from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.leases import BeatReply
 from taskq.core.errors import ServerError
+from taskq.core.liveness import HEARTBEAT_SECONDS, LOOP_CHECK_SECONDS, LOOP_STALL_SECONDS
 from taskq.core.passing import seconds_passed
 from taskq.execution.stall import culprit
 
 __all__ = ["Heart"]
 
 _log = logging.getLogger("taskq.worker")
-
-BEAT_SECONDS = 1.0
-STALL_SECONDS = 1.0
-_LOOK_SECONDS = 0.25
 
 
 class Heart:
@@ -80,7 +77,7 @@ class Heart:
         try:
             while not self._stopping.is_set():
                 await self._beat(broker)
-                await _either(self._stopping, BEAT_SECONDS)
+                await _either(self._stopping, HEARTBEAT_SECONDS)
         finally:
             watch.cancel()
             await broker.aclose()
@@ -88,7 +85,7 @@ class Heart:
     async def _beat(self, broker: Broker) -> None:
         name, sent = self._name(), seconds_passed()
         try:
-            async with asyncio.timeout(BEAT_SECONDS * 2):
+            async with asyncio.timeout(HEARTBEAT_SECONDS * 2):
                 reply = await broker.leases.beat(name, self._describe())
         except (ServerError, ConnectionLost, TimeoutError):
             # The fetcher says what is wrong with the server; the next beat is a second away.
@@ -104,9 +101,9 @@ class Heart:
         warned = False
         while True:
             self._call(self._tick)
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(LOOP_CHECK_SECONDS)
             stalled = time.monotonic() - self._ticked
-            if stalled < STALL_SECONDS:
+            if stalled < LOOP_STALL_SECONDS:
                 warned = False
             elif not warned:
                 warned = True

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Observer"]
+from taskq.core.liveness import FRESH_SECONDS, LEASE_SECONDS
 
-DEAD_SECONDS = 6.0
-_FRESH_SECONDS = 2.5
+__all__ = ["Observer"]
 
 
 class Observer:
@@ -16,7 +15,7 @@ class Observer:
     worker starts its clock. No wall clock, key expiry or idle time takes part.
     """
 
-    def __init__(self, dead_after: float = DEAD_SECONDS) -> None:
+    def __init__(self, dead_after: float = LEASE_SECONDS) -> None:
         self._dead_after = dead_after
         self._silent: dict[str, tuple[str, float]] = {}
         self._looked: float | None = None
@@ -26,7 +25,7 @@ class Observer:
         """The workers that are dead by `now` (monotonic seconds), with the counter judged by."""
         elapsed = 0.0 if self._looked is None else now - self._looked
         self._looked = now
-        if not self._heard_ourselves(counters.get(own_name), now) or elapsed > _FRESH_SECONDS:
+        if not self._heard_ourselves(counters.get(own_name), now) or elapsed > FRESH_SECONDS:
             elapsed = 0.0
         silent: dict[str, tuple[str, float]] = {}
         for worker, counter in counters.items():
@@ -46,4 +45,4 @@ class Observer:
         if self._own is None or self._own[0] != counter:
             self._own = (counter, now)
             return True
-        return now - self._own[1] < _FRESH_SECONDS
+        return now - self._own[1] < FRESH_SECONDS

@@ -9,13 +9,13 @@ from taskq.broker.broker import Broker
 from taskq.broker.connection import ConnectionLost
 from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError
+from taskq.core.liveness import PROMOTE_SECONDS
 
 __all__ = ["Promoter"]
 
 _log = logging.getLogger("taskq.worker")
 
 LIMIT = 1000
-MOST_SECONDS = 1.0
 
 
 class Promoter:
@@ -55,7 +55,7 @@ class Promoter:
 
 
 def _pause(next_in: float | None) -> float:
-    if next_in is not None and next_in < MOST_SECONDS:
+    if next_in is not None and next_in < PROMOTE_SECONDS:
         return next_in
     # Workers that look at the same time do the same work twice: spread them.
-    return CHANCE.uniform(MOST_SECONDS / 2, MOST_SECONDS)
+    return CHANCE.uniform(PROMOTE_SECONDS / 2, PROMOTE_SECONDS)

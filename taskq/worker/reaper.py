@@ -12,6 +12,7 @@ from taskq.broker.connection import ConnectionLost
 from taskq.broker.leases import Reaped
 from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError
+from taskq.core.liveness import OBSERVE_SECONDS
 from taskq.worker.observer import Observer
 from taskq.worker.session import Session
 from taskq.worker.tally import Tally
@@ -19,8 +20,6 @@ from taskq.worker.tally import Tally
 __all__ = ["Reaper"]
 
 _log = logging.getLogger("taskq.worker")
-
-LOOK_SECONDS = 0.5
 
 
 class Reaper:
@@ -37,7 +36,7 @@ class Reaper:
         while True:
             with contextlib.suppress(ServerError, ConnectionLost):
                 await self.step()
-            await asyncio.sleep(CHANCE.uniform(LOOK_SECONDS * 0.8, LOOK_SECONDS))
+            await asyncio.sleep(CHANCE.uniform(OBSERVE_SECONDS * 0.8, OBSERVE_SECONDS))
 
     async def step(self) -> None:
         """One look."""

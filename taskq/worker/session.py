@@ -8,12 +8,11 @@ from collections.abc import Callable
 from taskq.broker.broker import Broker
 from taskq.core.errors import ConfigError
 from taskq.core.ids import process_name
+from taskq.core.liveness import LEASE_SECONDS, NAME_CHECK_SECONDS
 from taskq.core.passing import seconds_passed
-from taskq.worker.observer import DEAD_SECONDS, Observer
+from taskq.worker.observer import Observer
 
 __all__ = ["Session"]
-
-LOOK_SECONDS = 0.25
 
 
 class Session:
@@ -37,7 +36,7 @@ class Session:
     @property
     def fresh(self) -> bool:
         """Whether the server said within a lease that it knows this worker."""
-        return seconds_passed() - self._renewed < DEAD_SECONDS
+        return seconds_passed() - self._renewed < LEASE_SECONDS
 
     def renew(self, sent: float) -> None:
         """The server knew this worker when it answered what was sent at `sent`."""
@@ -65,7 +64,7 @@ class Session:
             counters = {"": str(sent), self.name: counter}
             if observer.judge(counters, "", seconds_passed()):
                 await leases.reap(self.name, self._broker.reap_policy, counter=counter)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(NAME_CHECK_SECONDS)
 
     def rename(self) -> None:
         """Start over under a new name."""

@@ -9,6 +9,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 
 from taskq.core.job import Delivery
+from taskq.core.liveness import CANCEL_GRACE_SECONDS
 from taskq.core.outcome import Failed, Outcome
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.classify import interrupted, unforeseen
@@ -20,9 +21,6 @@ from taskq.worker.tally import Tally
 __all__ = ["Ended", "Slots"]
 
 _log = logging.getLogger("taskq.worker")
-
-STUBBORN_SECONDS = 5.0
-"""How long an interrupted coroutine may go on before its slot is given to another job."""
 
 Ended = Callable[[Delivery, Outcome | None, float], None]
 """Takes a delivery, its outcome (None: nobody wants it), and its result's ttl in seconds."""
@@ -117,7 +115,7 @@ class Slots:
 
     def _watch(self, attempt: Attempt) -> None:
         """An interrupted coroutine may refuse to end; the job and the slot do not wait for it."""
-        self._loop.call_later(STUBBORN_SECONDS, self._abandon, attempt)
+        self._loop.call_later(CANCEL_GRACE_SECONDS, self._abandon, attempt)
 
     def _abandon(self, attempt: Attempt) -> None:
         run = next((run for run in self._running.values() if run.attempt is attempt), None)
@@ -127,7 +125,7 @@ class Slots:
             "job %s: %s goes on though it was interrupted %g s ago; its slot counts as leaked",
             attempt.id,
             attempt.task.name,
-            STUBBORN_SECONDS,
+            CANCEL_GRACE_SECONDS,
         )
         self._tally.leaked += 1
         self._end(run, interrupted(attempt, attempt.interruption or Interruption.RELEASE))

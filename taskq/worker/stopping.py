@@ -14,13 +14,10 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from taskq.core.liveness import BEYOND_GRACE_SECONDS, END_NOW_SECONDS
 from taskq.worker.supervised import END_NOW, Supervised
 
 __all__ = ["Stopping"]
-
-BEYOND_GRACE_SECONDS = 10.0
-END_NOW_SECONDS = 5.0
-"""What a worker gets that was told to end now, before its process is ended under it."""
 
 _LOOK_SECONDS = 0.25
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.core.ids import new_id
+from taskq.core.liveness import PATIENCE_SECONDS, REAP_SECONDS, RELOAD_GRACE_SECONDS
 from taskq.execution.executors.ending import how_it_ended
 from taskq.worker.child import WorkerProcess
 from taskq.worker.supervised import DRAIN, END_NOW, RECYCLED
@@ -31,13 +32,8 @@ SETTLED_SECONDS = 10.0
 """A process that lived so long starts the pauses anew."""
 
 MOST_FAILED_STARTS = 5
-PATIENCE_SECONDS = 5.0
-"""What a process gets beyond its grace, or to end now, before it is killed."""
-
-RELOAD_GRACE_SECONDS = 5.0
 _AS_ASKED = (0, RECYCLED, -DRAIN, -END_NOW)
 """How a process ends that was stopped: killed by our signal means that it was just leaving."""
-REAP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

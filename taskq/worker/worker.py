@@ -23,6 +23,7 @@ from taskq.broker.consumer import handed_over
 from taskq.broker.leases import BeatReply
 from taskq.core.counting import counted
 from taskq.core.failpoints import ARMED
+from taskq.core.liveness import HAND_IN_SECONDS
 from taskq.execution.attempt import Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.registry import Registry
@@ -45,9 +46,6 @@ from taskq.worker.tally import Tally
 __all__ = ["Worker"]
 
 _log = logging.getLogger("taskq.worker")
-
-HAND_IN_SECONDS = 5.0
-"""How long a worker that leaves tries to hand in its outcomes at least."""
 
 
 class Worker:

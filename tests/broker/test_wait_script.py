@@ -167,7 +167,7 @@ async def test_a_retry_is_not_the_end(scene: Scene) -> None:
 async def test_a_message_that_was_lost_is_made_up_for(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskq.broker.waiting._RECHECK_SECONDS", 0.2)
+    monkeypatch.setattr("taskq.broker.waiting.RECHECK_SECONDS", 0.2)
     scene.put_running("a")
     waiter = await listening(scene)
 

@@ -194,7 +194,7 @@ def test_a_server_that_still_reads_its_data_is_waited_for(room: Room, monkeypatc
     options = "--key-load-delay 2000 --loading-process-events-interval-bytes 1024"
     slow = room.program(f'exec "{find_binary()}" "$@" {options}')
     monkeypatch.setenv(BINARY_VARIABLE, str(slow))
-    monkeypatch.setattr(server_module, "_START_TIMEOUT", 0.5)
+    monkeypatch.setattr(server_module, "EMBEDDED_START_SECONDS", 0.5)
 
     began = time.monotonic()
     room.server(idle_grace=0.2).ensure()
@@ -226,7 +226,7 @@ def test_a_directory_emptied_before_the_keeper_could_connect_is_not_served_on(
 
 def test_a_server_that_hangs_is_never_doubled(room: Room, monkeypatch):
     # Given a stopped server without a keeper: the worst moment to start another one
-    monkeypatch.setattr(server_module, "_START_TIMEOUT", 1.5)
+    monkeypatch.setattr(server_module, "EMBEDDED_START_SECONDS", 1.5)
     room.server().ensure()
     pid = room.server_pid()
     room.kill(room.keeper())

@@ -98,10 +98,10 @@ async def work(queues: list[str]) -> None:
     if lease:
         reaper.Observer = functools.partial(Observer, dead_after=float(lease))
     if trusts := os.environ.get("LEDGER_TRUSTS") or lease:
-        session.DEAD_SECONDS = float(trusts)
+        session.LEASE_SECONDS = float(trusts)
     if beat:
-        heart.BEAT_SECONDS = float(beat)
-        reaper.LOOK_SECONDS = float(beat)
+        heart.HEARTBEAT_SECONDS = float(beat)
+        reaper.OBSERVE_SECONDS = float(beat)
     q = program(os.environ["LEDGER_URL"], os.environ["LEDGER_NAMESPACE"])
     worker = q.worker(queues, concurrency=int(os.environ["LEDGER_CONCURRENCY"]))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)

@@ -36,7 +36,7 @@ def program(url: str, namespace: str) -> TaskQ:
 async def fire() -> None:
     lease = os.environ.get("SCHEDULE_LEASE")
     if lease:
-        election.DEAD_SECONDS = float(lease)
+        election.LEADER_LEASE_SECONDS = float(lease)
     q = program(os.environ["SCHEDULE_URL"], os.environ["SCHEDULE_NAMESPACE"])
     async with q.scheduler() as scheduler:
         print(scheduler.name, flush=True)

@@ -16,7 +16,7 @@ from taskq import TaskQ, current_job, every
 from taskq.broker.broker import Broker
 from taskq.broker.keys import Keys
 from taskq.broker.leadership import LeaderRecord, Leadership
-from taskq.scheduler import election, silence
+from taskq.scheduler import election
 from taskq.scheduler.leader import Leader
 from taskq.scheduler.scheduler import Scheduler
 from taskq.scheduler.silence import Silence
@@ -42,7 +42,7 @@ def task(q: TaskQ, fires: list[str]) -> Any:
 @pytest.fixture
 def soon_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Followers judge after one second, so that a test need not wait for six."""
-    monkeypatch.setattr(election, "DEAD_SECONDS", 1.5)
+    monkeypatch.setattr(election, "LEADER_LEASE_SECONDS", 1.5)
 
 
 @pytest.fixture
@@ -85,7 +85,6 @@ def test_another_owner_or_term_is_no_silence():
 
     assert heard.of(record(1, "b"), 1.0) == 0.0
     assert heard.of(record(1, "b", 2), 2.0) == 0.0
-    assert silence.DEAD_SECONDS == 6.0
 
 
 # -------------------------------------------------------------------------------- handing over

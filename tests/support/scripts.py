@@ -20,12 +20,13 @@ from taskq.broker.jobs import Jobs
 from taskq.broker.keys import Keys
 from taskq.broker.leadership import Leadership
 from taskq.broker.leases import Leases, ReapPolicy
-from taskq.broker.producer import REMEMBERED_MS, Producer
+from taskq.broker.producer import Producer
 from taskq.broker.schedules import ScheduleStore
 from taskq.broker.upkeep import Upkeep
 from taskq.broker.url import Address
 from taskq.broker.waiting import Waiting
 from taskq.core.job import Delivery, NewJob
+from taskq.core.liveness import REMEMBERED_SECONDS
 
 __all__ = [
     "FAILURE_TTL",
@@ -76,7 +77,7 @@ class About:
         return f"About({self.ms:.0f})"
 
 
-REMEMBERED = About(_DEADLINE * 1000 + REMEMBERED_MS)
+REMEMBERED = About(int((_DEADLINE + REMEMBERED_SECONDS) * 1000))
 """How long it is known which batch the scene's producer sent last, in milliseconds."""
 
 

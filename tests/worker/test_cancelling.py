@@ -109,7 +109,7 @@ async def test_cleaning_up_is_not_interrupted_again(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given beats that repeat the wish all the while
-    monkeypatch.setattr(heart, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.02)
     started, cleaned = asyncio.Event(), asyncio.Event()
 
     @q.task(name="careful")
@@ -247,7 +247,7 @@ async def test_a_job_in_a_process_is_killed(q: TaskQ, tmp_path: Path) -> None:
 async def test_a_coroutine_that_does_not_listen_is_cancelled_all_the_same(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "STUBBORN_SECONDS", 0.05)
+    monkeypatch.setattr(slots, "CANCEL_GRACE_SECONDS", 0.05)
     started, go = asyncio.Event(), asyncio.Event()
 
     @q.task(name="stubborn")

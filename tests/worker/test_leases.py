@@ -34,8 +34,8 @@ from tests.support.waiting import eventually
 @pytest.fixture
 def quick_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beats every 50 ms; a worker is dead after half a second instead of six."""
-    monkeypatch.setattr(heart, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(reaper, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(reaper, "OBSERVE_SECONDS", 0.05)
     monkeypatch.setattr(reaper, "Observer", functools.partial(Observer, dead_after=0.5))
 
 
@@ -80,7 +80,7 @@ def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def slow_to_hear(monkeypatch: pytest.MonkeyPatch) -> None:
     """After its first beat a worker is not told for a minute that it was declared dead."""
-    monkeypatch.setattr(heart, "BEAT_SECONDS", 60.0)
+    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 60.0)
 
 
 # ------------------------------------------------------------------------------------- names
@@ -253,7 +253,7 @@ async def test_a_job_that_blocks_the_loop_keeps_its_lease_and_is_named_in_the_lo
 async def test_a_worker_declared_dead_stops_its_jobs_and_goes_on_under_a_new_name(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(heart, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.05)
     started, interrupted = asyncio.Event(), asyncio.Event()
 
     @q.task(name="wait")
@@ -409,7 +409,7 @@ async def test_the_fence_a_job_sees_grows_with_each_run(q: TaskQ) -> None:
 async def test_jobs_stranded_by_a_lost_reply_are_found_and_run(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(heart, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.05)
 
     @q.task(name="one")
     async def one() -> int:
@@ -439,7 +439,7 @@ async def test_jobs_stranded_by_a_lost_reply_are_found_and_run(
 async def test_what_is_on_its_way_is_not_taken_for_stranded(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heart, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.01)
     runs: list[int] = []
 
     @q.task(name="note")

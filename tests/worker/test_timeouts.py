@@ -88,7 +88,7 @@ async def test_cleaning_up_after_the_interruption_is_waited_for(q: TaskQ) -> Non
 async def test_a_coroutine_that_swallows_its_interruption_is_abandoned(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(slots, "STUBBORN_SECONDS", 0.05)
+    monkeypatch.setattr(slots, "CANCEL_GRACE_SECONDS", 0.05)
     go = asyncio.Event()
 
     @q.task(name="stubborn", timeout=0.02)

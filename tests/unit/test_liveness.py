@@ -1,0 +1,124 @@
+"""The times that decide who lives depend on each other: each test is one such inequality."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from taskq.core import liveness as t
+
+PACKAGE = Path(t.__file__).parents[1]
+
+PACING = {
+    # How a loop paces its own work: nothing else depends on these.
+    "AHEAD_SECONDS",
+    "BREATH_SECONDS",
+    "EVERY_SECONDS",
+    "FEWEST_SECONDS",
+    "HANDED_SECONDS",
+    "IDLE_SECONDS",
+    "INTERRUPTED_SECONDS",
+    "LAST_SECONDS",
+    "LATE_SECONDS",
+    "LOOK_SECONDS",
+    "PAUSE_SECONDS",
+    "QUIET_SECONDS",
+    "SETTLED_SECONDS",
+    "SLICE_SECONDS",
+    "SPREAD_SECONDS",
+    "STREAM_SECONDS",
+    "_LATE_SECONDS",
+    "_LOOK_SECONDS",
+    "_PING_SECONDS",
+    "_SKEW_SECONDS",
+}
+
+
+def test_all_times_that_others_depend_on_stand_in_one_file():
+    elsewhere = [
+        f"{path.relative_to(PACKAGE)}: {name}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "liveness.py"
+        for name in _times_of(path)
+        if name not in PACING
+    ]
+
+    assert elsewhere == []
+
+
+def _times_of(path: Path) -> list[str]:
+    targets: list[ast.expr] = []
+    for node in ast.parse(path.read_text()).body:
+        match node:
+            case ast.Assign(targets=found, value=ast.Constant(value=int() | float())):
+                targets += found
+            case ast.AnnAssign(target=found, value=ast.Constant(value=int() | float())):
+                targets.append(found)
+            case _:
+                continue
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    return [name for name in names if name.endswith(("SECONDS", "TIMEOUT"))]
+
+
+def test_a_lost_heartbeat_does_not_cost_the_lease():
+    assert 4 * t.HEARTBEAT_SECONDS < t.LEASE_SECONDS
+
+
+def test_a_death_is_noticed_within_eight_seconds():
+    assert t.HEARTBEAT_SECONDS + t.LEASE_SECONDS + t.OBSERVE_SECONDS <= 8.0
+
+
+def test_an_observer_that_lost_one_heartbeat_goes_on_counting():
+    assert 2 * t.HEARTBEAT_SECONDS < t.FRESH_SECONDS
+
+
+def test_a_pause_of_the_server_is_not_counted_as_silence_of_a_worker():
+    assert t.FRESH_SECONDS < t.LEASE_SECONDS - t.HEARTBEAT_SECONDS
+    assert t.OBSERVE_SECONDS < t.FRESH_SECONDS
+    assert t.NAME_CHECK_SECONDS < t.FRESH_SECONDS
+
+
+def test_a_stalled_loop_is_reported_before_the_lease_is_over():
+    assert t.LOOP_CHECK_SECONDS + t.LOOP_STALL_SECONDS < t.LEASE_SECONDS
+
+
+def test_a_leader_steps_down_before_another_takes_over():
+    assert t.LEADER_TRUST_SECONDS < t.LEADER_LEASE_SECONDS
+
+
+def test_a_lost_renewal_does_not_cost_the_leadership():
+    assert t.LEADER_RENEW_SECONDS + t.LEADER_REPLY_SECONDS < t.LEADER_TRUST_SECONDS
+    assert t.LEADER_REPLY_SECONDS < t.FRESH_SECONDS
+
+
+def test_a_leader_is_reported_missing_only_after_another_had_its_time():
+    followed = t.LEADER_LEASE_SECONDS + t.LEADER_LOOK_SECONDS + t.LEADER_REPLY_SECONDS
+
+    assert followed < t.LEADER_SILENT_SECONDS
+
+
+def test_a_fire_is_planned_at_least_twice():
+    assert 2 * t.FIRE_LOOK_SECONDS < t.FIRE_AHEAD_SECONDS
+
+
+def test_a_worker_that_leaves_hands_in_its_outcomes_before_it_is_ended():
+    assert t.HAND_IN_SECONDS < t.BEYOND_GRACE_SECONDS
+
+
+def test_a_supervisor_waits_for_what_a_process_takes_to_end_itself():
+    assert t.END_NOW_SECONDS <= t.PATIENCE_SECONDS
+    assert t.REAP_SECONDS < t.LEASE_SECONDS
+
+
+def test_a_batch_is_not_sent_again_after_the_server_forgot_it():
+    assert t.RESEND_SECONDS < t.REMEMBERED_SECONDS
+
+
+def test_a_durable_call_is_held_though_one_attempt_to_hold_it_fails():
+    assert t.CALL_SECONDS + t.DURABLE_LEASE_SECONDS / t.DURABLE_LOOKS_PER_LEASE < (
+        t.DURABLE_LEASE_SECONDS
+    )
+
+
+def test_who_opens_the_embedded_server_waits_longer_than_its_keeper():
+    assert t.KEEPER_START_SECONDS < t.EMBEDDED_START_SECONDS < t.EMBEDDED_LOAD_SECONDS
