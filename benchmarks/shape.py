@@ -68,6 +68,7 @@ RULES: dict[str, Rule] = {
     "many_of_limit": Rule("higher", 0.35),
     "latency_p50_in_own_pings": Rule("lower", 1.5),
     "latency_p50_of_limit": Rule("lower", 0.5),
+    "codec_of_msgpack": Rule("lower", 1.0),
     "bytes_per_job": Rule("lower", 0.10, timed=False),
     "keys_left": Rule("lower", 0.0, timed=False),
     "depth_drain_of_control": Rule("lower", 1.0),

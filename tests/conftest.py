@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +20,10 @@ from tests.support.waiting import eventually_sync
 
 
 def pytest_configure() -> None:
+    # What the tests start is what a user without these variables gets, here as in CI.
+    for name in [name for name in os.environ if name.startswith("PYTHON")]:
+        if name not in ("PYTHONPATH", "PYTHONHOME"):
+            del os.environ[name]
     # In the background of a shell Ctrl-C is ignored, also by whatever is started there.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.measuring import Findings
 from benchmarks.plan import Mode, Plan
+from benchmarks.scenarios.codec import codec
 from benchmarks.scenarios.curve import delayed, depth
 from benchmarks.scenarios.defer import defer
 from benchmarks.scenarios.drain import drain, drain_on_asyncio, nap
@@ -47,6 +48,7 @@ SCENARIOS: dict[str, Scenario] = {
             "asyncio",
         ),
         Scenario("enqueue", "one by one, gathered, together, beside the same by hand", enqueue),
+        Scenario("codec", "the smallest call to bytes and back, beside msgpack alone", codec),
         Scenario("nap", "jobs that sleep 100 ms, 500 at once", nap, _NOT_SHORT),
         Scenario(
             "defer",

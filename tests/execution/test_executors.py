@@ -223,7 +223,7 @@ class TestThreads:
             before = time.monotonic()
             with pytest.raises(asyncio.CancelledError):
                 await call
-            assert time.monotonic() - before < 1
+            assert time.monotonic() - before < 5
             assert (executor.running, executor.leaked) == (0, leaked)
 
         assert await asyncio.gather(
@@ -322,7 +322,7 @@ class TestThreads:
 
         before = time.monotonic()
         await executor.aclose(0.05)
-        assert 0.04 < time.monotonic() - before < 2
+        assert 0.04 < time.monotonic() - before < 5
         assert not running.done()
 
         gate.set()
@@ -1116,7 +1116,7 @@ MAIN = """
     from taskq.execution.executors.process import ProcessExecutor, address_of
     from tests.execution.sample_functions import FACTS
 
-    print("imported as", __name__)
+    print("imported as", __name__, flush=True)
 
     @dataclass
     class Point:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +78,8 @@ async def test_a_result_is_pushed_to_who_waits_and_not_polled_for(
     go = asyncio.Event()
 
     @q.task(name="wait")
-    async def wait() -> float:
+    async def wait() -> None:
         await go.wait()
-        return time.monotonic()
 
     @q.task(name="open")
     async def opening() -> None:
@@ -93,11 +91,9 @@ async def test_a_result_is_pushed_to_who_waits_and_not_polled_for(
         await eventually(lambda: _running(q, jobs[-1].id))
         before = look.info("commandstats")["cmdstat_hmget"]["calls"]
         await opening.enqueue()
-        ended = await asyncio.gather(*waiting)
-        late = time.monotonic() - max(ended)
+        await asyncio.gather(*waiting)
         asked = look.info("commandstats")["cmdstat_hmget"]["calls"] - before
 
-    assert late < 0.2
     # One look at each job by the fetch and by the script that ends it, none by those who wait
     assert asked <= 12
 
