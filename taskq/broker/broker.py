@@ -20,7 +20,7 @@ from taskq.broker.schedules import ScheduleStore
 from taskq.broker.upkeep import Upkeep
 from taskq.broker.waiting import Waiting
 from taskq.core.failpoints import ARMED
-from taskq.core.liveness import ENQUEUE_SECONDS
+from taskq.core.liveness import CONNECT_SECONDS, ENQUEUE_SECONDS, REPLY_SECONDS
 from taskq.core.retention import Retention
 from taskq.core.signing import Signing
 from taskq.execution.executors.address import refuse_unguarded_main
@@ -61,11 +61,24 @@ class Broker:
     must not do what the program does.
     """
 
-    def __init__(self, settings: BrokerSettings, *, name: str = "taskq") -> None:
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        *,
+        name: str = "taskq",
+        connect_timeout: float = CONNECT_SECONDS,
+        reply_timeout: float = REPLY_SECONDS,
+    ) -> None:
         refuse_unguarded_main()
         self.settings = settings
         kind = Client if ARMED is None else ArmedClient
-        self.client = kind(settings.locate, name=name, admit=settings.entrance.admit)
+        self.client = kind(
+            settings.locate,
+            name=name,
+            connect_timeout=connect_timeout,
+            reply_timeout=reply_timeout,
+            admit=settings.entrance.admit,
+        )
         shared = (self.client, settings.keys, settings.offset)
         failure_ttl = settings.retention.failure_seconds
         self.producer = Producer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from taskq.broker.connection import Connection, Reply
+from taskq.core.liveness import WATCH_LOOKS
 
 __all__ = ["Watch"]
 
@@ -30,7 +31,7 @@ class Watch:
             return
         if loop.time() - connection.heard_at > self._reply_timeout / 2:
             connection.send(_nothing, "PING")
-        self._timer = loop.call_later(self._reply_timeout / 4, self.over, connection)
+        self._timer = loop.call_later(self._reply_timeout / WATCH_LOOKS, self.over, connection)
 
     def end(self) -> None:
         """Watch no more."""

@@ -18,6 +18,23 @@ Whatever may hold a heartbeat up while worker and server live must be over befor
 HEARTBEAT_SECONDS = 1.0
 """Between two heartbeats. Several fit into a lease, so one that is lost costs nothing."""
 
+HEARTBEAT_CONNECT_SECONDS = 1.5
+"""One attempt of the heartbeat to connect. See `HEARTBEAT_REPLY_SECONDS`."""
+
+HEARTBEAT_REPLY_SECONDS = 2.0
+"""How long the heartbeat's line may owe a reply before a new line takes its place.
+
+A line that dies right after a heartbeat landed is noticed at the next one, a second later: that,
+this time, the watch's delay in seeing it, a pause and a new connection fit into a lease. So while
+worker and server live, the loss of this line never costs the worker its jobs.
+"""
+
+HEARTBEAT_RETRY_SECONDS = 0.1
+"""After a heartbeat that failed; the pause doubles, up to `HEARTBEAT_SECONDS`."""
+
+WATCH_LOOKS = 4
+"""How often a line is watched within its reply timeout: so much later its silence is noticed."""
+
 OBSERVE_SECONDS = 0.5
 """Between two looks at the counters: a death is seen a lease and a look after the last beat."""
 

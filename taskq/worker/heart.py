@@ -16,8 +16,16 @@ from collections.abc import Callable
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.connection import ConnectionLost
 from taskq.broker.leases import BeatReply
+from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError
-from taskq.core.liveness import HEARTBEAT_SECONDS, LOOP_CHECK_SECONDS, LOOP_STALL_SECONDS
+from taskq.core.liveness import (
+    HEARTBEAT_CONNECT_SECONDS,
+    HEARTBEAT_REPLY_SECONDS,
+    HEARTBEAT_RETRY_SECONDS,
+    HEARTBEAT_SECONDS,
+    LOOP_CHECK_SECONDS,
+    LOOP_STALL_SECONDS,
+)
 from taskq.core.passing import seconds_passed
 from taskq.execution.stall import culprit
 
@@ -72,29 +80,42 @@ class Heart:
         if self._ended:
             # Stopped before it had a loop to be told in.
             return
-        broker = Broker(self._settings, name="taskq-heart")
+        broker = Broker(
+            self._settings,
+            name="taskq-heart",
+            connect_timeout=HEARTBEAT_CONNECT_SECONDS,
+            reply_timeout=HEARTBEAT_REPLY_SECONDS,
+        )
         watch = asyncio.create_task(self._watch())
+        pause = HEARTBEAT_RETRY_SECONDS
         try:
             while not self._stopping.is_set():
-                await self._beat(broker)
-                await _either(self._stopping, HEARTBEAT_SECONDS)
+                if await self._beat(broker):
+                    pause = HEARTBEAT_RETRY_SECONDS
+                    await _either(self._stopping, HEARTBEAT_SECONDS)
+                else:
+                    await _either(self._stopping, CHANCE.uniform(pause / 2, pause))
+                    pause = min(HEARTBEAT_SECONDS, pause * 2)
         finally:
             watch.cancel()
             await broker.aclose()
 
-    async def _beat(self, broker: Broker) -> None:
+    async def _beat(self, broker: Broker) -> bool:
+        """Whether it landed: the server answered it."""
         name, sent = self._name(), seconds_passed()
         try:
-            async with asyncio.timeout(HEARTBEAT_SECONDS * 2):
+            # Connection and reply are bounded by themselves; finding the server is not.
+            async with asyncio.timeout(HEARTBEAT_CONNECT_SECONDS + 2 * HEARTBEAT_REPLY_SECONDS):
                 reply = await broker.leases.beat(name, self._describe())
         except (ServerError, ConnectionLost, TimeoutError):
-            # The fetcher says what is wrong with the server; the next beat is a second away.
-            return
+            # The fetcher says what is wrong with the server.
+            return False
         except Exception:
             # Without beats the worker would be declared dead while it works.
             _log.exception("a beat failed, which is an error of taskq; the next one follows")
-            return
+            return False
         self._call(self._on_reply, name, reply, sent)
+        return True
 
     async def _watch(self) -> None:
         """Ask the loop for a sign of life, and warn once each time it gives none for a second."""

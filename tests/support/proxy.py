@@ -9,6 +9,7 @@ client and a server is one method here::
         proxy.cut_after(100)             # in the middle of a message
         proxy.mute()                     # the server's replies vanish, the connection stays
         proxy.half_open()                # both ends think they are connected; nothing passes
+        proxy.half_open(b"taskq-heart")  # only on the connections of clients with this name
         proxy.delay = 0.2                # seconds, in each direction
         proxy.refuse()                   # nobody answers
 """
@@ -86,10 +87,14 @@ class Proxy:
         """Swallow what the server says from now on."""
         self._swallowed = frozenset({"down"})
 
-    def half_open(self) -> None:
-        """Swallow everything on the connections there are now; new ones are well."""
+    def half_open(self, name: bytes = b"") -> int:
+        """Swallow everything on the connections there are now; new ones are well.
+
+        With a `name` only on those that greeted with it. Returns how many these are.
+        """
         self._swallowed = frozenset({"up", "down"})
-        self._only_old = frozenset(self._pairs)
+        self._only_old = frozenset(pair for pair in self._pairs if name in pair.greeting)
+        return len(self._only_old)
 
     def heal(self) -> None:
         """Behave from now on. A connection that lost bytes is cut: no network mends such a one."""
@@ -173,6 +178,7 @@ class _Pair:
         self._client = client
         self._server = server
         self._awaiting_lost_reply = False
+        self.greeting = b""
         self.torn = False
 
     async def run(self) -> None:
@@ -198,6 +204,8 @@ class _Pair:
         tail, passed = b"", 0
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65_536):
+                if direction == "up" and not passed:
+                    self.greeting = data
                 if self._proxy.delay:
                     await asyncio.sleep(self._proxy.delay)
                 if self._proxy.swallows(self, direction):

@@ -64,6 +64,13 @@ def test_a_lost_heartbeat_does_not_cost_the_lease():
     assert 4 * t.HEARTBEAT_SECONDS < t.LEASE_SECONDS
 
 
+def test_a_silent_heartbeat_line_is_replaced_before_the_lease_is_over():
+    noticed = t.HEARTBEAT_REPLY_SECONDS * (1 + 1 / t.WATCH_LOOKS)
+    replaced = t.HEARTBEAT_RETRY_SECONDS + t.HEARTBEAT_CONNECT_SECONDS
+
+    assert t.HEARTBEAT_SECONDS + noticed + replaced < t.LEASE_SECONDS - t.OBSERVE_SECONDS
+
+
 def test_a_death_is_noticed_within_eight_seconds():
     assert t.HEARTBEAT_SECONDS + t.LEASE_SECONDS + t.OBSERVE_SECONDS <= 8.0
 
