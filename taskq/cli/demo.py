@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from taskq.broker.overview import read_overview
 from taskq.core.counting import counted
 from taskq.core.errors import JobCancelled, JobExpired, JobFailed, JobNotFound
+from taskq.core.extras import install_command
 from taskq.embedded.server import EmbeddedServer
 from taskq.scheduler.planner import job_id
 from taskq.scheduler.spec import to_ms
@@ -143,7 +144,7 @@ class _Demo:
 
     async def _fastapi(self) -> str:
         if not find_spec("fastapi") or not find_spec("uvicorn"):
-            return 'left out: pip install "taskq[fastapi]" uvicorn'
+            return f"left out, it needs uvicorn and FastAPI: {install_command('fastapi')}"
         with _web() as base:
             job = await asyncio.to_thread(_request, f"{base}/signup?name=Grace", b"")
             answer = await asyncio.to_thread(_request, f"{base}/jobs/{job['job']}")

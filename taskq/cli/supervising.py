@@ -11,6 +11,7 @@ from pathlib import Path
 from taskq.broker.broker import BrokerSettings
 from taskq.cli.exits import ERROR, OK
 from taskq.core.errors import ConfigError
+from taskq.core.extras import install_command
 from taskq.worker.supervisor import Supervisor, SupervisorSettings
 
 __all__ = ["check_reload", "supervise"]
@@ -52,7 +53,7 @@ def check_reload() -> None:
     try:
         import watchfiles  # noqa: F401 # pyright: ignore[reportUnusedImport]
     except ImportError:
-        raise ConfigError('--reload needs watchfiles; type: pip install "taskq[reload]"') from None
+        raise ConfigError(f"--reload needs watchfiles: run {install_command('reload')}") from None
 
 
 async def _watch(supervisor: Supervisor, ended: asyncio.Event) -> None:

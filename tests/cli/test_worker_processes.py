@@ -189,4 +189,4 @@ def test_reload_without_watchfiles_says_what_to_install(terminal: Terminal, tmp_
     done = terminal.output("worker", "--reload")
 
     assert done.returncode == 2
-    assert 'pip install "taskq[reload]"' in done.stderr
+    assert 'pip install ".[reload]"' in done.stderr

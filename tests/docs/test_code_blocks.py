@@ -178,11 +178,11 @@ class Reader:
 
 
 def check_install(arguments: list[str], where: str) -> None:
-    """`pip install "taskq[extra,...]" other`: the extras are ours."""
+    """`pip install ".[extra,...]" other`, in a checkout: the extras are ours."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     verb, *wanted = arguments
     assert verb == "install", f"{where}: pip {verb}"
-    own = [re.fullmatch(r"taskq(?:\[([\w,]+)\])?", requirement) for requirement in wanted]
+    own = [re.fullmatch(r"\.(?:\[([\w,]+)\])?", requirement) for requirement in wanted]
     assert any(own), f"{where}: taskq itself is not installed"
     extras = {extra for found in own if found and found[1] for extra in found[1].split(",")}
     assert extras <= set(project["optional-dependencies"]), f"{where}: unknown extras in {extras}"

