@@ -305,15 +305,27 @@ def judge_replication(facts: Facts) -> Verdict:
         return Verdict("replication", "ok", "a primary without replicas")
     shown = counted(replicas, "replica", "replicas")
     # INFO tells of good replicas exactly when a number of them is required for writes.
-    if "min_slaves_good_slaves" not in facts.info:
+    required = "min_slaves_good_slaves" in facts.info
+    if required and replicas > 1:
+        return Verdict("replication", "ok", f"a primary with {shown}, needed for writes")
+    if required:
         return Verdict(
             "replication",
             "warn",
-            f"{shown}, and none is needed for a write: a primary that is cut off goes on taking "
-            "jobs, and loses them when it comes back",
-            f"{facts.shell} CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 10",
+            "the only replica is needed for writes: after a failover, or while the replica is "
+            "away, every write is refused",
+            f"add a second replica, or {facts.shell} CONFIG SET min-replicas-to-write 0",
         )
-    return Verdict("replication", "ok", f"a primary with {shown}, needed for writes")
+    fix = f"{facts.shell} CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 10"
+    if replicas == 1:
+        fix = f"add a second replica, and only then {fix}: with one, a failover leaves none"
+    return Verdict(
+        "replication",
+        "warn",
+        f"{shown}, and none is needed for a write: a primary that is cut off goes on taking "
+        "jobs, and loses them when it comes back",
+        fix,
+    )
 
 
 def _mib(size: int) -> str:

@@ -34,6 +34,7 @@ Locate = Callable[[], Awaitable[Address]]
 
 T = TypeVar("T")
 
+_ENDED = (b"unsubscribe", b"sunsubscribe")
 _CLOSED = "this connection was closed; open the TaskQ again"
 
 
@@ -105,12 +106,15 @@ class Client:
         """Have `handler` called with each message on `channel`, through reconnections."""
         self._handlers[channel.encode()] = handler
         # Also on a connection just made: its greeting may have been sent before this was wanted.
-        await self.command("SUBSCRIBE", channel)
+        connection = await self.connect()
+        reply = await connection.subscribe(channel.encode())
+        if isinstance(reply, hiredis.ReplyError):
+            raise _error(reply, connection, self.where)
 
     async def unsubscribe(self, channel: str) -> None:
         """Stop listening to `channel`."""
         if self._handlers.pop(channel.encode(), None) and self._connection:
-            await self._connection.call("UNSUBSCRIBE", channel)
+            await self._connection.subscribe(channel.encode(), "UNSUBSCRIBE")
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Have `callback` called after each new connection that follows a loss."""
@@ -173,15 +177,18 @@ class Client:
         return await connection.call(*command)
 
     def _pushed(self, message: list[Any]) -> None:
-        if message[:1] == [b"message"] and len(message) == 3:
-            handler = self._handlers.get(message[1])
-            if handler is None:
-                return
-            try:
-                handler(message[2])
-            except Exception as error:
-                # Whoever can publish may say anything: it must not cost the connection.
-                _log.warning("a message that is none of taskq's was dropped: %r", error)
+        if message[0] in _ENDED and message[1] in self._handlers:
+            raise ConnectionLost("the server ended a subscription by itself")
+        if message[0] != b"message" or len(message) != 3:
+            return
+        handler = self._handlers.get(message[1])
+        if handler is None:
+            return
+        try:
+            handler(message[2])
+        except Exception as error:
+            # Whoever can publish may say anything: it must not cost the connection.
+            _log.warning("a message that is none of taskq's was dropped: %r", error)
 
     def _on_lost(self) -> None:
         self._lost_before = True

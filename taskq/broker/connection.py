@@ -6,6 +6,9 @@ pushes (pub/sub) come in between and go to `on_push`.
 
 Replies come in the order of the calls: that is the one invariant here. Each call leaves in the line
 who is to be told its reply; a caller that stops waiting is told all the same, and it is dropped.
+A subscription is answered by a push, its confirmation, or in its place by an error. So a push
+counts as a reply only while the call in front asked for exactly that one: servers confirm some
+unasked.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import hiredis
 
@@ -36,12 +39,27 @@ class ConnectionLost(ConnectionError):
     """The connection ended; what was sent and not answered may or may not have been done."""
 
 
+class _Confirmed:
+    """The place of a subscription in the line: told an error in its turn, or its confirmation."""
+
+    def __init__(self, future: asyncio.Future[Reply], verb: str, channel: bytes) -> None:
+        self._future = future
+        self._confirmation = [verb.lower().encode(), channel]
+
+    def __call__(self, reply: Reply) -> None:
+        _resolve(self._future, reply)
+
+    def is_confirmed_by(self, push: list[Any]) -> bool:
+        return push[:2] == self._confirmation
+
+
 class Connection(asyncio.Protocol):
     """A connected socket. `call` sends one command and returns the future of its reply.
 
     `send` sends one whose reply is given to a function there and then.
 
     An error reply resolves the future with a `hiredis.ReplyError`, as a value: the caller looks.
+    `on_push` takes what the server says unasked; it raises `ConnectionLost` to end the connection.
     """
 
     def __init__(self, on_push: Callable[[list[Any]], None], on_lost: Callable[[], None]) -> None:
@@ -60,6 +78,14 @@ class Connection(asyncio.Protocol):
         """Send `command`; its reply's future fails with `ConnectionLost` when the line dies."""
         future: asyncio.Future[Reply] = self._loop.create_future()
         self.send(partial(_resolve, future), *command)
+        return future
+
+    def subscribe(
+        self, channel: bytes, verb: Literal["SUBSCRIBE", "UNSUBSCRIBE"] = "SUBSCRIBE"
+    ) -> asyncio.Future[Reply]:
+        """Begin or end to hear `channel`; the future is as that of `call`."""
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self.send(_Confirmed(future, verb, channel), verb, channel)
         return future
 
     def send(self, told: Told, *command: Any) -> None:
@@ -95,21 +121,20 @@ class Connection(asyncio.Protocol):
         while True:
             try:
                 reply = self._reader.gets()
+                if reply is _PARTIAL:
+                    return
+                if isinstance(reply, hiredis.PushNotification):
+                    self._push(list(reply))
+                elif self._waiting:
+                    self._tell(reply)
             except ConnectionLost:
                 self.abort()
                 return
-            if reply is _PARTIAL:
-                return
-            if isinstance(reply, hiredis.PushNotification):
-                self._push(list(reply))
-            elif self._waiting:
-                self._tell(reply)
 
     def _push(self, message: list[Any]) -> None:
-        # The confirmation of SUBSCRIBE is a push, but somebody awaits it as a reply.
-        if message[:1] in ([b"subscribe"], [b"unsubscribe"]):
-            if self._waiting:
-                self._tell(message)
+        first = self._waiting[0][0] if self._waiting else None
+        if isinstance(first, _Confirmed) and first.is_confirmed_by(message):
+            self._tell(message)
         else:
             self._on_push(message)
 

@@ -83,7 +83,7 @@ async def _greet(
     greetings = [connection.call(*hello, "SETNAME", name)]
     if address.database:
         greetings.append(connection.call("SELECT", address.database))
-    greetings.extend(connection.call("SUBSCRIBE", channel) for channel in channels)
+    greetings.extend(map(connection.subscribe, channels))
     try:
         # All are looked at before one is judged: a future nobody awaits would be complained about.
         replies = await asyncio.gather(*greetings)

@@ -199,13 +199,16 @@ class JobExpired(JobError):
 
 
 class JobNotFound(JobError):
-    """The server knows no job of this id: it never existed, or every trace of it is gone."""
+    """The server knows no job of this id: it never existed, or every trace of it is gone.
+
+    Whether it has run is not known then: the server may have lost its data.
+    """
 
 
 class ResultExpired(JobNotFound):
-    """The job is over and its result outlived its `result_ttl`.
+    """The job is over and its result outlived its `result_ttl`: its record says so.
 
-    Where even its record is gone, a server that lost its data looks the same; the message says so.
+    Once the record is gone too, it is `JobNotFound`: a server that lost its data looks the same.
     """
 
 

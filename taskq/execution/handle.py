@@ -147,9 +147,9 @@ class Job(Generic[R]):
                 job_id=self.id,
             )
         if self.created is not None:
-            return ResultExpired(
+            return JobNotFound(
                 f"the server has no record of job {self.id} any more: it is over and outlived its "
-                "result_ttl, or the server lost its data",
+                "result_ttl, or the server lost its data, and the job may not have run",
                 job_id=self.id,
             )
         return JobNotFound(

@@ -437,9 +437,21 @@ async def replication_is_judged(primary: TestServer, replica: TestServer, port: 
     client.close()
     second = (await examined(TaskQ(replica.url)))["replication"]
 
-    assert (alone.level, needed.level, second.level) == ("warn", "ok", "bad")
-    assert "min-replicas-to-write 1" in alone.fix
+    assert (alone.level, needed.level, second.level) == ("warn", "warn", "bad")
+    assert alone.fix.startswith("add a second replica, and only then")
+    assert "add a second replica, or" in needed.fix
+    assert "min-replicas-to-write 0" in needed.fix
     assert f"TASKQ_URL=redis://127.0.0.1:{port}/0" in second.fix
+
+
+def test_a_replica_is_required_for_writes_only_where_a_failover_leaves_another() -> None:
+    one = judge_replication(facts(role="master", connected_slaves="1"))
+    two = judge_replication(facts(role="master", connected_slaves="2"))
+    both = judge_replication(facts(role="master", connected_slaves="2", min_slaves_good_slaves="2"))
+
+    assert (one.level, two.level, both.level) == ("warn", "warn", "ok")
+    assert two.fix.startswith("redis-cli CONFIG SET min-replicas-to-write 1")
+    assert one.fix.startswith("add a second replica")
 
 
 def test_a_primary_and_its_replicas_are_read_from_info_alone() -> None:

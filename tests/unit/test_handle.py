@@ -106,7 +106,7 @@ async def test_other_ends_are_errors_of_their_own(state: JobState, error: type[E
     [
         ({}, False, JobNotFound),
         ({}, True, ResultExpired),
-        ({"created": True}, False, ResultExpired),
+        ({"created": True}, False, JobNotFound),
         ({"created": False}, True, ResultExpired),
         ({"created": True, "keeps_result": False}, False, ResultNotKept),
         ({"created": True, "keeps_result": False}, True, ResultExpired),
