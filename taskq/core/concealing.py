@@ -10,8 +10,8 @@ import types
 from collections.abc import Callable
 from typing import Any, Union, cast, get_args, get_origin
 
-from taskq.core.hints import bare
-from taskq.core.parameters import Plan, plan_for
+from taskq.core.hints import annotations_of, bare
+from taskq.core.parameters import CallPlan, plan_for
 from taskq.core.secret import Secret
 
 __all__ = ["Concealer", "revealed"]
@@ -23,7 +23,7 @@ class Concealer:
     def __init__(self, function: Callable[..., Any], without: frozenset[str] = frozenset()) -> None:
         self._function = function
         self._without = without
-        self._plan: Plan | None = None
+        self._plan: CallPlan | None = None
 
     @classmethod
     def of(
@@ -33,7 +33,7 @@ class Concealer:
 
         `without`: parameters that no call gives an argument for.
         """
-        annotations = getattr(function, "__annotations__", {})
+        annotations = annotations_of(function)
         told = [text for name, text in annotations.items() if name not in {"return", *without}]
         return cls(function, without) if any("Secret" in str(text) for text in told) else None
 

@@ -9,9 +9,17 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, NewType, get_args, get_origin
 
-__all__ = ["bare", "resolve_hints", "substituted"]
+__all__ = ["annotations_of", "bare", "resolve_hints", "substituted"]
 
 _WRAPPERS = frozenset({Annotated, typing.Required, typing.NotRequired, typing.Final})
+
+
+def annotations_of(function: Any) -> dict[str, Any]:
+    """The annotations of a callable as they are written; none where it shows none."""
+    try:
+        return inspect.get_annotations(function)
+    except Exception:  # proxies and mocks raise what they like
+        return {}
 
 
 def resolve_hints(owner: Any) -> tuple[dict[str, Any], bool]:

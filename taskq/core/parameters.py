@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from inspect import Parameter
+from inspect import Parameter, Signature
 from typing import Any
 
 from taskq.core.annotation import Misfit, Rebuilder
 from taskq.core.hints import resolve_hints
+from taskq.core.secret import Secret
+from taskq.core.signatures import call_signature, fits, shown_signature
 
-__all__ = ["Plan", "plan_for"]
+__all__ = ["CallPlan", "is_wrapper", "plan_for", "where_it_fits"]
+
+
+_BY_PLACE = frozenset({Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +66,94 @@ class Plan:
         return names
 
 
+@dataclass(frozen=True, slots=True)
+class WrapperPlan:
+    """The plan of a wrapper, which shows the parameters of what it wraps.
+
+    A call that fits these is taken to be passed on as it is. Of any other call only the names tell
+    for sure what an argument is for.
+    """
+
+    shown: Signature
+    passed_on: Plan
+    otherwise: Plan
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every argument stays as it is."""
+        return self.passed_on.is_empty and self.otherwise.is_empty
+
+    def apply(
+        self, args: Iterable[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """As `Plan.apply`."""
+        given = list(args)
+        plan = self.passed_on if fits(self.shown, given, kwargs) else self.otherwise
+        return plan.apply(given, kwargs)
+
+
+CallPlan = Plan | WrapperPlan
+
+
 def plan_for(
     function: Callable[..., Any],
     without: frozenset[str],
     choose: Callable[[Any], Rebuilder | None],
-) -> tuple[Plan, bool]:
+) -> tuple[CallPlan, bool]:
     """The plan of `function`, and whether every annotation could be resolved.
 
     `without`: parameters that no call gives an argument for. `choose`: what makes a value of an
     annotation anew; None leaves it.
     """
     hints, complete = resolve_hints(function)
-    declared = inspect.signature(function).parameters
-    parameters = {name: declared[name] for name in declared if name not in without}
+    hints.pop("return", None)
+    made = {name: rebuild for name, hint in hints.items() if (rebuild := choose(hint)) is not None}
+    called = _parameters(call_signature(function), without)
+    if not is_wrapper(function):
+        return _plan(called, made), complete
+    shown = _parameters(shown_signature(function), without)
+    made = {name: where_it_fits(rebuild) for name, rebuild in made.items()}
+    own = any(item.kind in _BY_PLACE for item in called.values())
+    guessed = {name: _where_it_is_no_secret(rebuild) for name, rebuild in made.items()}
+    by_place = _plan(called if own else shown, guessed).positional
+    otherwise = Plan(by_place, _plan({**shown, **called}, made).named, None, None)
+    return WrapperPlan(Signature(list(shown.values())), _plan(shown, made), otherwise), complete
+
+
+def is_wrapper(function: Callable[..., Any]) -> bool:
+    """Whether the annotations of `function` may be those of what it wraps."""
+    return hasattr(function, "__wrapped__")
+
+
+def where_it_fits(rebuild: Rebuilder) -> Rebuilder:
+    """The same for an annotation of what a wrapper wraps: the wrapper may take other values."""
+
+    def attempt(value: Any) -> Any:
+        try:
+            return rebuild(value)
+        except Misfit:
+            return value
+
+    return attempt
+
+
+def _where_it_is_no_secret(rebuild: Rebuilder) -> Rebuilder:
+    """The same for a parameter that is guessed: a secret can be made of any value."""
+
+    def attempt(value: Any) -> Any:
+        made = rebuild(value)
+        return value if isinstance(made, Secret) else made
+
+    return attempt
+
+
+def _parameters(signature: Signature | None, without: frozenset[str]) -> dict[str, Parameter]:
+    if signature is None:
+        return {}
+    return {name: item for name, item in signature.parameters.items() if name not in without}
+
+
+def _plan(parameters: Mapping[str, Parameter], made: Mapping[str, Rebuilder]) -> Plan:
     by_name = frozenset(
         name
         for name, parameter in parameters.items()
@@ -84,15 +163,15 @@ def plan_for(
     named: list[tuple[str, Rebuilder]] = []
     surplus, surplus_named = None, None
     for place, (name, parameter) in enumerate(parameters.items()):
-        rebuild = choose(hints.get(name, Any))
+        rebuild = made.get(name)
         if rebuild is None:
             continue
         if parameter.kind is Parameter.VAR_POSITIONAL:
             surplus = (place, name, rebuild)
         elif parameter.kind is Parameter.VAR_KEYWORD:
             surplus_named = (by_name, rebuild)
-        elif parameter.kind is not Parameter.KEYWORD_ONLY:
+        elif parameter.kind in _BY_PLACE:
             positional.append((place, name, rebuild))
         if name in by_name:
             named.append((name, rebuild))
-    return Plan(positional, named, surplus, surplus_named), complete
+    return Plan(positional, named, surplus, surplus_named)

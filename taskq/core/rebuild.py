@@ -12,7 +12,7 @@ from typing import Any
 
 from taskq.core.annotation import Compiler, Misfit, Rebuilder
 from taskq.core.hints import resolve_hints
-from taskq.core.parameters import Plan, plan_for
+from taskq.core.parameters import CallPlan, is_wrapper, plan_for, where_it_fits
 
 __all__ = ["CallRebuilder", "Rebuilder", "compile_rebuilder", "result_rebuilder"]
 
@@ -37,6 +37,8 @@ def result_rebuilder(function: Callable[..., Any]) -> Rebuilder | None:
     rebuild = compile_rebuilder(resolve_hints(function)[0].get("return", Any))
     if rebuild is None:
         return None
+    if is_wrapper(function):
+        return where_it_fits(rebuild)
 
     def rebuild_result(value: Any) -> Any:
         try:
@@ -85,5 +87,5 @@ class CallRebuilder:
             self._plan, self._complete = self._made()[0], True
         return self._plan.apply(args, kwargs)
 
-    def _made(self) -> tuple[Plan, bool]:
+    def _made(self) -> tuple[CallPlan, bool]:
         return plan_for(self._function, self._without, Compiler().compile)

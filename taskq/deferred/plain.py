@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from types import FunctionType
+from types import CoroutineType, FunctionType
 from typing import Any, cast
 
 from taskq.core.errors import TaskDefinitionError
@@ -13,7 +13,7 @@ from taskq.core.options import TaskOptions
 from taskq.execution.home import Home
 from taskq.execution.task import Task, module_name
 
-__all__ = ["PlainTask", "PlainTasks"]
+__all__ = ["PlainTask", "PlainTasks", "is_coroutine_function", "name_of"]
 
 _COROUTINE, _FUNCTION = TaskOptions(executor="loop"), TaskOptions(executor="thread")
 
@@ -24,6 +24,9 @@ class PlainTask(Task[..., Any]):
     def __init__(self, function: Callable[..., Any], home: Home) -> None:
         options = _COROUTINE if is_coroutine_function(function) else _FUNCTION
         super().__init__(function, name_of(function), options, home)
+
+    def _look_like(self, function: Callable[..., Any]) -> None:
+        """Nobody sees it, and the attributes of a callable may be anything."""
 
 
 class PlainTasks:
@@ -43,53 +46,89 @@ class PlainTasks:
             known = self._known.get(function)
             if known is not None:
                 return known
-        if isinstance(function, Task):
-            return cast("Task[..., Any]", function)
-        if inspect.iscoroutine(function):
-            function.close()
-            raise TaskDefinitionError(
-                f"{function.__qualname__}(...) was called already: type q.defer(function, "
-                "argument, ...)"
-            )
+        elif (task := _task_of(function)) is not None:
+            return task
+        else:
+            task = _task_of(function)
+            if task is not None:
+                return task
+            _refuse_called(function)
         if not callable(function):
-            raise TaskDefinitionError(f"{function!r} cannot be called; type q.defer(function, ...)")
+            raise TaskDefinitionError(f"{function!r} cannot be called; use q.defer(function, ...)")
         if is_generator_function(function):
             raise TaskDefinitionError(
                 f"{name_of(function)} is a generator: to call it runs nothing of it. Defer a "
                 "function that goes through it: for item in generator(...): ..."
             )
-        if not inspect.isfunction(function) or "<" in function.__qualname__:
+        if type(function) is not FunctionType or "<" in function.__qualname__:
             # Methods, partials and functions inside of others are new objects each time.
             return PlainTask(function, self._home)
         known = self._known[function] = PlainTask(function, self._home)
         return known
 
 
+def _refuse_called(function: Any) -> None:
+    if type(function) is CoroutineType:
+        function.close()
+        raise TaskDefinitionError(
+            f"{function.__qualname__}(...) was called already: use q.defer(function, argument, ...)"
+        )
+
+
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine, as far as it can be told before."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or (
-        not inspect.isroutine(function)
-        and not inspect.isclass(function)
-        and inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-    )
+    return any(_is(inspect.iscoroutinefunction, face) for face in _faces(function))
 
 
 def is_generator_function(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a generator, of either kind, as far as it can be told before."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    called = function
-    if not inspect.isroutine(function) and not inspect.isclass(function):
-        called = function.__call__
-    return inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called)
+    return any(
+        _is(inspect.isgeneratorfunction, face) or _is(inspect.isasyncgenfunction, face)
+        for face in _faces(function)
+    )
 
 
 def name_of(function: Callable[..., Any]) -> str:
     """A name for logs."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    named = function if hasattr(function, "__qualname__") else type(function)
+    whole: Any = _whole(function)
+    shown = isinstance(_attribute(whole, "__qualname__"), str)
+    named = whole if shown else cast("type[Any]", type(whole))
     # Methods of built-in classes are of no module.
-    return f"{module_name(named.__module__ or 'builtins')}.{named.__qualname__}"
+    module = _attribute(named, "__module__")
+    return f"{module_name(module) if isinstance(module, str) else 'builtins'}.{named.__qualname__}"
+
+
+def _task_of(function: Any) -> Task[..., Any] | None:
+    try:
+        return cast("Task[..., Any]", function) if isinstance(function, Task) else None
+    except Exception:  # a proxy that leads nowhere
+        return None
+
+
+def _whole(function: Any) -> Any:
+    while issubclass(type(function), functools.partial):
+        function = function.func
+    return function
+
+
+def _faces(function: Any) -> tuple[Any, Any]:
+    """Where it shows what a call gives: in the callable, or in the `__call__` of its class."""
+    whole = _whole(function)
+    return whole, type(whole).__call__
+
+
+def _is(kind: Callable[[Any], bool], face: Any) -> bool:
+    flags = _attribute(_attribute(face, "__code__"), "co_flags")
+    try:
+        # Those of a mock are a mock, and true.
+        return (flags is None or isinstance(flags, int)) and kind(face)
+    except Exception:  # as below
+        return False
+
+
+def _attribute(thing: Any, name: str) -> Any:
+    """An attribute, or None: proxies and mocks raise what they like."""
+    try:
+        return getattr(thing, name, None)
+    except Exception:
+        return None

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from taskq.core.errors import TaskDefinitionError
 from taskq.core.hints import resolve_hints
+from taskq.core.signatures import call_signature, shown_signature, takes
 
 __all__ = ["dependencies_of"]
 
@@ -19,21 +20,27 @@ _HOME = "fastapi.params"
 def dependencies_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters that FastAPI's `Depends` fills, with their annotations resolved.
 
+    Those of what a wrapper wraps count as far as the wrapper takes them.
+
     Raises `TaskDefinitionError` when it cannot tell.
     """
     marker = getattr(sys.modules.get(_HOME), "Depends", None)
     if marker is None:
         return {}
+    called, shown = call_signature(function), shown_signature(function)
+    if called is None or shown is None:
+        return {}
     hints, _ = resolve_hints(function)
     found: dict[str, inspect.Parameter] = {}
-    for name, parameter in inspect.signature(function).parameters.items():
+    for name, parameter in shown.parameters.items():
         annotation = _meant(hints.get(name, parameter.annotation))
         if isinstance(annotation, str) and "Depends(" in annotation:
             raise TaskDefinitionError(
                 f"{function.__qualname__}: {name}: {annotation!r} names what cannot be found from "
                 "here; define it in the module, above the task"
             )
-        if isinstance(parameter.default, marker) or _is_marked(annotation, marker):
+        marked = isinstance(parameter.default, marker) or _is_marked(annotation, marker)
+        if marked and takes(called, name):
             found[name] = parameter.replace(annotation=annotation)
     return found
 

@@ -11,10 +11,10 @@ A call that stays in this process is neither decoded nor encoded: see `LocalCall
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from types import CoroutineType
 from typing import Any, Final, cast
 
 from taskq.core.outcome import Outcome, Succeeded
@@ -192,10 +192,13 @@ async def _in_thread(attempt: Attempt, executors: ExecutorSet, clock: _Clock) ->
         clock.start()
         return await _injected(attempt, args, kwargs, executors)
     value = await executors.threads.run(attempt.task.function, args, kwargs, on_start=clock.start)
-    if attempt.local is not None and inspect.iscoroutine(value):
-        # A lambda that calls a coroutine function: nobody could tell before it was called.
-        return await value
-    return value
+    # A plain function, such as a wrapper or a lambda, may give the coroutine of another one.
+    return await value if _is_coroutine(value) else value
+
+
+def _is_coroutine(value: object) -> bool:
+    # By its type: a proxy that leads nowhere raises when it is asked for its class.
+    return type(value) is CoroutineType
 
 
 async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: ExecutorSet) -> Any:
@@ -210,6 +213,8 @@ async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: Executo
             try:
                 if task.task_options.executor == "thread":
                     value = await executors.threads.run(task.function, given, named)
+                    if _is_coroutine(value):
+                        value = await value
                 else:
                     value = await task.function(*given, **named)
                 # Here, where what it needs is still open.

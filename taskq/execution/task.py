@@ -18,6 +18,7 @@ from taskq.core.ids import check_name
 from taskq.core.options import ExecutorName, JobOptions, Order, TaskOptions, WhenFull
 from taskq.core.rebuild import CallRebuilder, result_rebuilder
 from taskq.core.retry import Retry
+from taskq.core.signatures import call_signature, shown_signature
 from taskq.execution.deferred import Deferred
 from taskq.execution.handle import Job
 from taskq.execution.home import Home
@@ -133,7 +134,7 @@ class Task(Generic[P, R]):
         home: Home,
         injector: Injector | None = None,
     ) -> None:
-        functools.update_wrapper(cast("Callable[P, Any]", self), function)
+        self._look_like(function)
         self.function = function
         self.name = name
         self.task_options = options
@@ -150,6 +151,9 @@ class Task(Generic[P, R]):
             middleware=home.middleware,
         )
         self.call_rebuilder = functools.cache(lambda: CallRebuilder.of(function, filled))
+
+    def _look_like(self, function: Callable[P, Any]) -> None:
+        functools.update_wrapper(cast("Callable[P, Any]", self), function)
 
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueue a job; it runs on some worker.
@@ -287,7 +291,7 @@ def check_function(function: Callable[..., Any]) -> None:
             f"{what} is no plain function but a {type(function).__name__}; write a module's "
             "function that calls it, and put @q.task on that"
         )
-    first = next(iter(inspect.signature(function).parameters), "")
+    first = _first_parameter(function)
     if first in ("self", "cls"):
         raise TaskDefinitionError(
             f"{what} is a method: its {first!r} cannot travel through the queue. Write a module's "
@@ -297,17 +301,24 @@ def check_function(function: Callable[..., Any]) -> None:
         raise TaskDefinitionError("a lambda has no name to be found by; write a def")
 
 
+def _first_parameter(function: Callable[..., Any]) -> str:
+    """The first parameter of what is called; of a function of a class, that of the method."""
+    outside = function.__qualname__.rpartition(".")[0]
+    in_class = bool(outside) and not outside.endswith("<locals>")
+    signature = (shown_signature if in_class else call_signature)(function)
+    return next(iter(signature.parameters), "") if signature is not None else ""
+
+
 def _checker(
     name: str, function: Callable[..., Any], filled: frozenset[str]
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], None] | None:
     """A check of calls against the signature, with a short cut for plain positional ones.
 
-    None for what is written in C and does not tell its signature: the call itself finds out.
-    `filled`: parameters that take no argument, since a dependency fills them.
+    None for what does not tell its signature: the call itself finds out. `filled`: parameters that
+    take no argument, since a dependency fills them.
     """
-    try:
-        declared = inspect.signature(function)
-    except ValueError:
+    declared = call_signature(function)
+    if declared is None:
         return None
     parameters = [item for item in declared.parameters.values() if item.name not in filled]
     signature = declared.replace(parameters=parameters)
@@ -318,15 +329,16 @@ def _checker(
     def check(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not kwargs and least <= len(args) <= most:
             return
+        passed = next((key for key in kwargs if key in filled), None)
+        if passed is not None:
+            raise CallError(
+                f"{name}{signature} cannot be called with {passed}=, which a dependency fills: "
+                "leave it out"
+            )
         try:
             signature.bind(*args, **kwargs)
         except TypeError as error:
-            passed = next(
-                (f"; {key} is a dependency's: leave it out" for key in kwargs if key in filled), ""
-            )
-            raise CallError(
-                f"{name}{signature} cannot be called like this: {error}{passed}"
-            ) from None
+            raise CallError(f"{name}{signature} cannot be called like this: {error}") from None
 
     return check
 

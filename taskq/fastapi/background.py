@@ -11,9 +11,9 @@ from typing import Any, Literal, ParamSpec, Unpack, cast
 import fastapi
 from starlette.background import BackgroundTask
 
-from taskq.core.errors import ConfigError, TaskqError
+from taskq.core.errors import ConfigError
 from taskq.core.options import JobOptions, check_known
-from taskq.deferred.plain import is_coroutine_function
+from taskq.deferred.plain import is_coroutine_function, name_of
 from taskq.deferred.runner import DeferredRunner
 from taskq.execution.deferred import Deferred
 from taskq.execution.request import PLAIN
@@ -123,7 +123,7 @@ class BackgroundTasks(fastapi.BackgroundTasks):
                 "tasks.options(when='always').add_task(...) adds what shall run all the same",
                 len(dropped),
                 repr(error),
-                ", ".join(_name(item.func) for item in dropped),
+                ", ".join(name_of(item.func) for item in dropped),
             )
         await self._run([item for item in entries if item not in dropped])
         if error is None:
@@ -154,9 +154,9 @@ class BackgroundTasks(fastapi.BackgroundTasks):
         for entry in entries:
             try:
                 begun.append(entry.begin(cast("DeferredRunner", runner)))
-            except TaskqError as error:
+            except Exception as error:
                 # Of one: too many wait already, say. The others know nothing of it.
-                _log.error("the background task %s cannot run: %s", _name(entry.func), error)
+                _log.error("the background task %s cannot run: %s", name_of(entry.func), error)
         return begun
 
 
@@ -209,7 +209,3 @@ class _Entry(BackgroundTask):
     def begin(self, runner: DeferredRunner) -> Deferred[Any]:
         """Defer it."""
         return runner.take(self.func, self._options, self.args, self.kwargs, self._context)
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__qualname__", None) or repr(function)

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import Depends
 
+from taskq.core.signatures import fits, shown_signature
 from taskq.execution.ports import Threads
 from taskq.execution.resources import Overrides
 from taskq.injection.graph import Kind, Node, read
@@ -33,7 +34,7 @@ class Resolver:
     ) -> None:
         self.names = frozenset(parameters)
         self._owner = owner
-        self._signature = inspect.signature(function)
+        self._signature = shown_signature(function) or inspect.Signature()
         self._visible = self._signature.replace(
             parameters=[
                 item for item in self._signature.parameters.values() if item.name not in parameters
@@ -60,6 +61,9 @@ class Resolver:
     def _merged(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], values: dict[str, Any]
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        if not fits(self._visible, args, kwargs):
+            # A wrapper gives the rest: what it takes by name finds its parameter.
+            return args, {**kwargs, **values}
         given = self._visible.bind(*args, **kwargs).arguments | values
         ordered = {name: given[name] for name in self._signature.parameters if name in given}
         bound = inspect.BoundArguments(self._signature, ordered)

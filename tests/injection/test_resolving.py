@@ -386,7 +386,7 @@ def test_arguments_for_dependencies_are_refused(local: TaskQ) -> None:
     for args, kwargs in [((7, "session"), {}), ((7,), {"session": "x"}), ((), {})]:
         with pytest.raises(CallError, match=r"report\(user: .*int.*\)"):
             report.s(*args, **kwargs).request()
-    with pytest.raises(CallError, match="other is a dependency's: leave it out"):
+    with pytest.raises(CallError, match="cannot be called with other=, which a dependency fills"):
         report.s(7, other=3).request()
 
 

@@ -19,12 +19,13 @@ from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager
 from contextvars import copy_context
 from functools import partial
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import Any, Protocol
 
 from taskq.core.job import Progress
 from taskq.core.payload import decode_call, encode_value
 from taskq.core.rebuild import CallRebuilder
+from taskq.core.signatures import call_signature
 from taskq.execution.context import DistantJob, enter
 from taskq.execution.executors.address import FunctionAddress, load_function
 from taskq.execution.executors.copies import Original, flush_output
@@ -184,9 +185,11 @@ class _Child:
         self._limit.arm(soft)
         try:
             with self._channel.original:
-                return call()
+                value = call()
         finally:
             self._limit.disarm()
+        # A wrapper that is a plain function may give the coroutine of what it wraps.
+        return self._run_coroutine(value, soft, runner) if type(value) is CoroutineType else value
 
     def _run_coroutine(self, coroutine: Any, soft: float | None, runner: asyncio.Runner) -> Any:
         # Its outcome comes back as a value: an exception such as SystemExit would break out of the
@@ -275,8 +278,6 @@ def _leave_signals_to_parent() -> None:
 
 def _check_fit(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
     """Raise `TypeError` for a call that does not fit: by name it is enqueued unchecked."""
-    try:
-        signature = inspect.signature(function)
-    except ValueError:  # one written in C may have none
-        return
-    signature.bind(*args, **kwargs)
+    signature = call_signature(function)
+    if signature is not None:
+        signature.bind(*args, **kwargs)

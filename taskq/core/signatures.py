@@ -1,0 +1,100 @@
+"""What a callable takes: the signature of what is called, and the one it shows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from inspect import Parameter, Signature
+from types import (
+    BuiltinFunctionType,
+    ClassMethodDescriptorType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+    MethodWrapperType,
+    WrapperDescriptorType,
+)
+from typing import Any, Final, cast
+
+__all__ = ["call_signature", "fits", "shown_signature", "takes"]
+
+_WRITTEN_IN_C: Final = frozenset(
+    {
+        BuiltinFunctionType,
+        ClassMethodDescriptorType,
+        MethodDescriptorType,
+        MethodWrapperType,
+        WrapperDescriptorType,
+    }
+)
+
+
+def call_signature(function: Callable[..., Any]) -> Signature | None:
+    """The signature that calls of `function` must fit; None where only a call can tell.
+
+    It is that of the code that is called. What this wraps (`functools.wraps`) may take other
+    arguments, and `__signature__` may say anything.
+
+    >>> @functools.wraps(send)  # doctest: +SKIP
+    ... async def in_session(*args): return await send(open_session(), *args)
+    >>> str(call_signature(in_session))  # doctest: +SKIP
+    '(*args)'
+    """
+    try:
+        return inspect.signature(_called(function), follow_wrapped=False)
+    except Exception:  # proxies and mocks raise what they like
+        return None
+
+
+def shown_signature(function: Callable[..., Any]) -> Signature | None:
+    """The signature that `function` shows: that of what it wraps, if it wraps something."""
+    try:
+        return inspect.signature(function)
+    except Exception:  # as above
+        return call_signature(function)
+
+
+def fits(signature: Signature, args: Iterable[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call fits `signature`."""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def takes(signature: Signature, name: str) -> bool:
+    """Whether a call may pass an argument called `name`."""
+    return name in signature.parameters or any(
+        item.kind is Parameter.VAR_KEYWORD for item in signature.parameters.values()
+    )
+
+
+def _called(function: Any) -> Any:
+    # By its type: `isinstance` believes a proxy that pretends to be a function.
+    kind = cast("type[Any]", type(function))
+    if kind is FunctionType:
+        return _undeclared(function)
+    if kind is partial:
+        return partial(_called(function.func), *function.args, **function.keywords)
+    if kind is MethodType:
+        return MethodType(_called(function.__func__), function.__self__)
+    if kind in _WRITTEN_IN_C or issubclass(kind, type):
+        return function
+    return MethodType(_called(kind.__call__), function)
+
+
+def _undeclared(function: FunctionType) -> FunctionType:
+    """The function without the signature that it declares."""
+    if "__signature__" not in vars(function):
+        return function
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
