@@ -68,7 +68,7 @@ class TaskQ:
     to reach the server. `retention`: how long failed, cancelled and expired jobs are kept.
     `signing_keys`: jobs and results are signed with the first and verified with any of them; each
     has 32 bytes or more. Without them those of the environment's TASKQ_SIGNING_KEYS, separated by
-    commas, are used.
+    commas, are used; where that is not set either, nothing is signed.
     `lifespan`: an asynchronous context manager that takes this TaskQ and opens what its tasks need,
     once in each process that runs some; what it yields is `q.state` there.
     `deferred`: how calls are deferred in this process.
@@ -85,7 +85,7 @@ class TaskQ:
         namespace: str = "taskq",
         enqueue_deadline: float = ENQUEUE_SECONDS,
         retention: Retention = Retention(),
-        signing_keys: Sequence[str | bytes] = (),
+        signing_keys: Sequence[str | bytes] | None = None,
         lifespan: Callable[[TaskQ], AbstractAsyncContextManager[Any]] | None = None,
         deferred: DeferredSettings = DeferredSettings(),
     ) -> None:

@@ -47,7 +47,7 @@ class BrokerSettings:
     max_crashes: int = 3
     entrance: Entrance = field(default_factory=Entrance)
     configured: Callable[[], bool] = lambda: True
-    signing_keys: Sequence[str | bytes] = field(default=(), repr=False)
+    signing_keys: Sequence[str | bytes] | None = field(default=None, repr=False)
     signing: Signing = field(init=False)
 
     def __post_init__(self) -> None:

@@ -26,8 +26,9 @@ from taskq.broker.overview import Overview, QueueState, read_overview
 from taskq.broker.permissions import judge_permissions
 from taskq.core.counting import counted
 from taskq.core.errors import ServerRefused
+from taskq.core.signing import Signing
 
-__all__ = ["examine", "judge_clock", "judge_latency", "judge_overview"]
+__all__ = ["examine", "judge_clock", "judge_latency", "judge_overview", "judge_signing"]
 
 _PINGS: Final = 50
 _PING_SECONDS: Final = 3.0
@@ -40,7 +41,12 @@ _IDLE_CONSUMERS: Final = 100
 
 
 async def examine(
-    client: Client, keys: Keys, offset: ClockOffset, *, failure_ttl: float = 604_800.0
+    client: Client,
+    keys: Keys,
+    offset: ClockOffset,
+    *,
+    signing: Signing,
+    failure_ttl: float = 604_800.0,
 ) -> list[Verdict]:
     """Examine the server and the namespace, and judge each thing.
 
@@ -65,6 +71,7 @@ async def examine(
     verdicts += judge_overview(overview, keys)
     verdicts.append(await _streams(client, keys, overview))
     verdicts.append(await judge_permissions(ask, keys.namespace))
+    verdicts.append(judge_signing(signing))
     return verdicts
 
 
@@ -87,6 +94,15 @@ def _server(facts: Facts | None) -> list[Verdict]:
         judge_memory(facts),
         judge_replication(facts),
     ]
+
+
+def judge_signing(signing: Signing) -> Verdict:
+    """Whether this process signs: as the others, whose keys nobody can see from here."""
+    if signing.enabled:
+        what = "signed: here unsigned and forged jobs are refused, and so are such results"
+    else:
+        what = "off: who can write to the server can have any task run"
+    return Verdict("signing", "ok", what)
 
 
 # ------------------------------------------------------------------------- latency and clock

@@ -13,7 +13,7 @@ from taskq.core.envelope import Envelope, FailureRecord, unpack_envelope, unpack
 from taskq.core.errors import PayloadError, UntrustedMessage
 from taskq.core.job import AttemptRecord, JobInfo, Progress
 from taskq.core.payload import decode_call, decode_value
-from taskq.core.signing import Signing, unsealed
+from taskq.core.signing import Signing
 from taskq.core.state import JobState
 
 __all__ = ["read_job"]
@@ -25,18 +25,19 @@ def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int
     """What the fields of a job's hash say at `now`, the server's time in milliseconds.
 
     What cannot be read hides nothing of the rest. A result that is older than its ttl is left out.
+    Where there are signing keys, nothing is told of an envelope whose seal does not hold.
     """
-    envelope = _lenient(unpack_envelope, unsealed(fields.get(b"e", b"")), Envelope("", b""))
-    no_call: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
-    args, kwargs = _lenient(decode_call, envelope.payload, no_call)
+    lane = _text(fields.get(b"q", b"/5"))
+    envelope, untrusted = _envelope(job_id, lane, fields.get(b"e", b""), signing)
+    args, kwargs = _lenient(decode_call, envelope.payload, ([], {}))
     state = STATES.get(fields.get(b"s", b""), JobState.QUEUED)
     failure = unpack_failure(fields[b"E"]) if fields.get(b"E") else None
     over_since, ttl = _number(fields.get(b"f")), _number(fields.get(b"l"))
     # The record outlives the result, to tell that there was one.
     kept = fields.get(b"r", b"") if now <= over_since + ttl else b""
-    result, untrusted = _result(job_id, kept, signing)
-    failure = failure or untrusted
-    queue, _, priority = _text(fields.get(b"q", b"/5")).rpartition("/")
+    result, forged = _result(job_id, kept, signing)
+    failure = failure or forged
+    queue, _, priority = lane.rpartition("/")
     return JobInfo(
         id=job_id,
         task=envelope.task,
@@ -64,7 +65,18 @@ def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int
         traceback=failure.traceback if failure else None,
         schedule_id=envelope.fire.schedule if envelope.fire else None,
         scheduled_for=_instant(envelope.fire.slot) if envelope.fire else None,
+        untrusted=untrusted,
     )
+
+
+def _envelope(job_id: str, lane: str, data: bytes, signing: Signing) -> tuple[Envelope, str | None]:
+    """The envelope of the job, or an empty one and why it cannot be believed."""
+    untrusted = None
+    try:
+        data = signing.open_job(job_id, lane, data)
+    except UntrustedMessage as error:
+        data, untrusted = b"", str(error)
+    return _lenient(unpack_envelope, data, Envelope("", b"")), untrusted
 
 
 def _result(job_id: str, data: bytes, signing: Signing) -> tuple[Any, FailureRecord | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -12,6 +13,8 @@ from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
 
 __all__ = ["LeaderRecord", "Leadership"]
+
+_log = logging.getLogger("taskq.scheduler")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,14 @@ class Leadership:
     async def _call(
         self, what: Literal["look", "take", "renew", "resign"], name: str = "", *seen: str | int
     ) -> tuple[bool, LeaderRecord]:
-        done, owner, term, beat, since, heard, now = await self._client.script(
+        done, owner, term, beat, since, heard, now, removed = await self._client.script(
             self._script, self._keys, self._offset.ms, what, name, *seen
         )
+        if removed:
+            _log.error(
+                "%s was not a record of the leader, and was removed: somebody else writes there",
+                self._keys[0],
+            )
         record = LeaderRecord(
             owner.decode() or None,
             term,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import msgpack
-
 from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
+from taskq.broker.schedule_record import (
+    StoredSchedule,
+    read_schedule,
+    revision_of,
+    time_of,
+)
 from taskq.broker.scripts import script
-from taskq.core.errors import UntrustedMessage
 from taskq.core.liveness import CALL_SECONDS
 from taskq.core.signing import Signing
 
@@ -23,8 +27,6 @@ __all__ = [
     "FiringJob",
     "Overlap",
     "ScheduleStore",
-    "Skip",
-    "StoredSchedule",
     "StoredSchedules",
     "Ticked",
 ]
@@ -32,7 +34,10 @@ __all__ = [
 Overlap = Literal["allow", "skip", "wait", "cancel"]
 """What `tick.lua` does while earlier jobs of a schedule have not ended."""
 
+_log = logging.getLogger("taskq.scheduler")
+
 _BATCH = 200
+_REPLACED = 2
 
 
 class DueSchedule(NamedTuple):
@@ -81,7 +86,8 @@ class Firing:
 
     def frame(self, again_ms: int, signing: Signing) -> Iterable[Any]:
         """As `tick.lua` takes it, the envelopes sealed."""
-        yield from (self.id, self.revision, self.slot, _text(self.following), _text(self.until))
+        yield from (self.id, _sent(self.revision), self.slot)
+        yield from (_text(self.following), _text(self.until))
         yield from (self.left_out, self.why, self.overlap, self.limit, self.lane, self.expires)
         yield from (int(self.keep), self.broken, again_ms, len(self.jobs))
         for job in self.jobs:
@@ -115,50 +121,18 @@ class ChangedSchedule(NamedTuple):
     begins: bool = False
 
 
-class Skip(NamedTuple):
-    """The last time a schedule left out fires: when (ms), how many, and why."""
-
-    at: int
-    number: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredSchedule:
-    """A schedule as it is stored; times in milliseconds.
-
-    `untrusted` says why its `spec` is not given: its seal does not hold. `broken` tells that it is
-    paused because it could not be computed, not because somebody wanted it so.
-    """
-
-    id: str
-    revision: str
-    spec: bytes
-    untrusted: str = ""
-    next: int | None = None
-    last: int | None = None
-    paused: str | None = None
-    broken: bool = False
-    fired: int = 0
-    skipped: int = 0
-    last_skip: Skip | None = None
-    waits: bool = False
-    running: tuple[str, ...] = ()
-    added: int = 0
-    changed: int = 0
-
-
 @dataclass(frozen=True, slots=True)
 class StoredSchedules:
     """What a look found: the server's time (ms), counts of all, and those that were asked for.
 
-    `declared` is how many are listed as declared by code.
+    `declared` is how many are listed as declared by code, `looked` how many places of a page.
     """
 
     now: int
     count: int
     active: int
     declared: int
+    looked: int = 0
     found: dict[str, StoredSchedule] = field(default_factory=dict[str, StoredSchedule])
 
 
@@ -181,15 +155,21 @@ class ScheduleStore:
     async def due(self, ahead_ms: int, limit: int) -> tuple[int, float | None, list[DueSchedule]]:
         """The server's time (ms), seconds until the first one beyond, and what fires until then."""
         keys = self._keys
-        now, beyond, *rows = await self._client.script(
+        now, beyond, removed, *rows = await self._client.script(
             self._scripts["fires"],
             (keys.schedules, keys.schedule_prefix),
             self._offset.ms,
             ahead_ms,
             limit,
         )
+        if removed:
+            _log.error(
+                "%d members of %s were not schedules, and were removed: somebody else writes there",
+                removed,
+                keys.schedules,
+            )
         found = [
-            DueSchedule(i.decode(), v.decode(), _number(n), _number(last), w != b"")
+            DueSchedule(i.decode(), revision_of(v), time_of(n), time_of(last), w != b"")
             for i, v, n, last, w in rows
         ]
         return now, None if beyond < 0 else beyond / 1000, found
@@ -224,7 +204,7 @@ class ScheduleStore:
         if reply is None:
             return None
         return [
-            Ticked(code, fired, skipped, tuple(running.decode().split()))
+            Ticked(code, fired, skipped, tuple(running.decode("utf-8", "replace").split()))
             for code, fired, skipped, running in reply
         ]
 
@@ -233,14 +213,20 @@ class ScheduleStore:
         stored: list[bool] = []
         for i in range(0, len(changes), _BATCH):
             frames = [part for change in changes[i : i + _BATCH] for part in self._frame(change)]
-            stored += await self._write("schedule_put", self._offset.ms, *frames)
+            answers = await self._write("schedule_put", self._offset.ms, *frames)
+            for change, answer in zip(changes[i : i + _BATCH], answers, strict=True):
+                if answer == _REPLACED:
+                    key = self._keys.schedule_prefix + change.id
+                    _log.error("%s was not a schedule, and was replaced by the one of its id", key)
+                stored.append(answer != 0)
         return stored
 
     async def remove(self, *schedules: tuple[str, str]) -> list[int]:
         """Remove schedules (id, revision or "" for any): 1 removed, 0 not there, -1 changed."""
         removed: list[int] = []
         for i in range(0, len(schedules), _BATCH):
-            pairs = [part for pair in schedules[i : i + _BATCH] for part in pair]
+            some = schedules[i : i + _BATCH]
+            pairs = [part for id, revision in some for part in (id, _sent(revision))]
             removed += await self._write("schedule_remove", *pairs)
         return removed
 
@@ -266,7 +252,7 @@ class ScheduleStore:
                     keys.next_channel,
                 ),
                 self._offset.ms,
-                *(schedule, revision, job_id),
+                *(schedule, _sent(revision), job_id),
                 self._signing.seal_job(job_id, lane, envelope),
                 *(lane, expires),
             )
@@ -288,7 +274,11 @@ class ScheduleStore:
     async def declared(self) -> dict[str, str]:
         """The schedules that code has declared, each with its module."""
         reply = await self._client.command("HGETALL", self._keys.declared)
-        return {schedule.decode(): module.decode() for schedule, module in reply.items()}
+        # What cannot be read names no schedule of anybody's code.
+        return {
+            schedule.decode("utf-8", "replace"): module.decode("utf-8", "replace")
+            for schedule, module in reply.items()
+        }
 
     async def declare(self, modules: Mapping[str, str]) -> None:
         """List schedules as declared by code: module by id."""
@@ -305,7 +295,7 @@ class ScheduleStore:
         spec = b""
         if change.spec is not None:
             spec = self._signing.seal(change.spec, "schedule", change.id)
-        yield from (change.id, change.expected, change.revision, spec)
+        yield from (change.id, _sent(change.expected), change.revision, spec)
         yield from (_text(change.next), change.paused)
         yield from (_flag(change.broken), _flag(change.begins))
 
@@ -324,8 +314,9 @@ class ScheduleStore:
         now, count, active, declared, *rows = await retrying(
             once, seconds=CALL_SECONDS, what="schedules could not be read"
         )
-        found = {row[0].decode(): _stored(row, self._signing) for row in rows if len(row) > 1}
-        return StoredSchedules(now, count, active, declared, found)
+        stored = [read_schedule(row, self._signing) for row in rows if len(row) > 1]
+        found = {schedule.id: schedule for schedule in stored}
+        return StoredSchedules(now, count, active, declared, len(rows), found)
 
     async def _write(self, name: str, *arguments: Any) -> list[Any]:
         keys = self._keys
@@ -340,46 +331,9 @@ class ScheduleStore:
         return await retrying(once, seconds=CALL_SECONDS, what="the schedules could not be changed")
 
 
-def _stored(row: Sequence[bytes], signing: Signing) -> StoredSchedule:
-    fields = {row[i].decode(): row[i + 1] for i in range(1, len(row), 2)}
-    spec, untrusted = fields.get("s", b""), ""
-    try:
-        spec = signing.open(spec, "schedule", row[0].decode())
-    except UntrustedMessage as error:
-        spec, untrusted = b"", str(error)
-    return StoredSchedule(
-        id=row[0].decode(),
-        revision=fields.get("v", b"").decode(),
-        spec=spec,
-        untrusted=untrusted,
-        next=_number(fields.get("n", b"")),
-        last=_number(fields.get("l", b"")) or None,
-        paused=fields["p"].decode() if "p" in fields else None,
-        broken="e" in fields,
-        fired=int(fields.get("c", 0)),
-        skipped=int(fields.get("k", 0)),
-        last_skip=_skip(fields.get("x")),
-        waits="w" in fields,
-        running=tuple(fields.get("j", b"").decode().split()),
-        added=int(fields.get("a", 0)),
-        changed=int(fields.get("m", 0)),
-    )
-
-
-def _skip(packed: bytes | None) -> Skip | None:
-    try:
-        _, at, number, why = msgpack.unpackb(packed) if packed else (0, 0, 0, "")
-    except (TypeError, ValueError):
-        return None
-    return Skip(int(at), int(number), str(why)) if number else None
-
-
-def _number(text: bytes) -> int | None:
-    """A number of milliseconds; None where there is none, or something else."""
-    try:
-        return int(float(text)) if text else None
-    except (ValueError, OverflowError):
-        return None
+def _sent(revision: str) -> bytes:
+    """A revision as it was read."""
+    return revision.encode("latin-1")
 
 
 def _flag(value: bool) -> str:

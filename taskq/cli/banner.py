@@ -17,12 +17,16 @@ _MOST_NAMES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Banner:
-    """The facts; `server` never has its password in it. `grace` is in seconds."""
+    """The facts; `server` never has its password in it. `grace` is in seconds.
+
+    `signed` tells whether only jobs run that were signed.
+    """
 
     version: str
     target: str
     server: str
     namespace: str
+    signed: bool
     queues: tuple[str, ...]
     tasks: tuple[str, ...]
     concurrency: int
@@ -60,6 +64,7 @@ class Banner:
         facts = {
             "target": self.target,
             "server": f"{self.server}, namespace {self.namespace}",
+            "signing": "signed: unsigned and forged jobs are refused" if self.signed else "off",
             "queues": ", ".join(self.queues),
             "tasks": f"{count}: {shortened(self.tasks)}" if count else "none are registered",
             "concurrency": f"{jobs} at once (in threads up to {self.threads}, in processes of "

@@ -64,7 +64,11 @@ async def _examine(settings: BrokerSettings) -> tuple[str, list[Verdict]]:
     client = Client(settings.locate, name="taskq-doctor")
     try:
         verdicts = await examine(
-            client, settings.keys, settings.offset, failure_ttl=settings.retention.failure_seconds
+            client,
+            settings.keys,
+            settings.offset,
+            signing=settings.signing,
+            failure_ttl=settings.retention.failure_seconds,
         )
         return client.where, verdicts
     finally:

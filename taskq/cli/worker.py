@@ -282,6 +282,7 @@ async def _announce(
         target=loaded.target,
         server=str(await app.settings.locate()),
         namespace=app.settings.keys.namespace,
+        signed=app.settings.signing.enabled,
         queues=tuple(settings.queues),
         tasks=tuple(app.registry.names()),
         concurrency=settings.concurrency,

@@ -100,7 +100,9 @@ class AttemptRecord:
 class JobInfo:
     """Everything the server knows about a job.
 
-    `schedule_id` and `scheduled_for` are those of a job that a schedule made.
+    `schedule_id` and `scheduled_for` are those of a job that a schedule made. `untrusted` says why
+    the seal of the job does not hold, where there are signing keys: its task, arguments, headers
+    and schedule are not given then.
     """
 
     id: str
@@ -129,3 +131,4 @@ class JobInfo:
     traceback: str | None = None
     schedule_id: str | None = None
     scheduled_for: datetime | None = None
+    untrusted: str | None = None

@@ -34,22 +34,22 @@ _MAKE_ONE: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))"
 class Signing:
     """The keys of one application: the first one signs, any of them verifies.
 
-    Without keys nothing is signed and nothing is verified. Keys not given are those in the
-    environment's TASKQ_SIGNING_KEYS, separated by commas, read when they are first needed.
+    Where no keys are configured nothing is signed and nothing is verified. Without `keys` they are
+    those in the environment's TASKQ_SIGNING_KEYS, separated by commas, read when first needed.
 
-    Raises `ConfigError` for keys that are too short; the message never shows one.
+    Raises `ConfigError` for keys that are too short, and for a list or a variable that is there and
+    holds none: that must not turn signing off. The message never shows a key.
 
     >>> signing = Signing("shop", ["0123456789" * 4])
     >>> signing.open(signing.seal(b"hello", "job", "id", "default"), "job", "id", "default")
     b'hello'
     """
 
-    __slots__ = ("_given", "_keys", "_namespace")
+    __slots__ = ("_keys", "_namespace")
 
-    def __init__(self, namespace: str, keys: Sequence[str | bytes] = ()) -> None:
+    def __init__(self, namespace: str, keys: Sequence[str | bytes] | None = None) -> None:
         self._namespace = namespace
-        self._given = _checked("signing_keys", keys)
-        self._keys: tuple[bytes, ...] | None = self._given or None
+        self._keys = None if keys is None else _checked("signing_keys", keys)
 
     @property
     def enabled(self) -> bool:
@@ -106,8 +106,9 @@ class Signing:
 
     def _ready(self) -> tuple[bytes, ...]:
         if self._keys is None:
-            texts = os.environ.get(ENVIRONMENT, "").split(",")
-            self._keys = _checked(ENVIRONMENT, [text for text in texts if text.strip()])
+            given = os.environ.get(ENVIRONMENT)
+            texts = None if given is None else [text for text in given.split(",") if text.strip()]
+            self._keys = () if texts is None else _checked(ENVIRONMENT, texts)
         return self._keys
 
     def __repr__(self) -> str:
@@ -124,11 +125,16 @@ def unsealed(data: bytes) -> bytes:
 
 def _checked(what: str, keys: Sequence[str | bytes]) -> tuple[bytes, ...]:
     if isinstance(keys, (str, bytes)):
-        raise ConfigError(f"{what} is one text; type a list of keys: [{what[:-1]}]")
+        raise ConfigError(f"{what} is one text; use a list of keys: [{what[:-1]}]")
+    if not keys:
+        raise ConfigError(
+            f"{what} is set and holds no key, which would turn signing off unnoticed: give it one, "
+            f"or leave it out where nothing is signed. Make one: {_MAKE_ONE}"
+        )
     checked: list[bytes] = []
     for number, key in enumerate(keys):
         if not isinstance(key, (str, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"{what}[{number}] is {type(key).__name__}; type text or bytes")
+            raise ConfigError(f"{what}[{number}] is {type(key).__name__}; use text or bytes")
         # A key that was read from a file ends with a line feed, and is the same key.
         secret = key.strip().encode() if isinstance(key, str) else key
         if len(secret) < _LEAST_KEY:

@@ -33,6 +33,11 @@ _MOST_KEEPERS = 3
 _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 #: What file systems of other machines say.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO})
+#: The variables that keeper and server are given.
+_NEEDED = (
+    *("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_COLLATE", "LC_CTYPE"),
+    *("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
+)
 _LOG_LIMIT = 1 << 20
 _LOG_LINES = 12
 
@@ -213,6 +218,7 @@ class EmbeddedServer:
                 starter = subprocess.Popen(  # noqa: S603 - our own interpreter and file
                     words,
                     cwd=self.directory,
+                    env=_environment(),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -287,6 +293,11 @@ def _no_files(directory: Path, error: OSError) -> EmbeddedServerError:
         f"The embedded server in {directory} cannot be asked: {error.strerror}. Close files and "
         "sockets that this process no longer needs, or raise the limit (ulimit -n)."
     )
+
+
+def _environment() -> dict[str, str]:
+    """What a program needs to start; keys and passwords stay with their owners."""
+    return {name: os.environ[name] for name in _NEEDED if name in os.environ}
 
 
 def _python() -> str:

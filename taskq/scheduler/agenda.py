@@ -16,7 +16,7 @@ from taskq.broker.schedules import ChangedSchedule, DueSchedule, Firing, Schedul
 from taskq.core.errors import TaskqError
 from taskq.core.ids import new_id
 from taskq.scheduler.planner import plan
-from taskq.scheduler.spec import Spec, spec_of
+from taskq.scheduler.spec import Spec, from_ms, spec_of
 from taskq.scheduler.tally import Tally
 
 __all__ = ["Agenda"]
@@ -40,7 +40,8 @@ class Agenda:
     def __init__(self, store: ScheduleStore, tally: Tally) -> None:
         self._store = store
         self._tally = tally
-        self._known: dict[str, tuple[str, Spec]] = {}
+        # With its revision, and the fire time computed last: that one is not checked again.
+        self._known: dict[str, tuple[str, Spec, int | None]] = {}
         self._unplanned: dict[str, DueSchedule] = {}
         self._plans: dict[str, Firing] = {}
         self._heap: list[tuple[int, str]] = []
@@ -137,19 +138,46 @@ class Agenda:
                 if stored is None or stored.revision != row.revision:
                     continue
                 try:
-                    self._known[row.id] = (row.revision, spec_of(stored))
+                    self._known[row.id] = (row.revision, spec_of(stored), None)
                 except TaskqError as error:
                     await self.pause(row, str(error))
 
     async def _plan(self, row: DueSchedule, now: int) -> None:
-        revision, spec = self._known.get(row.id, ("", None))
+        revision, spec, computed = self._known.get(row.id, ("", None, None))
         if spec is None or revision != row.revision:
             # Paused above, or changed since the look: the next one tells.
             return
         try:
+            if row.next is None or not (row.next == computed or spec.gives(row.next)):
+                await self._correct(row, spec, now)
+                return
             planned = plan(row, spec, now)
         except Exception as error:  # whatever a trigger raises: the others go on
             await self.pause(row, f"{type(error).__name__}: {error}")
             return
+        self._known[row.id] = (revision, spec, planned.following)
         self._plans[row.id] = planned
         heapq.heappush(self._heap, (planned.slot, row.id))
+
+    async def _correct(self, row: DueSchedule, spec: Spec, now: int) -> None:
+        """Give a schedule its right next fire, where another stands.
+
+        Whoever can write to the server must not have jobs made, and signed, at times of his own.
+        """
+        stored = (await self._store.read([row.id])).found.get(row.id)
+        if stored is None or stored.revision != row.revision:
+            return
+        begins = now if spec.since is None else spec.since - 1
+        following = spec.following(max(begins, min(stored.last or 0, now)))
+        _log.error(
+            "schedule %s: its next fire on the server, %s, is not one of its trigger's, and is not "
+            "made; the next one is %s. Somebody else writes to the keys of taskq, or the rules of "
+            "a time zone changed",
+            row.id,
+            "unreadable" if row.next is None else from_ms(row.next),
+            "none" if following is None else from_ms(following),
+        )
+        why = stored.paused or ""
+        await self._store.put(
+            [ChangedSchedule(row.id, row.revision, new_id(), None, following, why, stored.broken)]
+        )

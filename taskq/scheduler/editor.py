@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from taskq.broker.pool import BrokerPool
-from taskq.broker.schedules import ChangedSchedule, ScheduleStore, StoredSchedule
+from taskq.broker.schedule_record import StoredSchedule
+from taskq.broker.schedules import ChangedSchedule, ScheduleStore
 from taskq.core.errors import (
     ConfigError,
     DecodeError,
@@ -116,7 +117,7 @@ class Editor:
             raise self._registry.unknown(spec.task)
         callee = task.callee if task is not None else _by_name(spec)
         made = make_spec(callee, spec.trigger, _options_of(spec).with_changes(changes))
-        return replace(made, declared=spec.declared, fingerprint=spec.fingerprint)
+        return replace(made, since=spec.since, declared=spec.declared, fingerprint=spec.fingerprint)
 
     def handle(self, job_id: str, spec: Spec) -> Job[Any]:
         """A handle of a job of a schedule."""
@@ -155,7 +156,7 @@ def options_for(
 
 
 def first_fire(id: str, spec: Spec, now: int) -> tuple[int, Spec]:
-    """The next fire from now on, and the schedule with its phase; refuses one that has none."""
+    """The next fire from now on, and the schedule that begins with it; refuses one without."""
     following, anchored = begun(spec, now)
     if following is None:
         raise ConfigError(

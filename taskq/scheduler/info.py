@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from taskq.broker.schedules import StoredSchedule
+from taskq.broker.schedule_record import StoredSchedule
 from taskq.core.errors import DecodeError, PayloadError
 from taskq.core.payload import decode_call
 from taskq.scheduler.policy import Policy

@@ -59,13 +59,14 @@ def make_spec(callee: Callee, trigger: Trigger, options: ScheduleOptions) -> Spe
 
 
 def begun(spec: Spec, now: int) -> tuple[int | None, Spec]:
-    """The first fire time of a schedule added at `now`, and the schedule with its phase.
+    """The first fire time of a schedule added at `now`, and the schedule that begins with it.
 
     Raises `ConfigError` when it cannot be computed.
     """
     try:
         anchored = replace(spec, trigger=spec.trigger.anchored(from_ms(now)))
-        return anchored.begin(now), anchored
+        begin = anchored.begin(now)
+        return begin, replace(anchored, since=begin)
     except ConfigError:
         raise
     except Exception as error:  # a trigger that raises what it likes

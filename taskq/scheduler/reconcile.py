@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from taskq.broker.broker import Broker
-from taskq.broker.schedules import ChangedSchedule, StoredSchedule, StoredSchedules
+from taskq.broker.schedule_record import StoredSchedule
+from taskq.broker.schedules import ChangedSchedule, StoredSchedules
 from taskq.core.errors import ConfigError
 from taskq.core.ids import new_id
 from taskq.scheduler.declared import Declared
@@ -95,13 +96,14 @@ def _change(item: Declared, look: StoredSchedules) -> ChangedSchedule | None:
 def _first(
     item: Declared, stored: StoredSchedule | None, before: Spec | None, now: int
 ) -> tuple[int | None, Spec, str]:
-    """The next fire, the schedule with its phase, kept where the trigger is the same, and trouble.
+    """The next fire, the schedule that begins with it, kept where the trigger is the same, and
+    trouble.
 
     Trouble is why the next fire cannot be computed, "" when it can.
     """
     spec = item.spec
     if before is not None and stored is not None and spec.same_times(before.fingerprint):
-        spec = replace(spec, trigger=before.trigger)
+        spec = replace(spec, trigger=before.trigger, since=before.since)
         if not stored.broken:
             return stored.next, spec, ""
     try:

@@ -8,7 +8,8 @@ from itertools import chain, islice
 from typing import Any, Unpack, cast
 
 from taskq.broker.pool import BrokerPool
-from taskq.broker.schedules import DueSchedule, StoredSchedule
+from taskq.broker.schedule_record import StoredSchedule
+from taskq.broker.schedules import DueSchedule
 from taskq.core.errors import ConfigError, ScheduleExists
 from taskq.core.ids import new_id
 from taskq.execution.handle import Job
@@ -102,10 +103,12 @@ class Schedules:
     async def list(self, *, tag: str | None = None, task: str | None = None) -> _Infos:
         """All schedules by their next fire, those that have none last; of a `tag` or `task`."""
         infos: _Infos = []
+        looked = 0
         while True:
-            found = (await self._editor.store.page(len(infos), _PAGE)).found
-            infos += [info_of(stored) for stored in found.values()]
-            if len(found) < _PAGE:
+            page = await self._editor.store.page(looked, _PAGE)
+            infos += [info_of(stored) for stored in page.found.values()]
+            looked += page.looked
+            if page.looked < _PAGE:
                 break
         return [
             info

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgpack
 
-from taskq.broker.schedules import StoredSchedule
+from taskq.broker.schedule_record import StoredSchedule
 from taskq.core.envelope import pack_envelope
 from taskq.core.errors import ConfigError, DecodeError
 from taskq.core.job import Fire
@@ -30,8 +30,9 @@ _TRIES: Final = 100
 class Spec:
     """A schedule without its state: what to run, when, and under which options.
 
-    `payload` are the arguments as the queue carries them. `declared` is the module that declared it
-    and `fingerprint` what the code said, both empty for schedules added at run time.
+    `payload` are the arguments as the queue carries them. `since` is the first fire time it may
+    make (ms): its seal covers no fire before. `declared` is the module that declared it and
+    `fingerprint` what the code said, both empty for schedules added at run time.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Spec:
     expires: float | None = None
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict[str, str])
+    since: int | None = None
     declared: str = ""
     fingerprint: str = ""
 
@@ -85,6 +87,13 @@ class Spec:
             return self.following(start - 1)
         return self._bounded(self.trigger.begin(from_ms(now)))
 
+    def gives(self, slot: int) -> bool:
+        """Whether this is one of its fire times.
+
+        A look at the trigger, not at what the server says: only that is sealed.
+        """
+        return (self.since is None or slot >= self.since) and self.following(slot - 1) == slot
+
     def following(self, slot: int) -> int | None:
         """The first fire time after `slot`, or None when there is none any more."""
         if self.policy.start is not None:
@@ -110,8 +119,8 @@ class Spec:
     def content(self) -> str:
         """What was said, as two digests: of when it fires, and of everything."""
         plain = self._plain()
-        plain.pop("declared", None)
-        plain.pop("fingerprint", None)
+        for name in ("declared", "fingerprint", "since"):
+            plain.pop(name, None)
         times = (plain["trigger"], self.policy.start, self.policy.end)
         return f"{_digest(times)}.{_digest(plain)}"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 import msgpack
 
@@ -24,13 +25,26 @@ __all__ = ["Intake"]
 
 _log = logging.getLogger("taskq.worker")
 
+_MOST: Final = 2**53
+"""Counts from here on are not exact in a script, so no script has made them."""
+
 
 class Intake:
-    """Verifies and reads envelopes, and looks up tasks."""
+    """Verifies and reads envelopes, and looks up tasks.
+
+    A delivery names its lane itself, and the seal of its envelope says only that the job belongs
+    there. So jobs of other lanes than those of `queues` are handed back, however they came.
+    """
 
     def __init__(
-        self, registry: Registry, session: Session, tally: Tally, unknown_limit: int
+        self,
+        registry: Registry,
+        session: Session,
+        tally: Tally,
+        unknown_limit: int,
+        queues: Iterable[str],
     ) -> None:
+        self._lanes = frozenset(f"{queue}/{priority}" for queue in queues for priority in range(10))
         self._registry = registry
         self._session = session
         self._tally = tally
@@ -42,6 +56,10 @@ class Intake:
 
     def attempt(self, delivery: Delivery) -> tuple[Attempt, float] | Outcome:
         """The attempt and its result's ttl in seconds, or why there can be none."""
+        if delivery.lane not in self._lanes:
+            return self._misdelivered(delivery)
+        if not (0 < delivery.attempt < _MOST and 0 <= delivery.failures < _MOST):
+            return Failed("DecodeError", "its attempt or failures are not a count", "", "malformed")
         try:
             message = self._open(delivery.id, delivery.lane, delivery.envelope)
             envelope = unpack_envelope(message)
@@ -51,6 +69,16 @@ class Intake:
         if task is None or envelope.version > VERSION:
             return self._unknown(delivery, envelope)
         return self._known(delivery, envelope, task)
+
+    def _misdelivered(self, delivery: Delivery) -> Released:
+        """A worker that was restarted under its name with other queues may be handed such a job."""
+        self._tally.misdelivered += 1
+        _log.warning(
+            "job %s: it waits in %s, which this worker does not serve; it is handed back",
+            delivery.id,
+            delivery.lane,
+        )
+        return Released(started=False)
 
     def _unusable(self, error: PayloadError) -> Failed:
         """What nobody may run, or can read, goes to the dead letter as it is."""

@@ -13,7 +13,8 @@ class Tally:
 
     `fenced` are outcomes the server refused because the job had been given to another worker;
     `adopted` are jobs found again after the reply that handed them out was lost; `untrusted` are
-    jobs that were not run because they were unsigned or forged.
+    jobs that were not run because they were unsigned or forged, `misdelivered` those handed back
+    because they are of a queue that is not served here.
     """
 
     started: int = 0
@@ -28,6 +29,7 @@ class Tally:
     reaped: int = 0
     leaked: int = 0
     untrusted: int = 0
+    misdelivered: int = 0
 
     @property
     def finished(self) -> int:

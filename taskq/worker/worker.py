@@ -150,7 +150,9 @@ class Worker:
         self._broker = Broker(self._broker_settings, name="taskq-worker")
         self._session = Session(self._broker, settings.name)
         self._executors = ExecutorSet(threads=settings.threads, processes=settings.processes)
-        intake = Intake(self.registry, self._session, self.tally, settings.unknown_limit)
+        intake = Intake(
+            self.registry, self._session, self.tally, settings.unknown_limit, settings.queues
+        )
         self.holdings = Holdings(
             self._session,
             intake,

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import redis
 
-from taskq import ServerRefused, TaskQ
+from taskq import ConfigError, ServerRefused, TaskQ
 from taskq.broker import diagnosis
 from taskq.broker.checkup import (
     Facts,
@@ -286,7 +286,7 @@ async def examined(app: TaskQ) -> dict[str, Verdict]:
     settings = app.settings
     client = Client(settings.locate)
     try:
-        verdicts = await examine(client, settings.keys, settings.offset)
+        verdicts = await examine(client, settings.keys, settings.offset, signing=settings.signing)
     finally:
         await client.aclose()
     return {verdict.name: verdict for verdict in verdicts}
@@ -298,12 +298,26 @@ async def test_a_fit_server_and_a_quiet_namespace_are_found_well(q: TaskQ) -> No
     assert set(verdicts) == {
         *("version", "security", "eviction", "persistence", "memory", "replication"),
         *("latency", "clock", "queues", "leases", "schedules", "entries", "streams", "permissions"),
+        "signing",
     }
     # Only whether the version has holes is up to the server the tests run on.
     assert [name for name, verdict in verdicts.items() if verdict.level != "ok"] in (
         [],
         ["security"],
     )
+
+
+async def test_the_doctor_says_whether_jobs_are_signed(
+    q: TaskQ, server: TestServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed = TaskQ(server.url, namespace=namespace, signing_keys=["x" * 32])
+
+    assert (await examined(q))["signing"].what.startswith("off")
+    assert (await examined(signed))["signing"].what.startswith("signed")
+    # A variable that holds no key is an error here too
+    monkeypatch.setenv("TASKQ_SIGNING_KEYS", "")
+    with pytest.raises(ConfigError, match="holds no key"):
+        await examined(TaskQ(server.url, namespace=namespace))
 
 
 async def test_settings_that_cannot_be_read_are_not_guessed(

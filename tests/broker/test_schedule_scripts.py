@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.schedules import ChangedSchedule, ScheduleStore, StoredSchedule
+from taskq.broker.schedule_record import StoredSchedule
+from taskq.broker.schedules import ChangedSchedule, ScheduleStore
 from taskq.core.signing import Signing
 from tests.support.scripts import LANE, About, Lane, Scene
 

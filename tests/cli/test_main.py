@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -89,6 +90,7 @@ BANNER = Banner(
     target="app:q",
     server="redis://cache:6379/0",
     namespace="shop",
+    signed=False,
     queues=("default", "email"),
     tasks=tuple(f"app.task{number}" for number in range(10)),
     concurrency=100,
@@ -110,6 +112,14 @@ def test_the_banner_is_plain_text_where_nobody_looks(capsys: pytest.CaptureFixtu
     assert "  server       redis://cache:6379/0, namespace shop\n" in written.err
     assert "app.task7 and 2 more" in written.err
     assert "4 on uvloop, pid 42" in written.err
+
+
+def test_the_banner_says_whether_jobs_are_signed(capsys: pytest.CaptureFixture[str]) -> None:
+    BANNER.show(LogFormat.TEXT)
+    assert "  signing      off\n" in capsys.readouterr().err
+
+    replace(BANNER, signed=True).show(LogFormat.TEXT)
+    assert "  signing      signed: " in capsys.readouterr().err
 
 
 def test_the_banner_has_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

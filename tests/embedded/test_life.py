@@ -36,6 +36,21 @@ def test_it_starts_on_first_use_and_is_left_alone_after(room: Room, monkeypatch)
     assert len(started) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_keeper_and_server_are_given_no_secrets(room: Room, monkeypatch: pytest.MonkeyPatch):
+    secrets = ("TASKQ_SIGNING_KEYS", "TASKQ_URL", "DATABASE_URL", "HOMEBREW_GITHUB_API_TOKEN")
+    for name in secrets:
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    room.server().ensure()
+
+    pid = room.server_pid()
+    parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+    server, keeper = (Path(f"/proc/{process}/environ").read_bytes() for process in (pid, parent))
+    assert b"hunter2" not in server + keeper
+    assert {b"PATH", b"LC_ALL"} <= {line.partition(b"=")[0] for line in keeper.split(b"\0")}
+
+
 def test_two_processes_share_one_server(room: Room):
     first, second = room.opener(), room.opener()
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgpack
 import pytest
 import redis
 
-from taskq import JobContext, JobState, TaskQ, all_of, any_of, at, current_job, every
+from taskq import JobContext, JobState, TaskQ, all_of, any_of, at, cron, current_job, every
 from taskq.broker.keys import Keys
 from taskq.scheduler.planner import plan
 from taskq.scheduler.scheduler import Scheduler
@@ -363,7 +363,7 @@ async def test_a_broken_schedule_is_paused_and_the_others_go_on(
     await eventually(lambda: len(runs) >= 2)
 
     for name in ("nonsense", "never"):
-        await eventually(lambda name=name: _paused(q, name))
+        await eventually(lambda name=name: any(job.schedule_id == name for job in runs.jobs))
     info = await q.schedules.get("broken")
     assert info is not None
     assert info.paused
@@ -490,6 +490,60 @@ async def test_sealed_schedules_fire_and_forged_ones_are_paused(
     assert info is not None
     assert "the seal" in str(info.pause_reason)
     await signed.aclose()
+
+
+@pytest.fixture
+async def yearly(server: Any, namespace: str, q: TaskQ) -> AsyncIterator[TaskQ]:
+    """A signed schedule that fires each New Year's Day, and a worker that leads."""
+    del q  # it removes what is left
+    app = TaskQ(server.url, namespace=namespace, signing_keys=["0123456789" * 4])
+
+    @app.task(name="shop.bonus")
+    async def bonus() -> None: ...
+
+    await app.schedules.add("bonus", cron("0 0 1 1 *", tz="UTC"), bonus.s())
+    async with app.worker():
+        yield app
+    await app.aclose()
+
+
+@pytest.mark.parametrize(
+    "instant", ["2026-03-01", "2026-01-01", "2025-01-01", "1990-01-01", "1969-12-31", "nonsense"]
+)
+async def test_a_fire_that_the_sealed_trigger_does_not_give_is_not_made(
+    yearly: TaskQ, look: redis.Redis, keys: Keys, instant: str, now: Now,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    # Given a server whose writer chooses when a schedule fires
+    key = keys.schedule_prefix + "bonus"
+    year = now().year
+    slot: Any = instant
+    if instant != "nonsense":
+        slot = to_ms(datetime.fromisoformat(instant.replace("2026", str(year))).astimezone(UTC))
+    look.hset(key, mapping={"v": "mine", "n": slot, "w": "1"})
+    look.hdel(key, "l")
+    look.zadd(keys.schedules, {"bonus": 1})
+    look.publish(keys.schedule_channel, "changed")
+
+    # Then no job is made of it, and it goes on as its trigger says
+    due = datetime(year + 1, 1, 1, tzinfo=UTC)
+    await eventually(lambda: look.zscore(keys.schedules, "bonus") == to_ms(due))
+    assert "is not one of its trigger's" in caplog.text
+    assert list(look.scan_iter(match=keys.jobs + "*")) == []
+    info = await yearly.schedules.get("bonus")
+    assert info is not None
+    assert (info.next_fire, info.fired, info.paused) == (due, 0, False)
+
+
+async def test_a_paused_schedule_that_is_listed_as_due_stays_paused(
+    yearly: TaskQ, look: redis.Redis, keys: Keys
+) -> None:
+    await yearly.schedules.pause("bonus")
+    look.zadd(keys.schedules, {"bonus": 1})
+    look.publish(keys.schedule_channel, "changed")
+
+    await eventually(lambda: look.zscore(keys.schedules, "bonus") == float("inf"))
+    assert list(look.scan_iter(match=keys.jobs + "*")) == []
 
 
 # ------------------------------------------------------------------------------------ the clock

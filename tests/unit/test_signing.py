@@ -136,8 +136,8 @@ def test_no_two_places_have_the_same_seal(
     [
         (["short"], r"signing_keys\[0\] has 5 bytes; a key has at least 32.*token_urlsafe"),
         ([NEW, ""], r"signing_keys\[1\] has 0 bytes"),
-        ([NEW, 7], r"signing_keys\[1\] is int; type text or bytes"),
-        (NEW, r"one text; type a list of keys: \[signing_key\]"),
+        ([NEW, 7], r"signing_keys\[1\] is int; use text or bytes"),
+        (NEW, r"one text; use a list of keys: \[signing_key\]"),
         (b"x" * 40, "one text"),
     ],
 )
@@ -172,6 +172,27 @@ def test_a_short_key_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError, match=r"TASKQ_SIGNING_KEYS\[0\] has 7 bytes") as caught:
         _ = Signing("shop").enabled
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", "  ", ",", " , ,\n"])
+def test_a_key_variable_that_holds_no_key_does_not_turn_signing_off(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("TASKQ_SIGNING_KEYS", value)
+    signing = TaskQ("redis://localhost").settings.signing
+
+    for use in (
+        lambda: signing.enabled,
+        lambda: signing.open_job("id", "default/5", MESSAGE),
+        lambda: signing.seal_job("id", "default/5", MESSAGE),
+    ):
+        with pytest.raises(ConfigError, match="TASKQ_SIGNING_KEYS is set and holds no key"):
+            use()
+
+
+def test_an_empty_list_of_keys_does_not_turn_signing_off() -> None:
+    with pytest.raises(ConfigError, match="signing_keys is set and holds no key"):
+        TaskQ("redis://localhost", signing_keys=[])
 
 
 def test_keys_show_nowhere() -> None:

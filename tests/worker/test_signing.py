@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgpack
 import pytest
 import redis
 
@@ -27,6 +28,7 @@ from taskq.broker.keys import Keys
 from taskq.core.envelope import pack_envelope
 from taskq.core.payload import encode_call, encode_value
 from tests.support.server import TestServer
+from tests.support.waiting import eventually
 from tests.worker import sample_tasks
 
 OLD, NEW = "old-" + "0" * 32, "new-" + "1" * 32
@@ -59,6 +61,20 @@ class Attacker:
         self._look.hset(self._keys.job(job_id), mapping=job)
         self._look.sadd(self._keys.lanes, lane)
         self._look.xadd(self._keys.lane_prefix + lane, {"i": job_id})
+
+    def push(self, worker: str, job: Job[Any], lane: str, attempt: Any = 1, **past: int) -> None:
+        """Hand a job over as `enqueue.lua` does."""
+        row = [job.id, lane, "1-1", attempt, self.envelope(job), "0"]
+        if past:
+            row += [past.get(name, 0) for name in ("failures", "crashes", "unknown")]
+        self._look.publish(self._keys.wake_channel + worker, b"job " + msgpack.packb(row))
+
+    def adopt(self, worker: str, job: Job[Any], lane: str, attempt: int) -> None:
+        """Have the worker hold a job as if the reply that handed it out had been lost."""
+        stream = self._keys.lane_prefix + lane
+        self._look.xreadgroup("g", worker, {stream: ">"}, count=1)
+        self.change(job, s="r", w=worker, a=attempt)
+        self._look.hincrby(self._keys.held, worker, 1)
 
 
 @pytest.fixture
@@ -203,6 +219,58 @@ async def test_a_signed_job_cannot_be_moved_to_other_workers(
     assert ran == []
 
 
+@pytest.mark.parametrize("lane", ["admin/5", "admin/9", "default/x", "default/10", "default"])
+async def test_a_worker_runs_only_jobs_of_its_own_lanes_when_they_are_pushed(
+    signed: TaskQ, attacker: Attacker, lane: str
+) -> None:
+    ran: list[Any] = []
+    pay = pays(signed, ran)
+    queue = "admin" if lane.startswith("admin") else "default"
+    async with signed.worker(["default"]) as worker:
+        job = await pay.options(queue=queue, delay=3600).enqueue(1)
+        attacker.push(worker.name, job, lane)
+        await eventually(lambda: worker.tally.misdelivered == 1)
+        # It did not hurt the worker
+        assert await (await pay.enqueue(2)).result(timeout=5) == 2
+
+    assert ran == [2]
+    assert await job.status() is JobState.SCHEDULED
+    await job.cancel()
+
+
+async def test_a_worker_runs_only_jobs_of_its_own_lanes_when_it_adopts_them(
+    signed: TaskQ, attacker: Attacker
+) -> None:
+    ran: list[Any] = []
+    pay = pays(signed, ran)
+    async with signed.worker(["default"]) as worker:
+        job = await pay.options(queue="admin").enqueue(1)
+        attacker.adopt(worker.name, job, "admin/5", attempt=7)
+        await eventually(lambda: worker.tally.misdelivered == 1)
+
+    assert ran == []
+    # It is where it was: its own workers run it
+    await signed.run_until_empty(["admin"])
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("attempt", [0, -1, 2**53, 2**63, b"9" * 5000, b"\xff"])
+async def test_a_pushed_attempt_that_is_not_a_count_is_not_run(
+    signed: TaskQ, attacker: Attacker, attempt: Any
+) -> None:
+    ran: list[Any] = []
+    pay = pays(signed, ran)
+    async with signed.worker(["default"]) as worker:
+        job = await pay.options(delay=3600).enqueue(1)
+        attacker.push(worker.name, job, "default/5", attempt)
+        attacker.push(worker.name, job, "default/5", failures=-5)
+        assert await (await pay.enqueue(2)).result(timeout=5) == 2
+        assert worker.tally.started == 1
+
+    assert ran == [2]
+    await job.cancel()
+
+
 @pytest.mark.parametrize("what", ["arguments", "task", "timeout"])
 async def test_nothing_of_a_signed_job_can_be_changed(
     signed: TaskQ, attacker: Attacker, caplog: pytest.LogCaptureFixture, what: str
@@ -268,6 +336,38 @@ async def test_the_envelope_of_a_job_is_no_result_of_it(signed: TaskQ, attacker:
 
     with pytest.raises(ForgedMessage):
         await job.result(timeout=5)
+
+
+# -------------------------------------------------------------------------------- what is shown
+
+
+@pytest.mark.parametrize("what", ["unsigned", "of another job", "moved to another queue", "gone"])
+async def test_nothing_of_an_unverified_envelope_is_shown(
+    signed: TaskQ, attacker: Attacker, look: redis.Redis, namespace: str, what: str
+) -> None:
+    pay = pays(signed, [])
+    job = await pay.options(delay=60, headers={"user": "ada"}).enqueue(1)
+    other = await pay.options(delay=60, headers={"user": "bob"}).enqueue(2)
+    forged = pack_envelope("pay", encode_call((9,), {}), headers={"user": "eve"})
+    match what:
+        case "unsigned":
+            attacker.change(job, e=forged)
+        case "of another job":
+            attacker.change(job, e=attacker.envelope(other))
+        case "moved to another queue":
+            attacker.change(job, q="admin/5")
+        case _:
+            look.hdel(Keys(namespace).job(job.id), "e")
+
+    info = await job.info()
+
+    assert (info.task, info.args, info.kwargs, info.headers) == ("", (), {}, {})
+    assert info.untrusted is not None
+    assert info.state is JobState.SCHEDULED
+    honest = await other.info()
+    assert (honest.args, honest.headers, honest.untrusted) == ((2,), {"user": "bob"}, None)
+    await job.cancel()
+    await other.cancel()
 
 
 # ------------------------------------------------------------------------ with keys and without

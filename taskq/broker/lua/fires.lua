@@ -2,24 +2,30 @@
 --
 -- KEYS  1 schedules  2 schedule prefix
 -- ARGV  1 clock offset  2 how far ahead (ms)  3 limit
--- Returns {server's time (ms), ms until the first that is left out or -1, then per schedule
---       {id, revision, next fire (ms) or nil, last fire or '', '1' when it waits for its last run}}.
+-- Returns {server's time (ms), ms until the first that is left out or -1, how many members were no
+--       schedules, then per schedule {id, revision, next fire or '', last fire or '', '1' when it waits
+--       for its last run}}.
 -- Called by broker/schedules.py.
 --
--- What is listed and is no schedule, because somebody deleted or replaced its key, is listed no more:
--- it would stand before all others for ever.
+-- What is listed and is no schedule, because somebody deleted or replaced its key or wrote a name that
+-- no schedule has, is listed no more: it would stand before all others for ever. A paused one belongs
+-- at the end.
 local call = redis.call
 --@include clock
 local schedules, prefix = unpack(KEYS)
 local now, limit = clock(ARGV[1]), tonumber(ARGV[3])
 local found = call('ZRANGEBYSCORE', schedules, '-inf', now + ARGV[2], 'LIMIT', 0, limit)
-local answer = { now, -1 }
+local answer = { now, -1, 0 }
 for i = 1, #found do
-  local row = redis.pcall('HMGET', prefix .. found[i], 'v', 'n', 'l', 'w')
-  if row.err or not row[1] then
-    call('ZREM', schedules, found[i])
+  local id = found[i]
+  local row = redis.pcall('HMGET', prefix .. id, 'v', 'n', 'l', 'w', 'p')
+  if row.err or not row[1] or string.find(id, '[^%w_.:-]') then
+    call('ZREM', schedules, id)
+    answer[3] = answer[3] + 1
+  elseif row[5] then
+    call('ZADD', schedules, '+inf', id)
   else
-    answer[#answer + 1] = { found[i], row[1], row[2] or '', row[3] or '', row[4] or '' }
+    answer[#answer + 1] = { id, row[1], row[2] or '', row[3] or '', row[4] or '' }
   end
 end
 if #found < limit then

@@ -3,20 +3,33 @@
 -- KEYS  1 leader  2 lead channel
 -- ARGV  1 clock offset  2 what: 'look', 'take', 'renew' or 'resign'  3 own name
 --       4 term  5 owner and  6 beat that were seen (take), '' for nobody
--- Returns {done, owner or '', term, beat, since (ms), last beat (ms), server's time (ms)}: the record
---       as it is now.
+-- Returns {done, owner or '', term, beat, since (ms), last beat (ms), server's time (ms), 1 when the
+--       record was removed because it cannot be one}: the record as it is now.
 -- Called by broker/leadership.py.
 --
 -- Each write is a compare-and-set, so a repeated or late one changes nothing it should not. Who is
 -- dead is judged by the callers, never by this key's expiry: that only tidies up.
--- A full server must not lose its leader.
+-- A full server must not lose its leader. Nor must what others wrote there keep everybody out of office.
 local call = redis.call
 --@include clock
 --@include full
 local leader, channel = unpack(KEYS)
 local now = clock(ARGV[1])
 local what, name = ARGV[2], ARGV[3]
-local record = call('HMGET', leader, 'o', 't', 'b', 's', 'h')
+local record, removed = redis.pcall('HMGET', leader, 'o', 't', 'b', 's', 'h'), 0
+
+local function is_record()
+  if record.err or string.find(record[1] or '', '[^%w_.:-]') then return false end
+  for i = 2, 5 do
+    if record[i] and (#record[i] > 15 or not string.find(record[i], '^%d+$')) then return false end
+  end
+  return true
+end
+
+if not is_record() then
+  call('DEL', leader)
+  record, removed = {}, 1
+end
 local owner, term, beat, since = record[1] or '', record[2] or '0', record[3] or '0', record[4] or '0'
 local heard = record[5] or since
 local now_text = string.format('%.0f', now)
@@ -42,4 +55,4 @@ elseif what == 'resign' and owner == name and term == ARGV[4] then
   done = 1
 end
 if done == 1 then call('PEXPIRE', leader, 86400000) end
-return { done, owner, tonumber(term), beat, tonumber(since), tonumber(heard), now }
+return { done, owner, tonumber(term), beat, tonumber(since), tonumber(heard), now, removed }

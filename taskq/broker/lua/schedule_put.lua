@@ -6,7 +6,8 @@
 --       the schedule (opaque; '' leaves it as it is), next fire (ms, '' for none), why it is paused
 --       ('' when it is not), '1' when that is because it cannot be computed, '1' when another trigger
 --       begins with the next fire, so that it is made even before the last one
--- Returns per schedule: 1 stored (or stored before by this very request), 0 it is another by now.
+-- Returns per schedule: 1 stored (or stored before by this very request), 2 stored in place of
+--       something that was not a schedule, 0 it is another by now.
 -- Called by broker/schedules.py.
 --
 -- Counters, the last fire and the jobs of earlier fires stay as they are.
@@ -19,7 +20,11 @@ for i = 2, #ARGV, 8 do
   local id, expected, revision = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local following, paused = ARGV[i + 4], ARGV[i + 5]
   local key = prefix .. id
-  local current = call('HGET', key, 'v') or ''
+  local current, stored = redis.pcall('HGET', key, 'v') or '', 1
+  if type(current) == 'table' then
+    call('DEL', key)
+    current, stored = '', 2
+  end
   if current == revision then
     answer[#answer + 1] = 1
   elseif current ~= expected then
@@ -35,7 +40,7 @@ for i = 2, #ARGV, 8 do
     if ARGV[i + 7] ~= '' and tonumber(following) < last then call('HSET', key, 'b', following) end
     call('HDEL', key, 'w')
     call('ZADD', schedules, (following == '' or paused ~= '') and '+inf' or following, id)
-    answer[#answer + 1] = 1
+    answer[#answer + 1] = stored
     changed = true
   end
 end

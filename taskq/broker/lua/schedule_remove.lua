@@ -9,7 +9,9 @@ local schedules, prefix, channel = unpack(KEYS)
 local answer, changed = {}, false
 for i = 1, #ARGV, 2 do
   local key = prefix .. ARGV[i]
-  local revision = call('HGET', key, 'v')
+  local revision = redis.pcall('HGET', key, 'v')
+  -- What is not a hash is not a schedule: it goes, whatever it is.
+  if type(revision) == 'table' then revision = ARGV[i + 1] end
   if not revision then
     call('ZREM', schedules, ARGV[i])
     answer[#answer + 1] = 0

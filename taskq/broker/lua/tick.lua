@@ -32,7 +32,7 @@ local keys = {
   next_channel = KEYS[11],
 }
 local idle, wake, stats, skips = KEYS[9], KEYS[10], KEYS[12], KEYS[13]
-local record = call('HMGET', leader, 'o', 't')
+local record = redis.pcall('HMGET', leader, 'o', 't')
 if record[1] ~= ARGV[2] or record[2] ~= ARGV[3] then return false end
 local now = clock(ARGV[1])
 local answer, added, counters = {}, {}, {}
@@ -78,7 +78,7 @@ local function fire(at, jobs)
   local live = overlap == 'allow' and {} or not_ended(keys.jobs, row[4])
   if overlap == 'cancel' and #live > 0 then return { 5, 0, 0, table.concat(live, ' ') } end
 
-  local last, fired, left_out, waits = tonumber(row[3] or '0'), 0, 0, nil
+  local last, fired, left_out, waits = tonumber(row[3] or '') or 0, 0, 0, nil
   for n = 0, jobs - 1 do
     local from = at + 15 + n * 4
     local slot = tonumber(ARGV[from])
@@ -107,11 +107,11 @@ local function fire(at, jobs)
   local missed = tonumber(ARGV[at + 5])
   count(lane, 'fired', fired)
   count(lane, 'skipped', missed + left_out)
-  call('HINCRBY', key, 'c', fired)
+  increase(key, 'c', fired)
   if missed + left_out > 0 then
     local text = missed > 0 and ARGV[at + 6] or 'overlap'
     local skip = cmsgpack.pack({ id, now, missed + left_out, text })
-    call('HINCRBY', key, 'k', missed + left_out)
+    increase(key, 'k', missed + left_out)
     call('HSET', key, 'x', skip)
     call('PUBLISH', skips, skip)
   end
@@ -137,7 +137,7 @@ end
 for queue, jobs in pairs(added) do wake_idle(idle, wake, queue, jobs) end
 if next(counters) then
   local minute = stats .. math.floor(now / 60000)
-  for name, number in pairs(counters) do call('HINCRBY', minute, name, number) end
+  for name, number in pairs(counters) do increase(minute, name, number) end
   call('PEXPIRE', minute, 86400000)
 end
 return answer

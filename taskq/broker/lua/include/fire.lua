@@ -1,6 +1,7 @@
--- runs_on(key): whether the job of this key has not ended. One that is gone has.
+-- runs_on(key): whether the job of this key has not ended. One that is gone has, and so has what is
+-- not a job.
 local function runs_on(key)
-  local state = call('HGET', key, 's')
+  local state = redis.pcall('HGET', key, 's')
   return state == 'q' or state == 'r' or state == 'd' or state == 'w'
 end
 
@@ -11,6 +12,13 @@ local function not_ended(jobs, ids)
     if runs_on(jobs .. id) then left[#left + 1] = id end
   end
   return left
+end
+
+-- increase(key, field, number): add to a counter. Where others wrote a word it begins again: it must not
+-- keep the jobs from being made.
+local function increase(key, field, number)
+  local sum = redis.pcall('HINCRBY', key, field, number)
+  if type(sum) == 'table' then call('HSET', key, field, number) end
 end
 
 -- make_job(keys, id, envelope, lane, due_at, expires, now, added): a job that is due at `due_at`, in
