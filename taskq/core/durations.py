@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from taskq.core.errors import ConfigError
 
-__all__ = ["Duration", "instant_ms", "parse_duration", "seconds"]
+__all__ = [
+    "Duration",
+    "base_date",
+    "base_datetime",
+    "base_timedelta",
+    "instant_ms",
+    "parse_duration",
+    "seconds",
+]
 
 Duration = float | timedelta
 """A timedelta or a number of seconds."""
@@ -17,13 +25,31 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
+# Subclasses, such as pendulum's, change what arithmetic and attributes give. So their values are
+# reduced first, by methods of the base: a subclass cannot redefine those.
+
+
+def base_datetime(value: datetime) -> datetime:
+    """The same instant in the same zone, without what a subclass makes of it."""
+    return datetime.combine(datetime.date(value), datetime.timetz(value))
+
+
+def base_date(value: date) -> date:
+    """The same day, without what a subclass makes of it."""
+    return date.fromordinal(date.toordinal(value))
+
+
+base_timedelta = timedelta.__pos__
+"""The same duration, without what a subclass makes of it."""
+
+
 def seconds(what: str, value: Duration, *, least: float = 0.0) -> float:
     """`value` in seconds.
 
     Raises `ConfigError` for what is no duration, is below `least` seconds, or no number.
     """
     if isinstance(value, timedelta):
-        value = value.total_seconds()
+        value = timedelta.total_seconds(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"{what}={value!r} is no duration; type seconds (30) or a timedelta")
     if not least <= value < 3e9:
@@ -40,14 +66,15 @@ def instant_ms(what: str, value: datetime) -> int:
     """
     if not isinstance(value, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"{what}={value!r} is no instant; type datetime.now(UTC) + timedelta(1)")
+    plain = base_datetime(value)
     # A tzinfo that gives no offset is as none.
-    if value.utcoffset() is None:
+    if plain.utcoffset() is None:
         raise ConfigError(
             f"{what}={value!r} has no time zone; type datetime(..., tzinfo=UTC) or "
             "datetime.now(UTC)"
         )
     # Not by way of a float, which would make some of them a millisecond early.
-    return (value - _EPOCH) // timedelta(milliseconds=1)
+    return (plain - _EPOCH) // timedelta(milliseconds=1)
 
 
 def parse_duration(text: str) -> float:

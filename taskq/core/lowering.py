@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta
 from enum import Enum
 from pathlib import PurePath
 from typing import Any, cast
 
+from taskq.core.durations import base_date, base_datetime, base_timedelta
 from taskq.core.errors import EncodeError, PayloadError, PayloadTooLarge
 from taskq.core.extensions import AS_IS, MAX_INT_BITS, SCALAR_EXTENSIONS, array_extension
 from taskq.core.models import forms_of, is_model
@@ -303,6 +305,9 @@ _PARENTS: dict[type, Callable[[Any], Any]] = {
     dict: dict[Any, Any],
     set: set[Any],
     frozenset: frozenset[Any],
+    datetime: base_datetime,
+    date: base_date,
+    timedelta: base_timedelta,
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from taskq.core.durations import Duration, instant_ms, seconds
+from taskq.core.durations import Duration, base_datetime, instant_ms, seconds
 from taskq.core.errors import ConfigError, UnknownOption
 from taskq.core.headers import check_headers
 from taskq.core.ids import check_name
@@ -203,15 +203,12 @@ def _executor(name: str, value: Any) -> ExecutorName:
 
 
 def _expires(name: str, value: Any) -> Any:
-    if isinstance(value, datetime):
-        instant_ms(name, value)
-        return value
-    return seconds(name, value)
+    return _eta(name, value) if isinstance(value, datetime) else seconds(name, value)
 
 
 def _eta(name: str, value: Any) -> datetime:
     instant_ms(name, value)
-    return value
+    return base_datetime(value)
 
 
 def _limit(name: str, value: Any) -> float:

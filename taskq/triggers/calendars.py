@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from taskq.core import durations
-from taskq.core.durations import Duration
+from taskq.core.durations import Duration, base_date
 from taskq.core.errors import ConfigError
 from taskq.triggers.choices import one_of
 from taskq.triggers.trigger import Trigger, utc
@@ -60,6 +60,8 @@ class Calendar(Trigger):
         given: Any = self.start
         if given is not None and (isinstance(given, datetime) or not isinstance(given, date)):
             raise ConfigError(f"start={given!r} is no day; type date(2026, 1, 31)")
+        if given is not None:
+            object.__setattr__(self, "start", base_date(given))
 
     def anchored(self, now: datetime) -> Calendar:
         today = wall_of(utc("now", now), self._zone).date()

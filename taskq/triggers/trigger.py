@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from taskq.core.durations import instant_ms
+from taskq.core.durations import base_datetime, instant_ms
 from taskq.core.errors import ConfigError
 
 __all__ = ["INSTANT", "Trigger", "utc"]
@@ -24,7 +24,7 @@ def utc(what: str, value: datetime) -> datetime:
     """
     instant_ms(what, value)
     try:
-        return value.astimezone(UTC)
+        return base_datetime(value).astimezone(UTC)
     except OverflowError:
         raise ConfigError(f"{what}={value!r} is beyond the calendar; type a nearer date") from None
 

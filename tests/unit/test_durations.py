@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -10,8 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from taskq import at, calendar, cron, every
 from taskq.core.durations import instant_ms, parse_duration, seconds
 from taskq.core.errors import ConfigError
+from taskq.core.options import JobOptions
+from taskq.core.payload import decode_value, encode_value
+from taskq.scheduler.policy import ScheduleOptions
 
 ANY_TIME = settings(deadline=None, max_examples=300)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -145,3 +149,63 @@ def test_any_text_is_a_duration_or_refused(text: str) -> None:
     except ConfigError:
         return
     assert 0 <= value < float("inf")
+
+
+# ----------------------------------------------------------------------------------- subclasses
+
+
+def odd(base: type[Any]) -> type[Any]:
+    """A subclass that answers like no datetime, date or timedelta would."""
+    names = (
+        *("__sub__", "__rsub__", "__floordiv__", "astimezone", "replace", "date", "timetz"),
+        *("total_seconds", "days", "seconds", "microseconds", "toordinal", "combine"),
+    )
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise AttributeError("not in this library")
+
+    return type("Odd", (base,), {name: fail for name in names if hasattr(base, name)})
+
+
+INSTANT = datetime(2026, 10, 25, 2, 30, 0, 7000, tzinfo=ZoneInfo("Europe/Berlin"), fold=1)
+ODD_INSTANT = odd(datetime)(2026, 10, 25, 2, 30, 0, 7000, tzinfo=ZoneInfo("Europe/Berlin"), fold=1)
+
+
+def test_subclasses_are_reduced_to_their_base_wherever_a_time_is_given() -> None:
+    hour = odd(timedelta)(hours=1)
+    options = JobOptions()
+
+    assert instant_ms("eta", ODD_INSTANT) == instant_ms("eta", INSTANT)
+    assert seconds("delay", hour) == 3600.0
+    for name in ("eta", "expires"):
+        kept = getattr(options.with_changes(**{name: ODD_INSTANT}), name)
+        assert (type(kept), kept) == (datetime, INSTANT)
+    assert options.with_changes(delay=hour).delay == 3600.0
+    assert at(ODD_INSTANT) == at(INSTANT)
+    assert every(hours=1, anchor=ODD_INSTANT, end=ODD_INSTANT, jitter=hour) == every(
+        hours=1, anchor=INSTANT, end=INSTANT, jitter=3600
+    )
+    assert cron("0 8 * * *", start=ODD_INSTANT, end=ODD_INSTANT) == cron(
+        "0 8 * * *", start=INSTANT, end=INSTANT
+    )
+    assert at(INSTANT).next(odd(datetime)(2026, 1, 1, tzinfo=UTC)) == INSTANT.astimezone(UTC)
+    day = calendar(months=1, at="08:00", start=odd(date)(2026, 1, 31), end=ODD_INSTANT)
+    assert day == calendar(months=1, at="08:00", start=date(2026, 1, 31), end=INSTANT)
+    assert type(day.start) is date
+    policy = ScheduleOptions().with_changes({"start": ODD_INSTANT, "end": ODD_INSTANT}).policy
+    assert policy.start == instant_ms("start", INSTANT)
+
+
+@pytest.mark.parametrize(
+    ("sent", "plain"),
+    [
+        (ODD_INSTANT, INSTANT),
+        (odd(date)(2026, 1, 2), date(2026, 1, 2)),
+        (odd(timedelta)(-1, 5, 7), timedelta(-1, 5, 7)),
+    ],
+)
+def test_subclasses_travel_as_their_base(sent: Any, plain: Any) -> None:
+    came = decode_value(encode_value([sent]))[0]
+
+    assert (type(came), came) == (type(plain), plain)
+    assert getattr(came, "fold", 0) == getattr(plain, "fold", 0)
