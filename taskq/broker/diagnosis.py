@@ -273,6 +273,7 @@ async def _dead_share(client: Client, keys: Keys, stream: str) -> float:
     last = next((group[b"last-delivered-id"] for group in groups if group[b"name"] == b"g"), b"0-0")
     entries = await client.command("XRANGE", stream, b"(" + last, "+", "COUNT", _SAMPLE)
     states = await asyncio.gather(
-        *(client.command("HGET", keys.job(fields[1].decode()), "s") for _, fields in entries)
+        *(client.command("HGET", keys.jobs.encode() + fields[1], "s") for _, fields in entries),
+        return_exceptions=True,
     )
     return sum(state != b"q" for state in states) / len(states) if states else 0.0

@@ -135,9 +135,11 @@ def _instant(milliseconds: bytes | float | None) -> datetime | None:
 
 def _progress(value: bytes | None) -> Progress | None:
     try:
-        return None if value is None else Progress(*msgpack.unpackb(value))
+        done, total, text = msgpack.unpackb(value or b"")
     except Exception:  # as above
         return None
+    numbers = all(type(one) in (int, float) for one in (done, total or 0))
+    return Progress(done, total, text) if numbers and type(text) is str else None
 
 
 def _text(value: bytes) -> str:

@@ -11,6 +11,7 @@ from taskq.broker.client import Client
 from taskq.broker.clock import ClockOffset
 from taskq.broker.descriptions import read_description
 from taskq.broker.keys import Keys
+from taskq.broker.lenient import count_of, text_of, time_of
 from taskq.broker.scheduling import Scheduling, read_scheduling
 from taskq.broker.scripts import script
 from taskq.broker.trouble import Trouble
@@ -326,14 +327,14 @@ def _worker(row: Sequence[Any]) -> WorkerState:
 def _deferring(reply: Mapping[bytes, bytes], now: int) -> Iterable[DeferringState]:
     for name, record in sorted(reply.items()):
         written, _, description = record.partition(b" ")
-        silent = max(0.0, (now - int(written)) / 1000)
+        silent = max(0.0, (now - (time_of(written) or 0)) / 1000)
         if silent > _DESCRIPTION_MS / 1000:
             # It did not say goodbye, and whoever comes next takes its record away.
             continue
         told = read_description(description)
         started = told.get("started_at")
         yield DeferringState(
-            name=name.decode(),
+            name=text_of(name),
             host=str(told.get("host", "")),
             started_at=datetime.fromtimestamp(started, UTC) if started else None,
             oldest=told.get("oldest"),
@@ -364,10 +365,10 @@ def _rates(minutes: Sequence[Sequence[Any]], elapsed: float) -> dict[str, dict[s
     five: dict[str, float] = {}
     for back, counters in enumerate(minutes):
         for counter, count in zip(counters[::2], counters[1::2], strict=True):
-            name = counter.decode()
+            name = text_of(counter)
             for window, total in ((1, one), (5, five)):
                 share = 1.0 if back < window else 1.0 - elapsed if back == window else 0.0
-                total[name] = total.get(name, 0.0) + int(count) * share
+                total[name] = total.get(name, 0.0) + count_of(count) * share
     rates: dict[str, dict[str, Rate]] = {}
     for name, recent in one.items():
         queue, _, outcome = name.rpartition(":")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgpack
 
+from taskq.broker.lenient import count_of, text_of, time_of
 from taskq.core.errors import UntrustedMessage
 from taskq.core.signing import Signing
 
-__all__ = ["Skip", "StoredSchedule", "read_schedule", "revision_of", "time_of"]
-
-_END: Final = 253_402_300_800_000
-"""The year 10,000 in milliseconds: no `datetime` is later."""
-
-_WHOLE: Final = re.compile(rb"-?[0-9]{1,15}")
+__all__ = ["Skip", "StoredSchedule", "read_schedule", "revision_of"]
 
 
 class Skip(NamedTuple):
@@ -59,7 +54,7 @@ def read_schedule(row: Sequence[bytes], signing: Signing) -> StoredSchedule:
     What cannot be read hides nothing of the rest.
     """
     fields = {row[i]: row[i + 1] for i in range(1, len(row) - 1, 2)}
-    id = _text(row[0])
+    id = text_of(row[0])
     spec, untrusted = fields.get(b"s", b""), ""
     try:
         spec = signing.open(spec, "schedule", id)
@@ -70,17 +65,17 @@ def read_schedule(row: Sequence[bytes], signing: Signing) -> StoredSchedule:
         revision=revision_of(fields.get(b"v", b"")),
         spec=spec,
         untrusted=untrusted,
-        next=time_of(fields.get(b"n", b"")),
-        last=time_of(fields.get(b"l", b"")) or None,
-        paused=_text(fields[b"p"]) if b"p" in fields else None,
+        next=time_of(fields.get(b"n")),
+        last=time_of(fields.get(b"l")) or None,
+        paused=text_of(fields[b"p"]) if b"p" in fields else None,
         broken=b"e" in fields,
-        fired=_count(fields.get(b"c")),
-        skipped=_count(fields.get(b"k")),
+        fired=count_of(fields.get(b"c")),
+        skipped=count_of(fields.get(b"k")),
         last_skip=_skip(fields.get(b"x")),
         waits=b"w" in fields,
-        running=tuple(_text(fields.get(b"j", b"")).split()),
-        added=time_of(fields.get(b"a", b"")) or 0,
-        changed=time_of(fields.get(b"m", b"")) or 0,
+        running=tuple(text_of(fields.get(b"j", b"")).split()),
+        added=time_of(fields.get(b"a")) or 0,
+        changed=time_of(fields.get(b"m")) or 0,
     )
 
 
@@ -89,24 +84,10 @@ def revision_of(value: bytes) -> str:
     return value.decode("latin-1")
 
 
-def time_of(text: bytes) -> int | None:
-    """A time in milliseconds as the scripts write it; None for anything else."""
-    number = int(text) if _WHOLE.fullmatch(text) else _END
-    return number if abs(number) < _END and str(number).encode() == text else None
-
-
 def _skip(packed: bytes | None) -> Skip | None:
     try:
         _, at, number, why = msgpack.unpackb(packed) if packed else (0, 0, 0, "")
         skip = Skip(int(at), int(number), str(why))
     except Exception:  # msgpack documents that any may come
         return None
-    return skip if skip.number and 0 <= skip.at < _END else None
-
-
-def _count(value: bytes | None) -> int:
-    return int(value) if value and value.isdigit() and len(value) < 19 else 0
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "backslashreplace")
+    return skip if skip.number and time_of(b"%d" % skip.at) is not None else None

@@ -10,12 +10,8 @@ from typing import Any, Literal, NamedTuple
 from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
-from taskq.broker.schedule_record import (
-    StoredSchedule,
-    read_schedule,
-    revision_of,
-    time_of,
-)
+from taskq.broker.lenient import text_of, time_of
+from taskq.broker.schedule_record import StoredSchedule, read_schedule, revision_of
 from taskq.broker.scripts import script
 from taskq.core.liveness import CALL_SECONDS
 from taskq.core.signing import Signing
@@ -204,7 +200,7 @@ class ScheduleStore:
         if reply is None:
             return None
         return [
-            Ticked(code, fired, skipped, tuple(running.decode("utf-8", "replace").split()))
+            Ticked(code, fired, skipped, tuple(text_of(running).split()))
             for code, fired, skipped, running in reply
         ]
 
@@ -275,10 +271,7 @@ class ScheduleStore:
         """The schedules that code has declared, each with its module."""
         reply = await self._client.command("HGETALL", self._keys.declared)
         # What cannot be read names no schedule of anybody's code.
-        return {
-            schedule.decode("utf-8", "replace"): module.decode("utf-8", "replace")
-            for schedule, module in reply.items()
-        }
+        return {text_of(schedule): text_of(module) for schedule, module in reply.items()}
 
     async def declare(self, modules: Mapping[str, str]) -> None:
         """List schedules as declared by code: module by id."""

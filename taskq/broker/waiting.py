@@ -199,6 +199,5 @@ def _late(future: asyncio.Future[Ending]) -> None:
 
 
 def _ending(state: bytes, payload: bytes) -> Ending:
-    if state in (b"", b"g"):
-        return Ending(None, gone=state == b"g")
-    return Ending(STATES[state], payload)
+    known = STATES.get(state)
+    return Ending(None, gone=state == b"g") if known is None else Ending(known, payload)

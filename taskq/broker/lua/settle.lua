@@ -11,6 +11,7 @@ local call = redis.call
 --@include clock
 --@include lane
 --@include over
+--@include counter
 local jobs, due, expiry, failed, stats, done = unpack(KEYS)
 local id, state, payload, ttl = ARGV[2], ARGV[3], ARGV[5], tonumber(ARGV[6])
 local now, key = clock(ARGV[1]), jobs .. id
@@ -23,6 +24,6 @@ close_job(key, state, ttl, now, state == 's' and 'r' or 'E', payload)
 local queue = queue_of(job[2])
 if state == 'f' and ttl > 0 then keep_failed(failed .. queue, jobs, id, now, tonumber(ARGV[7]), ttl) end
 local minute = stats .. math.floor(now / 60000)
-call('HINCRBY', minute, queue .. ':' .. ARGV[4], 1)
+increase(minute, queue .. ':' .. ARGV[4], 1)
 call('PEXPIRE', minute, 86400000)
 return 1

@@ -17,6 +17,7 @@ else
 end
 local known = call('HGETALL', key)
 for i = 1, #known, 2 do
-  if tonumber(string.match(known[i + 1], '^%d+')) < now - 60000 then call('HDEL', key, known[i]) end
+  local written = tonumber(string.match(known[i + 1], '^%d+') or '') or 0
+  if written < now - 60000 then call('HDEL', key, known[i]) end
 end
 return #known / 2

@@ -26,6 +26,7 @@ local call = redis.call
 --@include clock
 --@include lane
 --@include fire
+--@include counter
 local schedules, prefix, leader = KEYS[1], KEYS[2], KEYS[3]
 local keys = {
   jobs = KEYS[4], prefix = KEYS[5], lanes = KEYS[6], due = KEYS[7], expiry = KEYS[8],
@@ -79,6 +80,8 @@ local function fire(at, jobs)
   if overlap == 'cancel' and #live > 0 then return { 5, 0, 0, table.concat(live, ' ') } end
 
   local last, fired, left_out, waits = tonumber(row[3] or '') or 0, 0, 0, nil
+  -- Beyond the calendar: nothing that a tick has written, and nothing would ever fire after it.
+  if last > 253402214400000 then last = 0 end
   for n = 0, jobs - 1 do
     local from = at + 15 + n * 4
     local slot = tonumber(ARGV[from])

@@ -14,11 +14,12 @@ local now, channel, answer = clock(ARGV[1]), ARGV[2], {}
 local MOST = 32768
 for i = 3, #ARGV do
   local key = KEYS[1] .. ARGV[i]
-  local job = call('HMGET', key, 's', 'f', 'l', 'r', 'E', 'n')
+  -- What others wrote is one job that nobody knows, and keeps no other from being answered.
+  local job = redis.pcall('HMGET', key, 's', 'f', 'l', 'r', 'E', 'n')
   if not job[1] then
     answer[i - 2] = { '', '' }
   elseif job[2] then
-    if now > job[2] + job[3] then
+    if now > (tonumber(job[2]) or 0) + (tonumber(job[3]) or 0) then
       answer[i - 2] = { 'g', '' }
     else
       answer[i - 2] = { job[1], job[4] or job[5] or '' }

@@ -14,13 +14,6 @@ local function not_ended(jobs, ids)
   return left
 end
 
--- increase(key, field, number): add to a counter. Where others wrote a word it begins again: it must not
--- keep the jobs from being made.
-local function increase(key, field, number)
-  local sum = redis.pcall('HINCRBY', key, field, number)
-  if type(sum) == 'table' then call('HSET', key, field, number) end
-end
-
 -- make_job(keys, id, envelope, lane, due_at, expires, now, added): a job that is due at `due_at`, in
 -- its lane when that has come, else in the due set; false when a job of this id exists. `keys` are
 -- {jobs, lanes prefix, lanes, due, expiry, next channel}; `added` counts new jobs by queue.

@@ -18,12 +18,16 @@ end
 -- keep_failed(list, jobs, id, now, keep, ttl): a failed job is listed; of too many the oldest go,
 -- with their records. An id the caller chose may be another job's by now: that one stays.
 local function keep_failed(list, jobs, id, now, keep, ttl)
-  call('ZADD', list, now, id)
+  if type(redis.pcall('ZADD', list, now, id)) == 'table' then
+    -- Somebody put something else there: a job must be able to end.
+    call('DEL', list)
+    call('ZADD', list, now, id)
+  end
   local surplus = call('ZCARD', list) - keep
   if surplus > 0 then
     local oldest = call('ZPOPMIN', list, surplus)
     for i = 1, #oldest, 2 do
-      if call('HGET', jobs .. oldest[i], 's') == 'f' then call('DEL', jobs .. oldest[i]) end
+      if redis.pcall('HGET', jobs .. oldest[i], 's') == 'f' then call('DEL', jobs .. oldest[i]) end
     end
   end
   call('PEXPIRE', list, ttl + grace(ttl))

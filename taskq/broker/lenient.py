@@ -1,0 +1,35 @@
+"""What lies on the server, read as far as it can be: others may have written there.
+
+One value that cannot be read must hide no other, so none of these raises.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["count_of", "text_of", "time_of"]
+
+_FIRST: Final = -62_135_510_400_000
+_LAST: Final = 253_402_214_400_000
+"""A day from the first and the last `datetime` (ms): those between can be shown in every zone."""
+
+_WHOLE: Final = re.compile(rb"-?[0-9]{1,15}")
+
+
+def text_of(value: bytes) -> str:
+    """A text; bytes that are not UTF-8 are shown as escapes."""
+    return value.decode("utf-8", "backslashreplace")
+
+
+def time_of(value: bytes | None) -> int | None:
+    """A time in milliseconds as the scripts write it; None for anything else."""
+    if not value or not _WHOLE.fullmatch(value):
+        return None
+    number = int(value)
+    return number if _FIRST < number < _LAST and b"%d" % number == value else None
+
+
+def count_of(value: bytes | None) -> int:
+    """A count as the scripts write it; 0 for anything else."""
+    return int(value) if value and value.isdigit() and len(value) < 16 else 0
