@@ -226,20 +226,25 @@ async def retrying(call: Callable[[bool], Awaitable[T]], *, seconds: float, what
 
     Only for calls that may be done twice: `repeated` is true from the second time on. The pauses
     grow from 20 ms to 1 s with full jitter, so that a thousand clients do not come back at once.
-    Raises `ServerUnavailable` with the last reason, and at once when the client was closed.
+    Raises `ServerUnavailable` with the last reason, also while a reply is owed on a silent line,
+    and at once when the client was closed.
     """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
     pause, repeated = 0.02, False
-    while True:
-        try:
-            return await call(repeated)
-        except ClientClosed as error:
-            raise ServerUnavailable(f"{what}: {error}") from error
-        except (ServerUnavailable, ConnectionLost) as error:
-            left = deadline - loop.time()
-            if left <= 0:
-                raise ServerUnavailable(f"{what} within {seconds:g} s: {error}") from error
-            repeated = True
-            await asyncio.sleep(min(left, CHANCE.uniform(pause / 2, pause)))
-            pause = min(1.0, pause * 2)
+    last: Exception | None = None
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            while True:
+                try:
+                    return await call(repeated)
+                except ClientClosed as error:
+                    raise ServerUnavailable(f"{what}: {error}") from error
+                except (ServerUnavailable, ConnectionLost) as error:
+                    repeated, last = True, error
+                await asyncio.sleep(CHANCE.uniform(pause / 2, pause))
+                pause = min(1.0, pause * 2)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        reason = last or "the server does not answer"
+        raise ServerUnavailable(f"{what} within {seconds:g} s: {reason}") from last

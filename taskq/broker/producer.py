@@ -11,20 +11,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
+from taskq.broker.connection import ConnectionLost
 from taskq.broker.keys import Keys
-from taskq.broker.runs import in_runs
+from taskq.broker.runs import in_pieces, in_runs
 from taskq.broker.scripts import script
 from taskq.core.errors import ServerUnavailable
 from taskq.core.ids import new_id
 from taskq.core.job import NewJob
-from taskq.core.liveness import ENQUEUE_SECONDS, REMEMBERED_SECONDS, RESEND_SECONDS
+from taskq.core.liveness import (
+    ENQUEUE_SECONDS,
+    LOOP_STALL_SECONDS,
+    REMEMBERED_SECONDS,
+    RESEND_SECONDS,
+)
 from taskq.core.passing import seconds_passed
 from taskq.core.signing import Signing
 
@@ -32,32 +38,77 @@ __all__ = ["Producer"]
 
 BATCH_JOBS = 500
 BATCH_BYTES = 1_048_576
+"""A call has no more, unless its only job is larger: it takes the server a millisecond or two."""
+
 IN_FLIGHT = 2
 
 _NEW = ord("1")
 
-_Group = tuple[Sequence[NewJob], asyncio.Future[list[bool]]]
+_Group = tuple[Sequence[NewJob], asyncio.Future[list[bool]], int, float]
+"""Jobs that were handed in together, who waits for them, their bytes, and since when."""
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """Jobs that travel together. `ahead`: the batch before it, if that was on its way as well."""
+    """Jobs that travel together. `ahead`: the batch before it, if that was on its way as well.
+
+    `sent`: the server may have done it. `reason`: why there is no answer.
+    """
 
     number: int
     groups: list[_Group]
     frames: list[Any]
     ahead: _Batch | None
     began: float
+    sent: bool = False
+    reason: Exception | None = None
     sending: asyncio.Task[None] | None = None
     landed: asyncio.Event | None = None
+
+
+class _Deadline:
+    """Until when groups wait: one timer for all of them.
+
+    `refuse_late` refuses those whose time is over, and gives those that go on waiting.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        loop: asyncio.AbstractEventLoop,
+        refuse_late: Callable[[], Iterable[_Group]],
+    ) -> None:
+        self.seconds = seconds
+        self._loop = loop
+        self._refuse_late = refuse_late
+        self._timer: asyncio.TimerHandle | None = None
+        self._excused = 0.0
+
+    def left(self, group: _Group) -> float:
+        """Seconds until this group is late. While the process stood still nothing waited."""
+        return max(group[3], self._excused) + self.seconds - self._loop.time()
+
+    def watch(self, within: float | None = None) -> None:
+        """See to it that what waits now is refused when its time is over."""
+        if self._timer is None:
+            within = self.seconds if within is None else within
+            self._timer = self._loop.call_later(within, self._look, self._loop.time() + within)
+
+    def _look(self, due: float) -> None:
+        self._timer = None
+        if self._loop.time() - due > LOOP_STALL_SECONDS:
+            self._excused = self._loop.time()
+        left = [self.left(group) for group in self._refuse_late()]
+        if left:
+            self.watch(max(0.0, min(left)))
 
 
 class Producer:
     """Enqueues jobs for one event loop.
 
-    `deadline` is how long, in seconds, an enqueue tries to reach the server before it raises
-    `ServerUnavailable`. `failure_ttl` (seconds) is how long the record of an expired job is kept.
-    `signing` seals every envelope that leaves here.
+    `deadline` is how long, in seconds, an enqueue waits for the server before it raises
+    `ServerUnavailable`, be that away or silent. `failure_ttl` (seconds) is how long the record of
+    an expired job is kept. `signing` seals every envelope that leaves here.
     """
 
     def __init__(
@@ -72,7 +123,6 @@ class Producer:
     ) -> None:
         self._client = client
         self._offset = offset
-        self._deadline = deadline
         self._record_ttl_ms = int(failure_ttl * 1000)
         self._remembered_ms = int((deadline + REMEMBERED_SECONDS) * 1000)
         self._signing = signing if signing is not None and signing.enabled else None
@@ -99,6 +149,7 @@ class Producer:
         self._flush_soon = False
         self._number = 0
         self._loop = asyncio.get_running_loop()
+        self._deadline = _Deadline(deadline, self._loop, self._refuse_late)
 
     async def add(self, job: NewJob) -> bool:
         """Enqueue one job: whether it is new. Raises as `add_many`."""
@@ -111,16 +162,19 @@ class Producer:
 
         Raises `ServerUnavailable`, `ServerRefused` and `QueueFull`.
         """
-        if 0 < len(jobs) <= BATCH_JOBS:
-            return self._submit(jobs)
-        groups = [jobs[i : i + BATCH_JOBS] for i in range(0, len(jobs), BATCH_JOBS)]
-        return _joined(asyncio.gather(*map(self._submit, groups)))
-
-    def _submit(self, jobs: Sequence[NewJob]) -> asyncio.Future[list[bool]]:
         if self._signing is not None:
             jobs = [_sealed(job, self._signing) for job in jobs]
+        size = 0
+        for job in jobs:
+            size += len(job.envelope)
+        if 0 < len(jobs) <= BATCH_JOBS and size <= BATCH_BYTES:
+            return self._submit(jobs, size)
+        pieces = in_pieces(jobs, _size_of, BATCH_JOBS, BATCH_BYTES)
+        return _joined(asyncio.gather(*(self._submit(piece, size) for piece, size in pieces)))
+
+    def _submit(self, jobs: Sequence[NewJob], size: int) -> asyncio.Future[list[bool]]:
         future: asyncio.Future[list[bool]] = self._loop.create_future()
-        self._pending.append((jobs, future))
+        self._pending.append((jobs, future, size, self._loop.time()))
         self._pending_jobs += len(jobs)
         if self._pending_jobs >= BATCH_JOBS:
             # A whole batch: nothing more could go with it, and the server does it meanwhile.
@@ -137,13 +191,15 @@ class Producer:
             self._number += 1
             groups = self._next_groups()
             ahead = self._flying[-1] if self._flying else None
-            jobs = (job for group, _ in groups for job in group)
+            jobs = (job for group in groups for job in group[0])
             frames = in_runs((job[2:], job[:2]) for job in jobs)
             batch = _Batch(self._number, groups, frames, ahead, seconds_passed())
             self._flying.append(batch)
             told = partial(self._heard, batch)
-            if not self._client.post(told, self._script, self._keys, *self._said(batch)):
+            batch.sent = self._client.post(told, self._script, self._keys, *self._said(batch))
+            if not batch.sent:
                 self._say_again(batch)
+        self._deadline.watch()
 
     def _said(self, batch: _Batch) -> tuple[Any, ...]:
         waits = batch.ahead in self._flying
@@ -155,8 +211,11 @@ class Producer:
         if isinstance(reply, bytes):
             self._land(batch)
             _answer(batch.groups, reply)
-        else:
+        elif self._deadline.left(batch.groups[-1]) > 0:
             self._say_again(batch)
+        else:
+            self._land(batch)
+            _refuse(batch.groups, self._unconfirmed(batch))
 
     def _say_again(self, batch: _Batch) -> None:
         batch.sending = self._loop.create_task(self._send(batch))
@@ -172,14 +231,13 @@ class Producer:
     def _next_groups(self) -> list[_Group]:
         groups: list[_Group] = []
         count = size = 0
-        while self._pending and size < BATCH_BYTES:
-            jobs = self._pending[0][0]
-            if groups and count + len(jobs) > BATCH_JOBS:
+        while self._pending:
+            jobs, _, bytes_more, _ = self._pending[0]
+            if groups and (count + len(jobs) > BATCH_JOBS or size + bytes_more > BATCH_BYTES):
                 break
             groups.append(self._pending.popleft())
             count += len(jobs)
-            for job in jobs:
-                size += len(job.envelope)
+            size += bytes_more
         self._pending_jobs -= count
         return groups
 
@@ -189,17 +247,14 @@ class Producer:
         Not for ever: a process that stood still may come back to a server that has forgotten it.
         """
 
-        async def once(_: bool) -> bytes:
-            while True:
-                if seconds_passed() - batch.began > self._deadline + RESEND_SECONDS:
-                    raise ServerUnavailable("it was sent long ago; it may have been done or not")
-                answer = await self._client.script(self._script, self._keys, *self._said(batch))
-                if answer is not None:
-                    return answer
-                await self._until_landed(batch.ahead)
-
+        left = self._deadline.left(batch.groups[-1])
         try:
-            answer = await retrying(once, seconds=self._deadline, what="nothing could be enqueued")
+            answer = await retrying(
+                partial(self._send_once, batch), seconds=left, what="nothing could be enqueued"
+            )
+        except ServerUnavailable as error:
+            self._land(batch)
+            _refuse(batch.groups, error if self._client.closed else self._unconfirmed(batch))
         except BaseException as error:
             self._land(batch)
             _refuse(batch.groups, error)
@@ -209,15 +264,57 @@ class Producer:
             self._land(batch)
             _answer(batch.groups, answer)
 
+    async def _send_once(self, batch: _Batch, _: bool) -> bytes:
+        while True:
+            if seconds_passed() - batch.began > self._deadline.seconds + RESEND_SECONDS:
+                raise ServerUnavailable("it was sent long ago")
+            try:
+                answer = await self._client.script(self._script, self._keys, *self._said(batch))
+            except (ServerUnavailable, ConnectionLost) as error:
+                batch.reason = error
+                batch.sent |= isinstance(error, ConnectionLost)
+                raise
+            if answer is not None:
+                return answer
+            await self._until_landed(batch.ahead)
+
     async def _until_landed(self, batch: _Batch | None) -> None:
         if batch is not None and batch in self._flying:
             batch.landed = batch.landed or asyncio.Event()
             await batch.landed.wait()
 
+    def _refuse_late(self) -> Iterator[_Group]:
+        """Refuse what was not answered in time, though the line may live; gives what may wait."""
+        for batch in self._flying:
+            late: list[_Group] = []
+            for group in batch.groups:
+                if self._deadline.left(group) > 0:
+                    yield group
+                else:
+                    late.append(group)
+            if late:
+                _refuse(late, self._unconfirmed(batch))
+        while self._pending and self._deadline.left(self._pending[0]) <= 0:
+            late = [self._pending.popleft()]
+            self._pending_jobs -= len(late[0][0])
+            _refuse(late, self._unconfirmed(None))
+        yield from self._pending
+
+    def _unconfirmed(self, batch: _Batch | None) -> ServerUnavailable:
+        reason = batch.reason if batch is not None else None
+        where = self._client.where
+        why = f"within {self._deadline.seconds:g} s: {reason or f'{where} does not answer'}"
+        if batch is None or not batch.sent:
+            return ServerUnavailable(f"nothing could be enqueued {why}")
+        return ServerUnavailable(
+            f"the enqueue was not confirmed {why}; it may have been done or not. With an id of "
+            "your own (options(id=...)) it is safe to enqueue it again"
+        )
+
 
 def _answer(batch: list[_Group], reply: bytes) -> None:
     at = 0
-    for jobs, future in batch:
+    for jobs, future, _, _ in batch:
         end = at + len(jobs)
         if not future.done():
             # Most are alone, and a comprehension is a call.
@@ -227,9 +324,13 @@ def _answer(batch: list[_Group], reply: bytes) -> None:
 
 
 def _refuse(batch: list[_Group], error: BaseException) -> None:
-    for _, future in batch:
+    for _, future, _, _ in batch:
         if not future.done():
             future.set_exception(error)
+
+
+def _size_of(job: NewJob) -> int:
+    return len(job.envelope)
 
 
 def _sealed(job: NewJob, signing: Signing) -> NewJob:

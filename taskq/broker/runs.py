@@ -1,11 +1,13 @@
-"""How many things alike are said to a script: what neighbours have in common is said once."""
+"""How many things are said to a script: in pieces of bounded size, and in runs of what is alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
-__all__ = ["in_runs"]
+__all__ = ["in_pieces", "in_runs"]
+
+T = TypeVar("T")
 
 
 def in_runs(items: Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[Any]:
@@ -24,3 +26,28 @@ def in_runs(items: Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[An
         said[count_at] += 1
         said += own
     return said
+
+
+def in_pieces(
+    items: Iterable[T], size_of: Callable[[T], int], most: int, most_bytes: int
+) -> list[tuple[list[T], int]]:
+    """Items in pieces of at most `most` items and `most_bytes`, each with its bytes.
+
+    One that is larger by itself is a piece of its own.
+
+    >>> in_pieces(["a", "bb", "cccc", "d", "e", "f"], len, 2, 3)
+    [(['a', 'bb'], 3), (['cccc'], 4), (['d', 'e'], 2), (['f'], 1)]
+    """
+    pieces: list[tuple[list[T], int]] = []
+    piece: list[T] = []
+    total = 0
+    for item in items:
+        size = size_of(item)
+        if piece and (len(piece) == most or total + size > most_bytes):
+            pieces.append((piece, total))
+            piece, total = [], 0
+        piece.append(item)
+        total += size
+    if piece:
+        pieces.append((piece, total))
+    return pieces

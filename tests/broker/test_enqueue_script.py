@@ -320,6 +320,29 @@ async def test_many_jobs_travel_in_batches_in_order(scene: Scene) -> None:
     assert scene.state()["sent"].value == 3
 
 
+@pytest.mark.parametrize("handed_in", ["together", "one by one"])
+async def test_large_jobs_travel_in_calls_of_bounded_bytes(scene: Scene, handed_in: str) -> None:
+    await scene.producer.add(job("first"))
+    post, sent = scene.client.post, []
+
+    def counting(told: Any, script: Any, keys: tuple[str, ...], *args: Any) -> bool:
+        sent.append(sum(len(arg) for arg in args if isinstance(arg, bytes)))
+        return post(told, script, keys, *args)
+
+    sizes = [300_000] * 8 + [3_000_000] + [10] * 3
+    jobs = [job(f"j{n}", envelope=b"x" * size) for n, size in enumerate(sizes)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.client, "post", counting)
+        if handed_in == "together":
+            await scene.producer.add_many(jobs)
+        else:
+            await asyncio.gather(*map(scene.producer.add, jobs))
+
+    # A mebibyte at most, but for a single job that is larger
+    assert sent == [900_000, 900_000, 600_000, 3_000_000, 30]
+    assert scene.lane().waiting == ["first", *(f"j{n}" for n in range(12))]
+
+
 @pytest.mark.own_user
 async def test_two_batches_travel_at_once(scene: Scene) -> None:
     """The server does one while the other is made."""

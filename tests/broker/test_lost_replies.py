@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from taskq.broker.client import Client
 from taskq.broker.connection import ConnectionLost
+from taskq.broker.consumer import Consumer
+from taskq.broker.jobs import Jobs
 from taskq.broker.producer import Producer
 from taskq.broker.waiting import Waiting
 from taskq.core.errors import ServerUnavailable
@@ -68,7 +72,7 @@ async def test_who_stood_still_meanwhile_makes_no_second_job_either(
     if stood_still < 3600:
         assert await asking
     else:
-        producer._deadline = 0.5
+        producer._deadline.seconds = 0.5
         with pytest.raises(ServerUnavailable, match="it may have been done or not"):
             await asking
 
@@ -266,3 +270,66 @@ async def test_after_a_reconnection_messages_are_heard_again(
 
     assert await asyncio.wait_for(waiter, 3) == Ending(JobState.SUCCEEDED, b"result")
     waiting.close()
+
+
+# ------------------------------------------------------------------------------------- silent lines
+
+
+@pytest.mark.faults
+async def test_an_enqueue_keeps_its_deadline_on_a_silent_line(proxy: Proxy, scene: Scene) -> None:
+    client = Client(proxy.locate)
+    producer = Producer(client, scene.keys, scene.offset, deadline=0.5)
+    await producer.add(job("first"))
+    proxy.mute()
+    began = time.monotonic()
+
+    # Given two batches on their way, and others that wait behind them
+    enqueues = []
+    for n in range(5):
+        enqueues.append(asyncio.ensure_future(producer.add(job(f"j{n}"))))
+        await asyncio.sleep(0.01)
+    errors = await asyncio.gather(*enqueues, return_exceptions=True)
+
+    # Then each is refused long before the line would be given up, and told what is known of it
+    assert time.monotonic() - began < 3
+    assert all(isinstance(error, ServerUnavailable) for error in errors)
+    assert all(f"within 0.5 s: {client.where} does not answer" in str(error) for error in errors)
+    known = ["it may have been done or not" in str(error) for error in errors]
+    assert known == [True, True, False, False, False]
+    assert all("nothing could be enqueued" in str(error) for error in errors[2:])
+    assert scene.lane().waiting == ["first", "j0", "j1"]
+
+    # And the next one works as soon as the line does
+    proxy.heal()
+    assert await producer.add(job("next"))
+    assert scene.lane().waiting == ["first", "j0", "j1", "next"]
+    await client.aclose()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("ask", ["cancel", "info", "look", "progress"])
+async def test_what_is_asked_about_a_job_is_bounded_on_a_silent_line(
+    proxy: Proxy, scene: Scene, ask: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("jobs", "waiting", "consumer"):
+        monkeypatch.setattr(f"taskq.broker.{module}.CALL_SECONDS", 0.3)
+    client = Client(proxy.locate)
+    shared = (client, scene.keys, scene.offset)
+    await client.command("PING")
+    proxy.mute()
+    began = time.monotonic()
+
+    jobs, waiting = Jobs(*shared, failure_ttl=1.0), Waiting(*shared)
+    consumer = Consumer(*shared, "w", failure_ttl=1.0, keep_failed=1)
+    asked: dict[str, Callable[[], Awaitable[Any]]] = {
+        "cancel": lambda: jobs.cancel("a"),
+        "info": lambda: jobs.info("a"),
+        "look": lambda: waiting.look(["a"]),
+        "progress": lambda: consumer.progress("a", 1, b""),
+    }
+
+    with pytest.raises(ServerUnavailable, match=r"within 0\.3 s: the server does not answer"):
+        await asked[ask]()
+
+    assert time.monotonic() - began < 3
+    await client.aclose()
