@@ -43,18 +43,22 @@ class Deferrals:
         self._signing = signing
         self._scripts = {name: script(name) for name in ("hold", "settle", "let_go", "show")}
 
-    async def hold(self, leases: Sequence[tuple[str, int]]) -> list[bool]:
-        """Put off when the queue takes jobs over: (id, ms from now); whether each is still held."""
+    async def hold(self, leases: Sequence[tuple[str, str, int]]) -> list[bool]:
+        """Put off when the queue takes jobs over: (id, owner, ms from now).
+
+        For each, whether it is still its owner's.
+        """
         parts = [part for lease in leases for part in lease]
-        answer = await self._client.script(
-            self._scripts["hold"], (self._keys.due,), self._offset.ms, *parts
-        )
+        keys = (self._keys.jobs, self._keys.due)
+        answer = await self._client.script(self._scripts["hold"], keys, self._offset.ms, *parts)
         return [flag == 49 for flag in answer]
 
-    async def settle(self, job_id: str, state: JobState, payload: bytes, ttl: float) -> bool:
+    async def settle(
+        self, job_id: str, owner: str, state: JobState, payload: bytes, ttl: float
+    ) -> bool:
         """End a job that ran here; `ttl` (seconds) is that of a result.
 
-        False when it was not held any more.
+        False when it is not its owner's any more.
         """
         keys, kept = self._keys, self._retention
         if state is JobState.SUCCEEDED and self._signing.enabled:
@@ -70,6 +74,7 @@ class Deferrals:
                 ),
                 self._offset.ms,
                 job_id,
+                owner,
                 _STATES[state],
                 str(state),
                 payload,
@@ -83,7 +88,10 @@ class Deferrals:
         return await retrying(once, seconds=CALL_SECONDS, what=what)
 
     async def let_go(self, job: NewJob) -> bool:
-        """Give a job to the queue, in this envelope and at this time; false when it has it."""
+        """Give a job to the queue, in this envelope and at this time.
+
+        False when it is not its owner's any more.
+        """
         keys, envelope = self._keys, job.envelope
         if self._signing.enabled:
             envelope = self._signing.seal_job(job.id, job.lane, envelope)
@@ -94,6 +102,7 @@ class Deferrals:
                 (keys.jobs, keys.due, keys.next_channel),
                 self._offset.ms,
                 job.id,
+                job.owner,
                 envelope,
                 int(job.when[1:] or 0),
             )

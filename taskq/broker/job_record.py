@@ -55,7 +55,7 @@ def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int
         attempt=_number(fields.get(b"a")),
         failures=_number(fields.get(b"c")),
         crashes=_number(fields.get(b"k")),
-        worker=_text(fields.get(b"w", b"")) or None,
+        worker=_worker(fields),
         attempts=_attempts(fields, state, failure),
         cancel_requested=b"z" in fields,
         progress=_progress(fields.get(b"p")),
@@ -77,6 +77,11 @@ def _envelope(job_id: str, lane: str, data: bytes, signing: Signing) -> tuple[En
     except UntrustedMessage as error:
         data, untrusted = b"", str(error)
     return _lenient(unpack_envelope, data, Envelope("", b"")), untrusted
+
+
+def _worker(fields: dict[bytes, bytes]) -> str | None:
+    # Before the first attempt it is the owner of a durable call.
+    return _text(fields.get(b"w", b"")) or None if b"a" in fields else None
 
 
 def _result(job_id: str, data: bytes, signing: Signing) -> tuple[Any, FailureRecord | None]:

@@ -36,7 +36,8 @@ waits for), ``{ns}:next`` (a new earliest due time), ``{ns}:lead`` (nobody leads
 time, how many, and why, in msgpack).
 
 Fields of a job: ``e`` envelope, ``s`` state, ``q`` lane, ``t`` enqueued at, ``o`` origin of an id
-chosen by the caller, ``x`` expires at, ``d`` due at, ``a`` attempt (the fence), ``w`` worker,
+chosen by the caller, ``x`` expires at, ``d`` due at, ``a`` attempt (the fence), ``w`` worker
+(of a durable call that never left its process: its owner),
 ``b`` began at, ``c`` failures, ``k`` crashes, ``u`` times released as unknown, ``z`` cancel wanted,
 ``n`` clients that wait, ``p`` progress, ``r`` result, ``E`` error, ``f`` finished at, ``l`` ttl of
 the record, ``h<n>`` record of attempt n. All times are milliseconds of the server's clock.

@@ -17,7 +17,8 @@ class NewJob(NamedTuple):
     `when` and `expires`: `""` for now and never, `"+<ms>"` from the server's now, `"@<ms>"` since
     the epoch. `origin` is empty for an id made by taskq; for one chosen by the caller it tells this
     request from another's. `channel` is that of a client that waits for the result already, and
-    empty otherwise.
+    empty otherwise. `owner` is that of a durable call, which its own process runs, and empty for
+    other jobs: a token that no other call of this id has.
     """
 
     id: str
@@ -27,6 +28,7 @@ class NewJob(NamedTuple):
     expires: str = ""
     origin: str = ""
     channel: str = ""
+    owner: str = ""
 
 
 class Fire(NamedTuple):

@@ -38,13 +38,14 @@ class Call:
 
     `gates` are those it waits behind, `row` the one it stands in when it waits behind none: for a
     slot, or for room. `edition` counts how often a later call changed what it asks for. `over` is
-    final: it ended here, or `job` has taken its place.
+    final: it ended here, or `job` has taken its place. `owner` is the token under which the queue
+    keeps it for this process; empty when it does not.
     """
 
     # What most calls never change stays the class's: writing it costs more than running many.
     state = JobState.QUEUED
     over = False
-    stored = False
+    owner = ""
     gates = 0
     edition = 0
     attempts = 0

@@ -1,8 +1,8 @@
 """Durable calls: in the queue before they run here, and settled there when they have.
 
 A durable call is an ordinary job that is due when its process has been silent for the length of a
-lease. While the process lives it puts that off; whoever takes the job out of the due set, the
-process at the end or a worker after the lease, is the one who may say how it ended.
+lease. While the process lives it puts that off, under a token that makes the call its own. Once a
+worker has taken the job over, the token is worth nothing: the worker says how it ended.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from taskq.core.envelope import pack_failure
 from taskq.core.errors import PayloadError, ServerError
+from taskq.core.ids import new_id
 from taskq.core.liveness import DURABLE_LOOKS_PER_LEASE
 from taskq.core.outcome import Failed
 from taskq.core.payload import encode_value
@@ -34,6 +35,7 @@ class Durable:
         self._backing = backing
         self._lease = lease
         self.on_lost: Callable[[Call], None] | None = None
+        self._name = new_id()
         self._held: dict[str, Call] = {}
         self._holding: asyncio.Task[None] | None = None
         self._settling: set[asyncio.Task[None]] = set()
@@ -43,10 +45,12 @@ class Durable:
 
         Raises `ServerError` and `ConnectionError`.
         """
-        job = request.job._replace(when=f"+{self._due_in(call)}", expires="")
+        # No other call has an id made by taskq; of one chosen by the caller the origin is unique.
+        owner = request.job.origin or self._name
+        job = request.job._replace(when=f"+{self._due_in(call)}", expires="", owner=owner)
         [created] = await self._backing.submit((job,))
         if created:
-            call.stored = True
+            call.owner = owner
             self._held[call.id] = call
             if self._holding is None:
                 self._holding = asyncio.get_running_loop().create_task(
@@ -65,7 +69,7 @@ class Durable:
         Raises `ServerError` and `ConnectionError`.
         """
         self._held.pop(call.id, None)
-        return await self._backing.deferrals().let_go(request.job)
+        return await self._backing.deferrals().let_go(request.job._replace(owner=call.owner))
 
     async def drain(self) -> None:
         """Wait until the queue has been told of everything."""
@@ -78,7 +82,7 @@ class Durable:
 
     async def _settle(self, call: Call, state: JobState, payload: bytes, ttl: float) -> None:
         try:
-            held = await self._backing.deferrals().settle(call.id, state, payload, ttl)
+            held = await self._backing.deferrals().settle(call.id, call.owner, state, payload, ttl)
         except (ServerError, ConnectionError) as error:
             _log.error("durable call %s has ended here and will run again: %s", call.id, error)
             return
@@ -101,7 +105,7 @@ class Durable:
                 await self._hold_some(calls[at : at + 1000])
 
     async def _hold_some(self, calls: list[Call]) -> None:
-        leases = [(call.id, self._due_in(call)) for call in calls]
+        leases = [(call.id, call.owner, self._due_in(call)) for call in calls]
         try:
             held = await self._backing.deferrals().hold(leases)
         except (ServerError, ConnectionError) as error:

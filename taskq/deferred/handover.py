@@ -75,9 +75,9 @@ class HandOver:
     async def leftovers(self, calls: Iterable[Call]) -> None:
         """Enqueue what is unfinished at the end of the drain; what cannot go there is lost."""
         sendable = list(self._sendable(calls))
-        stored = [item for item in sendable if item[0].stored]
+        stored = [item for item in sendable if item[0].owner]
         await asyncio.gather(*(self._let_go(*item) for item in stored))
-        sendable = [item for item in sendable if not item[0].stored and not item[0].over]
+        sendable = [item for item in sendable if not item[0].owner and not item[0].over]
         if not sendable:
             return
         try:

@@ -15,11 +15,13 @@ __all__ = ["Backing", "DeferralStore"]
 class DeferralStore(Protocol):
     """The server's side of durable calls, and of what a process says of itself."""
 
-    async def hold(self, leases: Sequence[tuple[str, int]]) -> list[bool]:
-        """Put off when the queue takes jobs over: (id, ms from now); whether each is still ours."""
+    async def hold(self, leases: Sequence[tuple[str, str, int]]) -> list[bool]:
+        """Put off when the queue takes jobs over: (id, owner, ms); whether each is still ours."""
         ...
 
-    async def settle(self, job_id: str, state: JobState, payload: bytes, ttl: float) -> bool:
+    async def settle(
+        self, job_id: str, owner: str, state: JobState, payload: bytes, ttl: float
+    ) -> bool:
         """End a job that ran here; false when the queue has taken it over."""
         ...
 

@@ -126,7 +126,7 @@ class DeferredRunner:
             running=running,
             waiting=len(calls) - running - scheduled + len(outside),
             scheduled=scheduled,
-            durable=sum(call.stored for call in calls),
+            durable=sum(bool(call.owner) for call in calls),
             oldest=None if first is None else max(0.0, time.time() - first),
             **asdict(self._report.tally),
         )

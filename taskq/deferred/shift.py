@@ -122,7 +122,7 @@ class Shift:
 
     def over(self, call: Call, state: JobState) -> None:
         """A call has ended here."""
-        if call.stored:
+        if call.owner:
             self.hand_over.durable.settle(call, state)
         call.end(state)
         self.forget(call)
@@ -183,7 +183,7 @@ class Shift:
 
     def _lost(self, call: Call) -> None:
         """The queue has taken a durable call over: what runs here is for nobody any more."""
-        call.stored = False
+        call.owner = ""
         if call.attempt is not None:
             self.floor.interrupt(call, Interruption.LOST)
         else:

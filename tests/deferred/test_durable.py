@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import redis
 
 from taskq import (
     Deferred,
@@ -270,6 +271,76 @@ async def test_at_the_end_of_the_drain_it_goes_on_in_the_queue(brief: TaskQ) -> 
         assert [await handle.result(timeout=5) for handle in handles] == ["done", "done"]
 
 
+async def test_a_process_that_was_silent_changes_nothing_of_what_a_worker_took_over(
+    q: TaskQ, server: TestServer, namespace: str, look: redis.Redis
+) -> None:
+    # Given a durable call that runs in one process, which says nothing for longer than its lease
+    silent = TaskQ(server.url, namespace=namespace, deferred=DeferredSettings(lease=5.0))
+    go = asyncio.Event()
+
+    @silent.task(name="work")
+    async def here() -> str:
+        await go.wait()
+        return "here"
+
+    @q.task(name="work", retry=Retry(max_attempts=2, backoff=60.0, jitter=False))
+    async def elsewhere() -> str:
+        raise OSError("not yet")
+
+    async with silent:
+        handle = here.options(durable=True, id="chosen").defer()
+        await handle.accepted()
+        await eventually(lambda: handle.status is JobState.RUNNING)
+
+        # When a worker runs the job, which fails there and waits for its retry
+        q.settings.offset.ms += 6000
+        assert await q.run_until_empty() == 1
+        job = q.job(handle.id)
+        due = look.zscore(q.settings.keys.due, handle.id)
+        assert await job.status() is JobState.SCHEDULED
+
+        # Then the silent process moves nothing: neither when it holds the job ...
+        await eventually(lambda: handle.job is not None, within=5)
+        assert look.zscore(q.settings.keys.due, handle.id) == due
+
+        # ... nor when its own run comes to an end
+        go.set()
+    assert await job.status() is JobState.SCHEDULED
+    assert (await job.info()).failures == 1
+    await job.cancel()
+
+
+async def test_the_end_of_one_that_was_silent_is_refused(
+    q: TaskQ, server: TestServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given the same, where the run ends before its process has looked at the job again
+    silent = TaskQ(server.url, namespace=namespace, deferred=DeferredSettings(lease=600.0))
+    go = asyncio.Event()
+
+    @silent.task(name="work")
+    async def here() -> str:
+        await go.wait()
+        return "here"
+
+    @q.task(name="work", retry=Retry(max_attempts=2, backoff=60.0, jitter=False))
+    async def elsewhere() -> str:
+        raise OSError("not yet")
+
+    async with silent:
+        handle = here.options(durable=True).defer()
+        await handle.accepted()
+        q.settings.offset.ms += 601_000
+        assert await q.run_until_empty() == 1
+
+        go.set()
+        assert await handle == "here"
+
+    # Then the job is the worker's
+    assert "it may have run twice" in caplog.text
+    assert await q.job(handle.id).status() is JobState.SCHEDULED
+    await q.job(handle.id).cancel()
+
+
 APPLICATION = """
 import asyncio, sys
 from taskq import TaskQ, DeferredSettings, current_job
@@ -317,7 +388,7 @@ async def test_it_survives_kill_9(
 
     # Given a process that is killed while it runs a durable call
     process, job_id = await asyncio.to_thread(start, namespace, ran, server.url)
-    await eventually(ran.exists)
+    await eventually(lambda: ran.exists() and ran.read_text())
     process.send_signal(signal.SIGKILL)
     process.communicate()
 

@@ -8,8 +8,8 @@
 --       5 how long this number is remembered (ms): longer than its producer may send it again
 --       then runs of jobs alike: how many, lane, when ('' now, '+ms', '@ms'), expires (likewise),
 --       origin ('' for ids made by taskq; else what tells this request from another's), channel of
---       a client that waits for the result already ('' nobody does), and per job of the run:
---       id, envelope
+--       a client that waits for the result already ('' nobody does), owner of durable calls ('' for
+--       other jobs: see hold.lua), and per job of the run: id, envelope
 -- Returns one string, a character per job: '1' this request's job exists, '0' the id was taken; nil
 --       and nothing done when the batch before this one was not done.
 -- Called by broker/producer.py.
@@ -64,7 +64,7 @@ local function put(key, channel, ...)
 end
 
 -- What only some jobs have beside that.
-local function add_extras(key, id, due_at, expires_at, origin)
+local function add_extras(key, id, due_at, expires_at, origin, owner)
   if origin ~= '' then call('HSET', key, 'o', origin) end
   if expires_at then
     call('HSET', key, 'x', expires_at)
@@ -73,6 +73,7 @@ local function add_extras(key, id, due_at, expires_at, origin)
   end
   if due_at then
     call('HSET', key, 'd', due_at)
+    if owner ~= '' then call('HSET', key, 'w', owner) end
     call('ZADD', due, due_at, id)
     nearer(due_at)
   end
@@ -126,7 +127,7 @@ end
 
 -- The jobs of one run, from ARGV[first] to ARGV[final]. `alone`: it is the one job of this call.
 local function add_run(first, final, alone, due_at, expires_at)
-  local lane, origin, channel = ARGV[first - 5], ARGV[first - 2], ARGV[first - 1]
+  local lane, origin, channel, owner = ARGV[first - 6], ARGV[first - 3], ARGV[first - 2], ARGV[first - 1]
   local state = due_at and 'd' or 'q'
   local plain = not due_at and not expires_at and origin == ''
   local queued, mine = 0, true
@@ -141,7 +142,7 @@ local function add_run(first, final, alone, due_at, expires_at)
           queued = queued + 1
         end
       end
-      if not plain then add_extras(key, id, due_at, expires_at, origin) end
+      if not plain then add_extras(key, id, due_at, expires_at, origin, owner) end
     end
     total = total + 1
     answer[total] = mine and '1' or '0'
@@ -152,12 +153,12 @@ end
 
 local first = 6
 while first <= #ARGV do
-  local from = first + 6
+  local from = first + 7
   local final = from - 1 + 2 * ARGV[first]
   local due_at, expires_at = instant(now, ARGV[first + 2]), instant(now, ARGV[first + 3])
   if due_at and due_at <= now then due_at = nil end
   local fresh = not due_at and not (expires_at and expires_at <= now)
-  local alone = fresh and #ARGV == 13 and #ARGV[13] <= 65536
+  local alone = fresh and #ARGV == 14 and #ARGV[14] <= 65536
   add_run(from, final, alone, due_at, expires_at)
   first = final + 1
 end

@@ -1,16 +1,19 @@
 -- Give a durable call to the queue: its process ends, and it goes on where that was.
 --
 -- KEYS  1 jobs  2 due  3 next channel
--- ARGV  1 clock offset  2 job id  3 envelope  4 milliseconds until it is due
--- Returns 1 done, 0 it is not held any more: see hold.lua.
+-- ARGV  1 clock offset  2 job id  3 its owner: see hold.lua  4 envelope  5 milliseconds until it is due
+-- Returns 1 done, 0 it is not its owner's any more.
 -- Called by broker/deferrals.py.
 --
 -- The envelope is written anew because it counts the attempts that the process made.
 local call = redis.call
 --@include clock
+--@include owned
 local jobs, due, next_channel = unpack(KEYS)
-if not call('ZSCORE', due, ARGV[2]) then return 0 end
-call('HSET', jobs .. ARGV[2], 'e', ARGV[3])
-call('ZADD', due, clock(ARGV[1]) + ARGV[4], ARGV[2])
+local key = jobs .. ARGV[2]
+if not owned(key, ARGV[3]) then return 0 end
+call('HSET', key, 'e', ARGV[4])
+call('HDEL', key, 'w')
+call('ZADD', due, clock(ARGV[1]) + ARGV[5], ARGV[2])
 call('PUBLISH', next_channel, 'due')
 return 1
