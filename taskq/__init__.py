@@ -54,6 +54,7 @@ from taskq.deferred.settings import DeferredSettings
 from taskq.execution.context import JobContext, current_job
 from taskq.execution.deferred import Deferred
 from taskq.execution.handle import Job
+from taskq.execution.job_log import JobLogFilter
 from taskq.execution.middleware import CallNext, JobDraft
 from taskq.execution.task import Signature, Task
 
@@ -90,6 +91,7 @@ __all__ = [
     "JobExpired",
     "JobFailed",
     "JobInfo",
+    "JobLogFilter",
     "JobNotFound",
     "JobState",
     "PayloadError",

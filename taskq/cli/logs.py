@@ -10,6 +10,9 @@ import time
 from enum import StrEnum
 from typing import Any, TextIO
 
+from taskq.execution.executors.logs import text_of
+from taskq.execution.job_log import JOB_LINES, JobLogFilter
+
 __all__ = ["LogFormat", "LogLevel", "configure_logs", "wants_colour"]
 
 _COLOURS = {
@@ -37,18 +40,25 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-def configure_logs(level: LogLevel, form: LogFormat, *, with_pid: bool = False) -> None:
+def configure_logs(
+    level: LogLevel, form: LogFormat, *, with_pid: bool = False, jobs: bool = False
+) -> None:
     """Send the lines of every logger to stderr; `with_pid` tells processes apart in text.
+
+    With `jobs` an INFO line for each attempt is among them.
 
     Called before the application is imported, so that its `logging.basicConfig()` changes nothing,
     and a configuration of its own replaces this one.
     """
     handler = logging.StreamHandler()
+    handler.addFilter(JobLogFilter())
     if form is LogFormat.JSON:
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(TextFormatter(colour=wants_colour(sys.stderr), with_pid=with_pid))
     logging.basicConfig(level=level.value.upper(), handlers=[handler], force=True)
+    if jobs:
+        logging.getLogger(JOB_LINES).setLevel(logging.INFO)
 
 
 def wants_colour(stream: TextIO) -> bool:
@@ -87,14 +97,13 @@ class JsonFormatter(logging.Formatter):
         for name, value in vars(record).items():
             if name not in _STANDARD:
                 line.setdefault(name, value)
-        if record.exc_info:
+        if record.exc_text:
+            line["exception"] = record.exc_text
+        elif record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack"] = record.stack_info
-        try:
-            return json.dumps(line, default=_text, ensure_ascii=False)
-        except (TypeError, ValueError):  # keys that are no text, or a value that holds itself
-            return json.dumps({name: _text(value) for name, value in line.items()})
+        return _written(line) or str(_written({name: _plain(line[name]) for name in line}))
 
     @staticmethod
     def _utc(record: logging.LogRecord) -> str:
@@ -102,9 +111,14 @@ class JsonFormatter(logging.Formatter):
         return f"{moment}.{int(record.msecs):03d}Z"
 
 
-def _text(value: object) -> str:
-    """A log line is written whatever it was given."""
+def _written(value: object) -> str | None:
+    """As JSON; None for what JSON does not have: NaN, keys that are not text, endless values."""
     try:
-        return str(value)
-    except Exception:
-        return f"<{type(value).__name__} without a text>"
+        return json.dumps(value, default=text_of, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def _plain(value: object) -> object:
+    """The value where JSON has it, its text otherwise."""
+    return text_of(value) if _written(value) is None else value

@@ -194,6 +194,15 @@ def worker(
     ] = True,
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
+    log_jobs: Annotated[
+        bool,
+        typer.Option(
+            "--log-jobs",
+            envvar="TASKQ_LOG_JOBS",
+            rich_help_panel=PROCESS,
+            help="A line at info for each attempt that ends, not only for those that fail.",
+        ),
+    ] = False,
 ) -> None:
     """Run jobs until stopped.
 
@@ -221,7 +230,7 @@ def worker(
         name=name,
     )
     supervised = Supervised.from_environment()
-    configure_logs(log_level, log_format, with_pid=command.needs_supervisor)
+    configure_logs(log_level, log_format, with_pid=command.needs_supervisor, jobs=log_jobs)
     loaded = load_app(target)
     given = {key: value for key, value in settings.items() if value is not None}
     made = loaded.app.worker(_queues(queue), name=_name(command, supervised), **given)

@@ -119,7 +119,13 @@ class Report:
         text = f"{outcome.error_type}: {outcome.error_text}"
         if again is None and showable(outcome, error) is None and outcome.traceback:
             text = f"{text}\n{outcome.traceback}"
-        extra: dict[str, Any] = {"job_id": call.id, "task": call.task.name, "request_id": request}
+        extra: dict[str, Any] = {
+            "job": call.id,
+            "task": call.task.name,
+            "attempt": call.attempts,
+            "error_type": outcome.error_type,
+            "request_id": request,
+        }
         if again is None:
             self.tally.failed += 1
             _log.error(

@@ -14,7 +14,15 @@ from taskq.core.errors import TaskqError
 from taskq.core.job import Fire, Progress
 from taskq.execution.ports import Reporter
 
-__all__ = ["DistantJob", "JobContext", "RunningJob", "current_job", "enter", "facts_of"]
+__all__ = [
+    "DistantJob",
+    "JobContext",
+    "RunningJob",
+    "current_job",
+    "enter",
+    "facts_of",
+    "running_job",
+]
 
 
 class RunningJob(Protocol):
@@ -91,6 +99,11 @@ def enter(job: RunningJob) -> None:
     _current.set(job)
 
 
+def running_job() -> RunningJob | None:
+    """The job whose task is running here, None outside of one."""
+    return _current.get(None)
+
+
 def current_job() -> JobContext:
     """The job whose task is running here.
 
@@ -99,7 +112,7 @@ def current_job() -> JobContext:
     >>> current_job().attempt  # doctest: +SKIP
     1
     """
-    attempt = _current.get(None)
+    attempt = running_job()
     if attempt is None:
         raise TaskqError(
             "current_job() was called outside of a job; it works in functions that a worker or "

@@ -31,13 +31,21 @@ LONGEST_PAUSE = 5.0
 
 
 class Election:
-    """One background loop. `lead(term)` is awaited while in office; its end is the end of it."""
+    """One background loop. `lead(term)` is awaited while in office; its end is the end of it.
+
+    `has_schedules` tells whether there was anything to fire.
+    """
 
     def __init__(
-        self, leadership: Leadership, name: str, lead: Callable[[int], Awaitable[None]]
+        self,
+        leadership: Leadership,
+        name: str,
+        lead: Callable[[int], Awaitable[None]],
+        has_schedules: Callable[[], bool] = lambda: True,
     ) -> None:
         self._leadership = leadership
         self._lead = lead
+        self._has_schedules = has_schedules
         self._silence = Silence()
         self._freed = asyncio.Event()
         self.name = name
@@ -81,7 +89,6 @@ class Election:
 
     async def _serve(self, term: int) -> None:
         """Be the leader until the office is lost, or this task is cancelled."""
-        _log.info("%s leads the schedulers now, term %d", self.name, term)
         self.term = term
         leading = asyncio.ensure_future(self._lead(term))
         renewing = asyncio.ensure_future(self._renew(term))
@@ -92,7 +99,9 @@ class Election:
             for service in (leading, renewing):
                 service.cancel()
             await self._resign(term)
-        _log.warning("%s leads the schedulers no more, term %d is over", self.name, term)
+        # Where there is nothing to fire, who leads is of no interest.
+        level = logging.WARNING if self._has_schedules() else logging.DEBUG
+        _log.log(level, "%s leads the schedulers no more, term %d is over", self.name, term)
         if _failed(leading):
             # Another one may have more luck with it.
             await asyncio.sleep(LONGEST_PAUSE)

@@ -53,6 +53,8 @@ class Leader:
         self._horizon = 0
         self._more = False
         self._look_at = 0.0
+        self._term = 0
+        self.has_schedules = False
 
     def changed(self) -> None:
         """A schedule was added, changed or removed: look now."""
@@ -63,6 +65,7 @@ class Leader:
         """Fire until a tick is refused because the term is over; survives the server."""
         self._agenda.clear()
         self._look_at = 0.0
+        self._term, self.has_schedules = term, False
         pause = 0.05
         while True:
             try:
@@ -106,6 +109,9 @@ class Leader:
         self._changed.clear()
         self._look_at = self._loop.time() + FIRE_LOOK_SECONDS
         now, beyond, rows = await self._store.due(_AHEAD_MS, LIMIT)
+        if not self.has_schedules and (rows or beyond is not None):
+            self.has_schedules = True
+            _log.info("%s leads the schedulers now, term %d", self._name, self._term)
         self._server = (now, self._loop.time())
         self._horizon = now + _AHEAD_MS
         self._more = len(rows) >= LIMIT and beyond == 0.0

@@ -87,7 +87,9 @@ class Scheduler:
             await declare_again(broker, self._declared)
             await leader.lead(term)
 
-        election = self._election = Election(broker.leadership, self.name, lead)
+        election = self._election = Election(
+            broker.leadership, self.name, lead, lambda: leader.has_schedules
+        )
         try:
             await self._prepare(broker, election, leader)
             await self._stand(election)

@@ -121,6 +121,7 @@ class Intake:
                 "job %s: %s It is given back, in case another worker knows it",
                 delivery.id,
                 self._registry.unknown(envelope.task),
+                extra={"job": delivery.id, "task": envelope.task, "queue": delivery.lane[:-2]},
             )
         return Released(delay=min(60.0, 2.0 ** (times - 1)), unknown=times)
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from taskq.core.job import Delivery
 from taskq.core.liveness import CANCEL_GRACE_SECONDS
-from taskq.core.outcome import Failed, Outcome
+from taskq.core.outcome import Outcome
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.classify import interrupted, unforeseen
 from taskq.execution.executors.set import ExecutorSet
+from taskq.execution.job_log import job_fields, log_outcome
 from taskq.execution.runner import judged, run_attempt
 from taskq.worker.intake import Intake
 from taskq.worker.tally import Tally
@@ -126,6 +127,7 @@ class Slots:
             attempt.id,
             attempt.task.name,
             CANCEL_GRACE_SECONDS,
+            extra=job_fields(attempt),
         )
         self._tally.leaked += 1
         self._end(run, interrupted(attempt, attempt.interruption or Interruption.RELEASE))
@@ -136,33 +138,5 @@ class Slots:
         if attempt is not None and attempt.interruption is Interruption.LOST:
             self._on_end(run.delivery, None, 0.0)
             return
-        _note(run.delivery, outcome, attempt)
+        log_outcome(run.delivery, attempt, outcome)
         self._on_end(run.delivery, outcome, run.result_ttl)
-
-
-def _note(delivery: Delivery, outcome: Outcome, attempt: Attempt | None) -> None:
-    failed = isinstance(outcome, Failed)
-    if not failed and not _log.isEnabledFor(logging.DEBUG):
-        return
-    name = attempt.task.name if attempt is not None else "(task not known)"
-    if not failed:
-        ended = type(outcome).__name__.lower()
-        _log.debug("job %s: %s attempt %d %s", delivery.id, name, delivery.attempt, ended)
-        return
-    again = "" if outcome.retry_in is None else f"; again in {outcome.retry_in:.1f} s"
-    _log.warning(
-        "job %s: %s attempt %d failed: %s: %s%s",
-        delivery.id,
-        name,
-        delivery.attempt,
-        outcome.error_type,
-        _loggable(outcome, delivery),
-        again,
-    )
-
-
-def _loggable(failure: Failed, delivery: Delivery) -> str:
-    """The text of a failure; what does not fit is quoted there, and arguments are not logged."""
-    if failure.kind != "unfit_arguments":
-        return failure.error_text
-    return f"its arguments do not fit; q.job({delivery.id!r}).info() says which"

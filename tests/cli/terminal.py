@@ -14,7 +14,7 @@ from tests.support.waiting import eventually_sync
 __all__ = ["Command", "Terminal", "children_of"]
 
 APP = '''
-import asyncio, os, threading, time
+import asyncio, logging, os, threading, time
 from pathlib import Path
 from taskq import TaskQ, current_job
 
@@ -23,6 +23,10 @@ q = TaskQ(namespace="{namespace}")
 @q.task
 async def add(a: int, b: int) -> int:
     return a + b
+
+@q.task(executor="process")
+def shout(text: str) -> None:
+    logging.getLogger("app").info(text)
 
 @q.task
 async def pid() -> int:

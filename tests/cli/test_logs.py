@@ -78,6 +78,21 @@ def test_json_is_written_whatever_it_was_given() -> None:
     assert line["pairs"] == "{(1, 2): 3}"
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"deep": [float("-inf")]}])
+def test_json_lines_have_no_value_that_json_does_not_have(value: Any) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    made = record(ratio=value, size=3, half=0.5, none=None)
+
+    line = json.loads(JsonFormatter().format(made), parse_constant=refuse)
+
+    assert line["ratio"] == str(value)
+    # The others stay what they are
+    assert (line["size"], line["half"], line["none"]) == (3, 0.5, None)
+    assert line["pid"] == made.process
+
+
 def test_what_is_given_as_extra_replaces_nothing() -> None:
     made = record(ts="mine", logger="mine")
 

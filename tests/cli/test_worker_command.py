@@ -81,13 +81,22 @@ async def test_options_come_from_the_environment_too(q: TaskQ, terminal: Termina
 async def test_json_logs_are_one_object_per_line_without_arguments(
     q: TaskQ, terminal: Terminal
 ) -> None:
-    await q.send("app.add", 1, b="the secret")
+    job = await q.send("app.add", 1, b="the secret")
+    shout = await q.send("app.shout", "hello")
 
-    done = terminal.output("worker", "--burst", "--log-format", "json", "--log-level", "debug")
+    done = terminal.output("worker", "--burst", "--log-format", "json", "--log-jobs")
 
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["target"] for line in lines if line["message"] == "taskq worker"] == ["app:q"]
-    assert any(line["level"] == "warning" and "app.add" in line["message"] for line in lines)
+    [failed] = [line for line in lines if line["level"] == "error"]
+    named = {"job": job.id, "task": "app.add", "attempt": 1, "queue": "default"}
+    assert failed.items() >= (named | {"error_type": "TypeError"}).items()
+    assert "app.add(a: int, b: int)" in failed["exception"] or "in add" in failed["exception"]
+    [said, ended] = [line for line in lines if line.get("job") == shout.id]
+    assert (said["logger"], said["message"], said["task"]) == ("app", "hello", "app.shout")
+    assert (ended["logger"], ended["outcome"]) == ("taskq.jobs", "succeeded")
+    # Nothing is scheduled
+    assert not [line for line in lines if "leads" in line["message"]]
     assert all(line.keys() >= {"ts", "level", "logger", "message"} for line in lines)
     assert "the secret" not in "".join(line["message"] for line in lines if "job" in line)
 
@@ -221,7 +230,8 @@ async def test_a_job_that_cancels_everything_ends_it_in_order_and_fails_alone(
     assert command.ended() == 1
     assert f"job {culprit.id} cancels every asyncio task of this process" in command.errors
     assert "a job cancelled this worker, which ends now" in command.errors
-    assert "Traceback" not in command.errors
+    # That of the job alone
+    assert command.errors.count("Traceback") == 1
     assert await culprit.status() is JobState.FAILED
     # Not failed, and no failure is counted
     info = await neighbour.info()

@@ -360,7 +360,7 @@ class TestThreads:
                 executor = ThreadExecutor(limit=2)
                 never = threading.Event()
                 calls = [asyncio.create_task(executor.run(e.wait)) for e in (gate, never)]
-                while executor.running < 2:
+                while threading.active_count() < 3:
                     await asyncio.sleep(0.01)
                 for call in calls:
                     call.cancel()
@@ -859,7 +859,7 @@ class TestProcessInterruptions:
                 pass_fds=[theirs.fileno()],
             )
         with ours:
-            ours.sendall(pack_frame({"load": address, "argv": []}))
+            ours.sendall(pack_frame({"load": address, "argv": [], "levels": {}}))
             ours.sendall(
                 pack_frame({"call": address, "payload": payload, "context": FACTS, "soft": None})
             )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -134,6 +136,33 @@ def printing(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def log(level: int, text: str) -> None:
+    logging.getLogger("shop").log(
+        level, "cutting %s", text, extra={"size": 3, "of": {"a": object()}}
+    )
+    if level >= logging.ERROR:
+        try:
+            raise KeyError(text)
+        except KeyError:
+            logging.getLogger("shop").exception("lost")
+
+
+def log_for_long() -> int:
+    """Log until the soft limit passes, and give the number of lines."""
+    count = 0
+    try:
+        while True:
+            logging.getLogger("shop").warning("line %d", count)
+            count += 1
+    except SoftTimeout:
+        return count
+
+
+def log_later() -> None:
+    """Leave a thread behind that logs when the job is over."""
+    threading.Timer(0.2, logging.getLogger("shop").warning, ("from nowhere",)).start()
+
+
 def register(q: TaskQ, **options: Any) -> SimpleNamespace:
     """Tasks of `q` by the names of their functions, each with a process of its own."""
     functions = (
@@ -150,6 +179,9 @@ def register(q: TaskQ, **options: Any) -> SimpleNamespace:
         die,
         unfit,
         printing,
+        log,
+        log_for_long,
+        log_later,
     )
     made = {
         function.__name__: q.task(name=function.__name__, executor="process", **options)(function)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import inspect
+import logging
 import os
 import select
 import signal
@@ -36,6 +37,7 @@ from taskq.execution.executors.frames import (
     pack_frame,
     unpack_frame,
 )
+from taskq.execution.executors.logs import LogSender, set_levels
 from taskq.execution.executors.soft_limit import SoftLimit
 from taskq.execution.unending import run_through
 
@@ -105,6 +107,7 @@ class _Channel:
         self.original = Original()
         self._sock = sock
         self._reader = sock.makefile("rb")
+        self._lock = threading.Lock()
 
     def receive(self) -> dict[str, Any] | None:
         """The next frame, or None when the parent closed its end."""
@@ -116,7 +119,8 @@ class _Channel:
 
     def send(self, frame: bytes) -> None:
         self.original.end_copies()
-        self._sock.sendall(frame)
+        with self._lock:
+            self._sock.sendall(frame)
 
 
 class _Child:
@@ -125,6 +129,10 @@ class _Child:
     def __init__(self, channel: _Channel) -> None:
         self._channel = channel
         self._limit = SoftLimit()
+        # Between a frame of the parent and the answer to it somebody reads what is sent.
+        self._heard = False
+        self._log_lock = threading.Lock()
+        logging.getLogger().addHandler(LogSender(self._send_log))
         self._functions: dict[tuple[Any, ...], tuple[Callable[..., Any], _Rebuilder | None]] = {}
 
     def serve(self) -> None:
@@ -138,9 +146,22 @@ class _Child:
                 # The pipe is broken, as by a job that closed every file: nobody hears us.
                 os._exit(1)
 
+    def _send_log(self, described: dict[str, Any]) -> bool:
+        """Send a log record to the parent; false where nobody would read it."""
+        frame = pack_frame({"log": described})
+        if not self._channel.original.here:
+            return False
+        # An alarm must cut no frame in two and leave no lock taken.
+        with self._limit.held(), self._log_lock:
+            if self._heard:
+                self._channel.send(frame)
+            return self._heard
+
     def _answer(self, frame: dict[str, Any], runner: asyncio.Runner) -> bytes:
+        self._heard = True
         try:
             if "load" in frame:
+                set_levels(frame["levels"])
                 self._load(tuple(frame["load"]), frame["argv"])
                 return pack_frame({"ready": True})
             return pack_frame({"ok": self._perform(frame, runner)})
@@ -149,6 +170,8 @@ class _Child:
             return pack_frame({"error": failure_of(error)})
         finally:
             flush_output()
+            with self._log_lock:
+                self._heard = False
 
     def _load(self, address: tuple[Any, ...], argv: list[str]) -> None:
         sys.argv[:] = argv

@@ -11,7 +11,15 @@ from typing import Any, Final, Literal
 from taskq.core.errors import Reject, RetryLater, SoftTimeout, TaskqError
 from taskq.core.kinds import bases_of, is_a, name_of
 
-__all__ = ["ProcessDied", "RemoteError", "RemoteKind", "Unfit", "failure_of", "meant_by"]
+__all__ = [
+    "ProcessDied",
+    "RemoteError",
+    "RemoteKind",
+    "Unfit",
+    "failure_of",
+    "meant_by",
+    "plain_text",
+]
 
 RemoteKind = Literal[
     "error", "retry_later", "reject", "soft_timeout", "unfit_arguments", "unfit_result"
@@ -111,8 +119,8 @@ def failure_of(error: BaseException) -> dict[str, Any]:
         kind, text = "error", f"{text} (and its delay is no number of seconds from 0 on)"
     return {
         "type": name_of(type(meant)),
-        "text": _plain(text),
-        "traceback": _plain(_traceback_of(error)),
+        "text": plain_text(text),
+        "traceback": plain_text(_traceback_of(error)),
         "kind": kind,
         "mro": [name_of(base) for base in bases_of(type(meant))],
         "delay": delay,
@@ -201,7 +209,7 @@ def _delay_of(error: BaseException) -> float | None:
         return None
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Text that can be encoded, and is not so long that nobody would read it."""
     if len(text) > _TEXT_LIMIT:
         half = _TEXT_LIMIT // 2

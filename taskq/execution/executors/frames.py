@@ -2,15 +2,17 @@
 
 ::
 
-    to the child    {"load": [module, qualname, main_path, main_name], "argv": [...]}
+    to the child    {"load": [module, qualname, main_path, main_name], "argv": [...],
+                     "levels": {logger: level}}
                     {"call": [module, ...], "payload": bytes, "context": {...}, "soft": seconds}
     from the child  {"ready": true}       the function is imported
                     {"m": message}        what the running job sent over its `ChildLink`
+                    {"log": {...}}        a log record, as plain data
                     {"ok": bytes}         the result, serialised
                     {"error": {...}}      the failure, as text
 
 The child answers a `load` with `ready` or `error`, a `call` with any number of `m` and then `ok` or
-`error`. Nothing else ever travels, and nothing in a frame is code.
+`error`; `log` may come in between. Nothing else ever travels, and nothing in a frame is code.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from taskq.execution.executors.address import FunctionAddress
 from taskq.execution.executors.ending import how_it_ended
 from taskq.execution.executors.failure import ProcessDied, RemoteError
 from taskq.execution.executors.frames import HEADER_SIZE, frame_size, pack_frame, unpack_frame
+from taskq.execution.executors.logs import configured_levels, handle_record
 
 __all__ = ["SpawnedChild"]
 
@@ -97,7 +98,9 @@ class SpawnedChild:
 
     async def load(self, address: FunctionAddress) -> None:
         """Have it import a function; raises `RemoteError` with what the import raised."""
-        reply = await self._ask({"load": _as_list(address), "argv": sys.argv}, None)
+        levels = configured_levels()
+        load = {"load": _as_list(address), "argv": sys.argv, "levels": levels}
+        reply = await self._ask(load, None)
         if "error" in reply:
             raise RemoteError.of(reply["error"])
         self._known.add(address)
@@ -155,10 +158,14 @@ class SpawnedChild:
             await self._writer.drain()
         except ConnectionError:
             raise await self._death() from None
-        while "m" in (reply := await self._receive()):
-            if on_message is not None:
+        while True:
+            reply = await self._receive()
+            if "log" in reply:
+                handle_record(reply["log"])
+            elif "m" not in reply:
+                return reply
+            elif on_message is not None:
                 on_message(reply["m"])
-        return reply
 
     async def _receive(self) -> dict[str, Any]:
         try:

@@ -1,0 +1,101 @@
+"""What the log says of jobs: how each attempt ended, and the job on every line of its task."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any, Final
+
+from taskq.core.job import Delivery
+from taskq.core.outcome import Cancelled, Failed, Outcome, Released, RetryAsked, Succeeded
+from taskq.execution.context import RunningJob, running_job
+
+__all__ = ["JOB_LINES", "JobLogFilter", "job_fields", "log_failure", "log_outcome"]
+
+JOB_LINES: Final = "taskq.jobs"
+"""The logger of a line per attempt that did not fail: DEBUG, and INFO once it has a level."""
+
+_log = logging.getLogger("taskq.worker")
+_jobs = logging.getLogger(JOB_LINES)
+
+_WORDS: Final[dict[type[Outcome], str]] = {
+    Succeeded: "succeeded",
+    RetryAsked: "asked for another attempt",
+    Cancelled: "was cancelled",
+    Released: "was handed back",
+}
+
+
+class JobLogFilter(logging.Filter):
+    """Adds the running job to log records: the fields `job`, `task`, `attempt` and `queue`.
+
+    For a handler of an application's own; those of `taskq worker` have it. A field that a record
+    has already is kept, and outside of a job none is added.
+
+    >>> handler = logging.StreamHandler()
+    >>> handler.addFilter(JobLogFilter())
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass."""
+        job = running_job()
+        if job is not None:
+            vars(record).update(job_fields(job) | vars(record))
+        return True
+
+
+def log_outcome(delivery: Delivery, attempt: RunningJob | None, outcome: Outcome) -> None:
+    """Log how an attempt ended: a failure always, anything else on request."""
+    if not isinstance(outcome, Failed):
+        level = logging.INFO if _jobs.level else logging.DEBUG
+        if _jobs.isEnabledFor(level):
+            _log_end(level, delivery, attempt, outcome)
+        return
+    again = "" if outcome.retry_in is None else f"; again in {outcome.retry_in:.1f} s"
+    fields = _named(delivery, attempt) | {"error_type": outcome.error_type}
+    text = (
+        f"job {delivery.id}: {fields['task']} attempt {fields['attempt']} failed: "
+        f"{outcome.error_type}: {_loggable(outcome, delivery)}{again}"
+    )
+    log_failure(_log, text, fields, outcome)
+
+
+def log_failure(log: logging.Logger, text: str, fields: dict[str, Any], outcome: Failed) -> None:
+    """Log a failed attempt: WARNING where another follows, ERROR with the traceback otherwise."""
+    final = outcome.retry_in is None
+    level = logging.ERROR if final else logging.WARNING
+    if log.isEnabledFor(level):
+        # The attempt's traceback came as text, maybe out of another process: no `exc_info`.
+        record = log.makeRecord(log.name, level, __file__, 0, "%s", (text,), None, extra=fields)
+        record.exc_text = outcome.traceback.rstrip() if final else None
+        log.handle(record)
+
+
+def _log_end(level: int, delivery: Delivery, attempt: RunningJob | None, outcome: Outcome) -> None:
+    fields = _named(delivery, attempt)
+    seconds = 0.0 if attempt is None or not attempt.started else time.monotonic() - attempt.started
+    _jobs.log(
+        level,
+        "job %s: %s attempt %d %s after %.3f s",
+        *(delivery.id, fields["task"], fields["attempt"], _WORDS[type(outcome)], seconds),
+        extra=fields | {"outcome": type(outcome).__name__.lower(), "seconds": round(seconds, 6)},
+    )
+
+
+def job_fields(job: RunningJob) -> dict[str, Any]:
+    """The fields of a log record that name a job."""
+    return {"job": job.id, "task": job.task_name, "attempt": job.number, "queue": job.queue}
+
+
+def _named(delivery: Delivery, attempt: RunningJob | None) -> dict[str, Any]:
+    if attempt is not None:
+        return job_fields(attempt)
+    unknown = {"job": delivery.id, "task": "(task not known)", "attempt": delivery.attempt}
+    return unknown | {"queue": delivery.lane[:-2]}
+
+
+def _loggable(failure: Failed, delivery: Delivery) -> str:
+    """The text of a failure; what does not fit is quoted there, and arguments are not logged."""
+    if failure.kind != "unfit_arguments":
+        return failure.error_text
+    return f"its arguments do not fit; q.job({delivery.id!r}).info() says which"
