@@ -39,10 +39,12 @@ def used_by_the_client() -> set[str]:
     used: set[str] = set()
     for path in BROKER.rglob("*.py"):
         if path.name != "permissions.py":
+            text = path.read_text("utf-8")
             pattern = r'(?:call|command|ask)\(\s*"([A-Z]+)"(?:, "([A-Z]+)")?'
-            for name, word in re.findall(pattern, path.read_text("utf-8")):
+            for name, word in re.findall(pattern, text):
                 command = name.lower()
                 used.add(f"{command}|{word.lower()}" if command in SUBCOMMANDS else command)
+            used.update(verb.lower() for verb in re.findall(r'"((?:UN)?SUBSCRIBE)"', text))
     return used
 
 
