@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgpack
 
@@ -19,6 +19,9 @@ from taskq.core.state import JobState
 __all__ = ["read_job"]
 
 T = TypeVar("T")
+
+_MOST_PROGRESS: Final = 8_192
+"""Of what an older taskq stored more is not shown."""
 
 
 def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int) -> JobInfo:
@@ -140,11 +143,11 @@ def _instant(milliseconds: bytes | float | None) -> datetime | None:
 
 def _progress(value: bytes | None) -> Progress | None:
     try:
-        done, total, text = msgpack.unpackb(value or b"")
+        if not value or len(value) > _MOST_PROGRESS:
+            return None
+        return Progress.of(*msgpack.unpackb(value, max_array_len=8, max_map_len=0))
     except Exception:  # as above
         return None
-    numbers = all(type(one) in (int, float) for one in (done, total or 0))
-    return Progress(done, total, text) if numbers and type(text) is str else None
 
 
 def _text(value: bytes) -> str:

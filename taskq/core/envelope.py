@@ -13,15 +13,14 @@ import msgpack
 
 from taskq.core.durations import seconds
 from taskq.core.errors import ConfigError, DecodeError
-from taskq.core.headers import MOST_HEADERS
 from taskq.core.job import Fire
 from taskq.core.outcome import Failed, FailureKind
 from taskq.core.retry import Retry
+from taskq.core.text import MOST_TEXTS, fitting
 
 __all__ = [
     "Envelope",
     "FailureRecord",
-    "cut",
     "pack_envelope",
     "pack_failure",
     "unpack_envelope",
@@ -95,7 +94,7 @@ def unpack_envelope(data: bytes) -> Envelope:
     if len(data) > _LIMIT:
         raise DecodeError(f"the envelope has {len(data):,} bytes; at most {_LIMIT:,} are read")
     try:
-        parts = msgpack.unpackb(data, max_array_len=64, max_map_len=MOST_HEADERS)
+        parts = msgpack.unpackb(data, max_array_len=64, max_map_len=MOST_TEXTS)
         version, task, payload, *rest = parts
         if type(version) is not int or type(task) is not str or type(payload) is not bytes:
             raise TypeError("fields of another type")
@@ -177,9 +176,9 @@ def pack_failure(failure: Failed) -> bytes:
     return msgpack.packb(
         (
             VERSION,
-            _plain(failure.error_type, 200),
-            _plain(failure.error_text, _TEXT_LIMIT),
-            _plain(failure.traceback, _TRACEBACK_LIMIT),
+            fitting(failure.error_type, 200),
+            fitting(failure.error_text, _TEXT_LIMIT),
+            fitting(failure.traceback, _TRACEBACK_LIMIT),
             failure.kind,
         )
     )
@@ -197,16 +196,3 @@ def unpack_failure(data: bytes) -> FailureRecord:
         return FailureRecord(error_type, error_text, traceback, kind)
     except Exception:
         return FailureRecord("UnreadableError", "the stored error cannot be read", "", "malformed")
-
-
-def _plain(text: str, limit: int) -> str:
-    """Text that can be encoded, and is of bounded length."""
-    return cut(text, limit).encode("utf-8", "backslashreplace").decode()
-
-
-def cut(text: str, limit: int) -> str:
-    """`text` with its middle left out where it is longer than `limit` characters."""
-    if len(text) <= limit:
-        return text
-    half = (limit - 40) // 2
-    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import isfinite
 from typing import Any, NamedTuple
 
+from taskq.core.errors import ConfigError
 from taskq.core.state import JobState
+from taskq.core.text import fitting
 
 __all__ = ["AttemptRecord", "Delivery", "Ending", "Fire", "JobInfo", "NewJob", "Progress"]
 
@@ -80,6 +83,26 @@ class Progress:
     done: float
     total: float | None = None
     text: str = ""
+
+    @classmethod
+    def of(cls, done: Any, total: Any = None, text: Any = "") -> Progress:
+        """Progress that can be stored and shown: finite numbers, whole ones stay whole, and text.
+
+        The text is cut to 1,000 characters. Raises `ConfigError` for numbers that are none.
+        """
+        whole = None if total is None else _finite("total", total)
+        return cls(_finite("done", done), whole, fitting(str(text), 1000))
+
+
+def _finite(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, int) and -(2**63) <= value < 2**63:
+            return int(value)
+        if not isinstance(value, (str, bytes)) and isfinite(number := float(value)):
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ConfigError(f"progress({name}={value!r}): use a finite number, such as progress(3, 10)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from taskq.core.durations import Duration, base_datetime, instant_ms, seconds
 from taskq.core.errors import ConfigError, UnknownOption
-from taskq.core.headers import check_headers
 from taskq.core.ids import check_name
 from taskq.core.retry import NO_RETRY, Retry
+from taskq.core.text import check_texts
 
 __all__ = [
     "DEFERRAL_ONLY",
@@ -231,7 +231,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "expires": _expires,
     "delay": seconds,
     "eta": _eta,
-    "headers": check_headers,
+    "headers": check_texts,
     "key": _key,
     "debounce": _limit,
     "order": _order,

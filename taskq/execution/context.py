@@ -225,12 +225,16 @@ class JobContext(_Fired):
     def progress(self, done: float, total: float | None = None, text: str = "") -> Reported:
         """Say how far the job is; it shows in `info()` and `taskq status`.
 
+        Of `text` the first and last characters are kept where it is longer than 1,000.
+
         Awaiting it waits until the server has it and raises `AttemptLost` if the job was given to
         another worker. In a plain function just call it.
 
+        Raises `ConfigError` for what is not a finite number.
+
         >>> await current_job().progress(3, 10, "cutting")  # doctest: +SKIP
         """
-        return Reported(self._attempt, Progress(done, total, text))
+        return Reported(self._attempt, Progress.of(done, total, text))
 
 
 class Reported:

@@ -17,8 +17,8 @@ __all__ = ["JobCancelling", "JobOutcome", "JobProblem", "JobProgress", "JobView"
 class JobProgress(BaseModel):
     """How far a job says it is."""
 
-    done: float
-    total: float | None = None
+    done: int | float
+    total: int | float | None = None
     text: str = ""
 
 

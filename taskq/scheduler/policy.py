@@ -11,6 +11,7 @@ from taskq.core.durations import Duration, instant_ms, seconds
 from taskq.core.errors import ConfigError
 from taskq.core.options import JobOptions, check_known
 from taskq.core.retry import Retry
+from taskq.core.text import check_text, check_texts
 
 __all__ = [
     "Coalesce",
@@ -198,16 +199,9 @@ def _paused(name: str, value: Any) -> bool:
 
 def _tags(name: str, value: Any) -> tuple[str, ...]:
     given = _args(name, value)
-    if len(given) > _MOST_TAGS or not all(isinstance(t, str) and len(t) <= 200 for t in given):
-        raise ConfigError(f"{name}={value!r}: type up to {_MOST_TAGS} short texts: ['mail']")
-    return given
-
-
-def _metadata(name: str, value: Any) -> dict[str, str]:
-    given = _kwargs(name, value)
-    if not all(isinstance(word, str) for item in given.items() for word in item):
-        raise ConfigError(f"{name}={value!r}: type a dict of texts")
-    return given
+    if len(given) > _MOST_TAGS:
+        raise ConfigError(f"{name} has {len(given):,} entries; use at most {_MOST_TAGS}: ['mail']")
+    return tuple(check_text(f"{name}[{place}]", tag, 200) for place, tag in enumerate(given))
 
 
 _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
@@ -222,7 +216,7 @@ _CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "kwargs": _kwargs,
     "paused": _paused,
     "tags": _tags,
-    "metadata": _metadata,
+    "metadata": lambda name, value: check_texts(name, _kwargs(name, value)),
 }
 _POLICY: Final = frozenset(item.name for item in fields(Policy))
 _OWN: Final = frozenset(("args", "kwargs", "paused", "tags", "metadata"))

@@ -12,6 +12,7 @@ from taskq.broker.schedule_record import StoredSchedule
 from taskq.broker.schedules import DueSchedule
 from taskq.core.errors import ConfigError, ScheduleExists
 from taskq.core.ids import new_id
+from taskq.core.text import check_text
 from taskq.execution.handle import Job
 from taskq.execution.registry import Registry
 from taskq.execution.task import Signature, Task
@@ -119,11 +120,12 @@ class Schedules:
     async def pause(self, id: str, reason: str = "paused by hand") -> ScheduleInfo:
         """Make no more fires of a schedule; `reason` is kept and shown.
 
-        Raises `ScheduleNotFound`.
+        Raises `ScheduleNotFound`, and `ConfigError` for a reason that is not text, or too long.
         """
+        told = check_text("reason", reason) or "paused by hand"
 
         def change(stored: StoredSchedule, _: int) -> Change:
-            return None, stored.next, reason or "paused by hand"
+            return None, stored.next, told
 
         return await self._editor.change(id, change)
 

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from taskq.core import durations
 from taskq.core.durations import Duration
+from taskq.core.text import check_text
 from taskq.triggers.choices import one_of
 from taskq.triggers.cronfields import CronFields, SecondsPlace, parse
 from taskq.triggers.dialects import DIALECTS, DialectName
@@ -40,6 +41,8 @@ class Cron(Trigger):
         one_of("dst", self.dst, get_args(DstPolicy))
         if self.seconds is not None:
             one_of("seconds", self.seconds, get_args(SecondsPlace))
+        if self.hash_id is not None:
+            check_text("hash_id", self.hash_id)
         object.__setattr__(self, "tz", zone_name(self.tz))
         for name in ("start", "end"):
             given = getattr(self, name)

@@ -9,9 +9,10 @@ from functools import partial
 from typing import Any, cast
 
 from taskq.broker.consumer import Frame
-from taskq.core.envelope import cut, pack_failure
+from taskq.core.envelope import pack_failure
 from taskq.core.job import Delivery
 from taskq.core.outcome import Cancelled, Failed, Outcome, Released, RetryAsked, Succeeded
+from taskq.core.text import fitting
 from taskq.worker.session import Session
 from taskq.worker.tally import Tally
 
@@ -187,7 +188,7 @@ def _released(delivery: Delivery, outcome: Released, ttl: int) -> Frame:
 
 
 def _record(outcome: str, text: str) -> bytes:
-    return f"{outcome}\n{cut(text, 1000)}".encode("utf-8", "backslashreplace")
+    return fitting(f"{outcome}\n{text}", 1000).encode()
 
 
 def _framed(

@@ -104,8 +104,12 @@ async def test_another_schedule_of_the_same_id_is_refused_unless_it_replaces(
         (ConfigError, "0 to 9", {"priority": 10}),
         (ConfigError, "duration from each fire", {"expires": FAR}),
         (ConfigError, "True or False", {"paused": "yes"}),
-        (ConfigError, "short texts", {"tags": "nightly"[:0] or [1]}),
-        (ConfigError, "dict of texts", {"metadata": {"a": 1}}),
+        (ConfigError, r"tags\[0\]=1 is not text", {"tags": [1]}),
+        (ConfigError, r"tags\[1\] is text that is not valid Unicode", {"tags": ["a", "\udc80"]}),
+        (ConfigError, r"tags\[0\] has 201 characters", {"tags": ["x" * 201]}),
+        (ConfigError, r"metadata\['a'\]=1: metadata are strings", {"metadata": {"a": 1}}),
+        (ConfigError, "metadata.* is text that is not valid", {"metadata": {"\udc80": "a"}}),
+        (ConfigError, "metadata.* bytes; at most", {"metadata": {"a": "x" * 600_000}}),
         (ConfigError, "name classes", {"retry": Retry(3, on=(OSError,))}),
         (UnknownOption, "did you mean 'misfire'", {"misfires": 1}),
         (CallError, "cannot be called like this", {"args": (1, 2, 3)}),
@@ -185,6 +189,16 @@ async def test_a_paused_schedule_goes_on_after_now(
     assert resumed.next_fire == first.next_fire + timedelta(minutes=10)
     assert resumed.state == "active"
     assert await q.schedules.resume("clean") == resumed
+
+
+@pytest.mark.parametrize("reason", ["\udc80", "x" * 1001, 5])
+async def test_a_reason_that_cannot_be_kept_is_refused(q: TaskQ, task: Any, reason: Any) -> None:
+    await q.schedules.add("clean", every(minutes=5), task.s())
+
+    with pytest.raises(ConfigError, match="reason"):
+        await q.schedules.pause("clean", reason)
+
+    assert not (await q.schedules.list())[0].paused
 
 
 async def test_a_paused_schedule_may_go_on_where_it_was(

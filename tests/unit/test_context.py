@@ -6,11 +6,15 @@ import asyncio
 import time
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
 import pytest
 
-from taskq import Progress, TaskqError, current_job
+from taskq import ConfigError, Progress, TaskqError, current_job
 from taskq.execution.context import DistantJob, enter, facts_of
+from tests.support.names import steady_name
 
 
 def running_job() -> DistantJob:
@@ -125,3 +129,42 @@ async def test_progress_that_was_refused_is_told_to_who_awaits_it() -> None:
     enter(job)
     with pytest.raises(TaskqError, match="lost"):
         await current_job().progress(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ((1, 2, "half"), Progress(1, 2, "half")),
+        ((Decimal("1.5"), Fraction(5, 2)), Progress(1.5, 2.5)),
+        ((2**64, 2**65), Progress(2.0**64, 2.0**65)),
+        ((True, 1), Progress(1, 1)),
+        ((0.5, None, 5), Progress(0.5, None, "5")),
+        ((1, 1, "a\udc80"), Progress(1, 1, "a\\udc80")),
+    ],
+    ids=steady_name,
+)
+def test_progress_is_made_to_fit_what_can_be_stored(given: Any, stored: Progress) -> None:
+    made = Progress.of(*given)
+
+    assert made == stored
+    assert (type(made.done), type(made.total)) == (type(stored.done), type(stored.total))
+
+
+def test_long_words_of_progress_are_cut() -> None:
+    text = Progress.of(1, 1, "x" * 5_000_000).text
+
+    assert len(text) <= 1000
+    assert "characters left out" in text
+
+
+@pytest.mark.parametrize("value", ["3", b"3", None, float("nan"), float("inf"), 10**400, object()])
+def test_progress_that_is_no_number_is_refused_where_it_is_reported(value: Any) -> None:
+    def inside() -> None:
+        enter(running_job())
+        with pytest.raises(ConfigError, match=r"progress\(done=.*: use a finite number"):
+            current_job().progress(value)
+        if value is not None:
+            with pytest.raises(ConfigError, match=r"progress\(total="):
+                current_job().progress(1, value)
+
+    copy_context().run(inside)

@@ -15,7 +15,6 @@ from taskq.core.envelope import (
     VERSION,
     Envelope,
     FailureRecord,
-    cut,
     pack_envelope,
     pack_failure,
     unpack_envelope,
@@ -26,6 +25,7 @@ from taskq.core.options import JobOptions
 from taskq.core.outcome import Failed
 from taskq.core.payload_limits import PayloadLimits
 from taskq.core.retry import Retry
+from taskq.core.text import cut
 
 ANY_TIME = settings(deadline=None, max_examples=300)
 

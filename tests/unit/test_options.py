@@ -214,7 +214,7 @@ def test_delay_and_eta_exclude_each_other(first: dict[str, Any], second: dict[st
         ({"expires": datetime(2100, 1, 1)}, "expires=.* has no time zone"),
         ({"id": "a/b"}, "id 'a/b' cannot be part of a key"),
         ({"id": ""}, "id ''"),
-        ({"headers": ["a"]}, r"headers=\['a'\]: type a dict of strings"),
+        ({"headers": ["a"]}, r"headers=\['a'\]: use a dict of strings"),
         ({"headers": {"a": 1}}, r"headers\['a'\]=1: headers are strings"),
         ({"headers": {1: "a"}}, r"headers\[1\]='a': headers are strings"),
         ({"headers": dict.fromkeys(map(str, range(1025)), "")}, "1,025 entries; at most 1,024 tra"),

@@ -7,6 +7,7 @@ import os
 import threading
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,20 @@ async def test_progress_that_was_awaited_has_arrived(q: TaskQ) -> None:
     assert seen == Progress(3, 10, "cutting")
     # The last word stays with the job
     assert (await job.info()).progress == Progress(3, 10, "cutting")
+
+
+async def test_progress_of_any_kind_fails_no_job(q: TaskQ) -> None:
+    @q.task(name="cut")
+    async def cut() -> str:
+        await current_job().progress(Decimal(1), 2**64, "a\udc80" + "x" * 5_000_000)
+        await current_job().progress(2, 4, 5)  # type: ignore[arg-type]
+        return "done"
+
+    job = await cut.enqueue()
+    async with q.worker():
+        assert await job.result(timeout=5) == "done"
+
+    assert (await job.info()).progress == Progress(2, 4, "5")
 
 
 async def test_progress_need_not_be_awaited(q: TaskQ) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from taskq.core.errors import Reject, RetryLater, SoftTimeout, TaskqError
 from taskq.core.kinds import bases_of, is_a, name_of
+from taskq.core.text import fitting
 
 __all__ = [
     "ProcessDied",
@@ -211,7 +212,4 @@ def _delay_of(error: BaseException) -> float | None:
 
 def plain_text(text: str) -> str:
     """Text that can be encoded, and is not so long that nobody would read it."""
-    if len(text) > _TEXT_LIMIT:
-        half = _TEXT_LIMIT // 2
-        text = f"{text[:half]}\n... {len(text) - _TEXT_LIMIT} characters ...\n{text[-half:]}"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return fitting(text, _TEXT_LIMIT)

@@ -306,6 +306,7 @@ def test_fires_only_go_forward_from_any_instant():
         ("@every 5m", {}, r"type every\(minutes=5\)"),
         ("@daily", {"dialect": "celery"}, "'celery' has no @daily; type the five fields"),
         ("H * * * *", {}, "type one: hash_id="),
+        ("H * * * *", {"hash_id": "\udc80"}, "hash_id is text that is not valid Unicode"),
         ("H(40-30) * * * *", {"hash_id": "a"}, "the smaller first"),
         ("R * * * *", {}, "R is another time in each process"),
         ("0 0 31 2 *", {}, "none of its months has a day 31; for the last day .* type 'L'"),

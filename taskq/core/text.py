@@ -1,0 +1,68 @@
+"""Text that travels: what users give is checked, what errors and reports say is made to fit."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from taskq.core.errors import ConfigError
+
+__all__ = ["MOST_TEXTS", "check_text", "check_texts", "cut", "fitting"]
+
+MOST_TEXTS: Final = 1024
+_MOST_BYTES: Final = 512 * 1024
+"""With the largest arguments, an envelope stays below what is read of one."""
+
+
+def check_text(name: str, value: Any, most: int = 1000) -> str:
+    """`value` if it is text of at most `most` characters that can travel.
+
+    Raises `ConfigError`.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f"{name}={value!r} is not text; use a string")
+    if len(value) > most:
+        raise ConfigError(f"{name} has {len(value):,} characters; use at most {most:,}")
+    _size(name, value)
+    return value
+
+
+def check_texts(name: str, value: Any) -> dict[str, str]:
+    """A copy of `value` if it is a dict of texts that can travel; raises `ConfigError`."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name}={value!r}: use a dict of strings")
+    given = cast("dict[Any, Any]", value)
+    if len(given) > MOST_TEXTS:
+        raise ConfigError(f"{name} has {len(given):,} entries; at most {MOST_TEXTS:,} travel")
+    for key, text in given.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise ConfigError(f"{name}[{key!r}]={text!r}: {name} are strings")
+    size = sum(_size(f"{name}[{key!r}]", word) for key in given for word in (key, given[key]))
+    if size > _MOST_BYTES:
+        raise ConfigError(
+            f"{name} has {size:,} bytes; at most {_MOST_BYTES:,} travel: pass what is large as an "
+            "argument, or store it and pass its key"
+        )
+    return dict(given)
+
+
+def _size(name: str, text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{name} is text that is not valid Unicode (half a surrogate pair at index "
+            f"{error.start}): text travels as UTF-8"
+        ) from error
+
+
+def fitting(text: str, most: int) -> str:
+    """`text` as it can be stored whatever it holds: of bounded length, and valid Unicode."""
+    return cut(text, most).encode("utf-8", "backslashreplace").decode()
+
+
+def cut(text: str, most: int) -> str:
+    """`text` with its middle left out where it is longer than `most` characters."""
+    if len(text) <= most:
+        return text
+    half = (most - 40) // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
