@@ -49,14 +49,18 @@ from taskq.execution.task import (
 if TYPE_CHECKING:
     from taskq.deferred.runner import DeferredRunner
     from taskq.scheduler.declared import Declarations
+    from taskq.scheduler.policy import ScheduleOptionValues
     from taskq.scheduler.scheduler import Scheduler
     from taskq.scheduler.schedules import Schedules
+    from taskq.triggers.trigger import Trigger
+    from taskq.worker.settings import WorkerSettingValues
     from taskq.worker.worker import Worker
 
 __all__ = ["TaskQ"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T", bound=Task[..., Any])
 
 
 class TaskQ:
@@ -119,13 +123,14 @@ class TaskQ:
 
         return Declarations()
 
-    @property
-    def schedule(self):
+    def schedule(
+        self, trigger: Trigger, /, *, id: str | None = None, **options: Unpack[ScheduleOptionValues]
+    ) -> Callable[[T], T]:
         """Declare a schedule of a task: `@q.schedule(...)` above `@q.task`, as often as you like.
 
         See `Declarations.declare`.
         """
-        return self.declarations.declare
+        return self.declarations.declare(trigger, id=id, **options)
 
     @property
     def state(self) -> Any:
@@ -268,7 +273,9 @@ class TaskQ:
             )
         return self._portal.run(awaitable, timeout)
 
-    def worker(self, queues: Sequence[str] | None = None, **settings: Any) -> Worker:
+    def worker(
+        self, queues: Sequence[str] | None = None, **settings: Unpack[WorkerSettingValues]
+    ) -> Worker:
         """A worker inside this program: `async with q.worker(concurrency=10): ...`.
 
         `queues`: default all queues of the registered tasks. `settings`: those of `WorkerSettings`.
@@ -285,7 +292,7 @@ class TaskQ:
         if queues is None:
             queues = sorted({task.task_options.queue for task in self.registry}) or ["default"]
         check_known("workers", settings, [field.name for field in fields(WorkerSettings)])
-        chosen = WorkerSettings(queues=queues, **settings)
+        chosen = WorkerSettings(queues=queues, **cast("dict[str, Any]", settings))
         standby = self.scheduler() if chosen.scheduler and not chosen.burst else None
         at_last = self._home.drain_if_not_open
         return Worker(self.settings, self.registry, chosen, self.resources, standby, at_last)
@@ -301,9 +308,12 @@ class TaskQ:
         modules = frozenset(home_of(task) for task in self.registry)
         return Scheduler(self.settings, tuple(self.declarations), modules)
 
-    async def run_until_empty(self, queues: Sequence[str] | None = None, **settings: Any) -> int:
+    async def run_until_empty(
+        self, queues: Sequence[str] | None = None, **settings: Unpack[WorkerSettingValues]
+    ) -> int:
         """Work until nothing is due; gives how many attempts ended. For tests and scripts."""
-        worker = self.worker(queues, **(settings | {"burst": True}))
+        settings["burst"] = True
+        worker = self.worker(queues, **settings)
         await worker.run()
         return worker.tally.finished
 

@@ -8,6 +8,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from taskq.core.errors import TaskDefinitionError
 from taskq.core.options import TaskOptions, task_options
+from taskq.core.signatures import call_signature, shown_signature
 from taskq.execution.home import Home
 from taskq.execution.injection import dependencies_of
 from taskq.execution.ports import Injector
@@ -18,7 +19,6 @@ from taskq.execution.task import (
     SyncTask,
     Task,
     TaskOptionValues,
-    check_function,
     task_name,
 )
 
@@ -53,7 +53,7 @@ def define(
     """
     options = dict(given)
     name = cast("str | None", options.pop("name", None))
-    check_function(function)
+    _check_function(function)
     is_async = inspect.iscoroutinefunction(function)
     checked = task_options(is_async=is_async, given=options)
     kind: type[Task[..., Any]] = AsyncTask[..., Any] if is_async else SyncTask[..., Any]
@@ -62,6 +62,38 @@ def define(
     task = kind(function, known_as, checked, home, injector)
     registry.add(task)
     return task
+
+
+def _check_function(function: Callable[..., Any]) -> None:
+    """Refuse what cannot be a task, with what to type instead."""
+    what = getattr(function, "__qualname__", repr(function))
+    if isinstance(function, Task):
+        raise TaskDefinitionError(f"{what} is a task already")
+    if isinstance(function, (staticmethod, classmethod)) or not callable(function):
+        raise TaskDefinitionError(f"{what} is no plain function; put @q.task on one of a module")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TaskDefinitionError(f"{what} is a generator; a task returns one value")
+    if not inspect.isfunction(function):
+        raise TaskDefinitionError(
+            f"{what} is no plain function but a {type(function).__name__}; write a module's "
+            "function that calls it, and put @q.task on that"
+        )
+    first = _first_parameter(function)
+    if first in ("self", "cls"):
+        raise TaskDefinitionError(
+            f"{what} is a method: its {first!r} cannot travel through the queue. Write a module's "
+            "function that takes the id of what it works on, and put @q.task on that"
+        )
+    if function.__name__ == "<lambda>":
+        raise TaskDefinitionError("a lambda has no name to be found by; write a def")
+
+
+def _first_parameter(function: Callable[..., Any]) -> str:
+    """The first parameter of what is called; of a function of a class, that of the method."""
+    outside = function.__qualname__.rpartition(".")[0]
+    in_class = bool(outside) and not outside.endswith("<locals>")
+    signature = (shown_signature if in_class else call_signature)(function)
+    return next(iter(signature.parameters), "") if signature is not None else ""
 
 
 def _injector(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -22,7 +22,7 @@ from taskq.cli.options import PROCESS, Format, Level, Target, duration, size
 from taskq.cli.serving import LoopFactory, again_command, loop_factory, serve
 from taskq.cli.supervising import check_reload, supervise
 from taskq.core.ids import check_name, new_id, process_name
-from taskq.worker.settings import WorkerSettings
+from taskq.worker.settings import WorkerSettings, WorkerSettingValues
 from taskq.worker.supervised import Supervised
 from taskq.worker.supervisor import SupervisorSettings
 from taskq.worker.worker import Worker
@@ -233,7 +233,8 @@ def worker(
     configure_logs(log_level, log_format, with_pid=command.needs_supervisor, jobs=log_jobs)
     loaded = load_app(target)
     given = {key: value for key, value in settings.items() if value is not None}
-    made = loaded.app.worker(_queues(queue), name=_name(command, supervised), **given)
+    chosen = cast("WorkerSettingValues", given | {"name": _name(command, supervised)})
+    made = loaded.app.worker(_queues(queue), **chosen)
     if supervised is None and command.needs_supervisor:
         code = _supervise(command, loaded, made.settings)
     else:

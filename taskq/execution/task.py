@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from taskq.core.ids import check_name
 from taskq.core.options import ExecutorName, JobOptions, Order, TaskOptions, WhenFull
 from taskq.core.rebuild import CallRebuilder, result_rebuilder
 from taskq.core.retry import Retry
-from taskq.core.signatures import call_signature, shown_signature
+from taskq.core.signatures import call_signature
 from taskq.execution.deferred import Deferred
 from taskq.execution.handle import Job
 from taskq.execution.home import Home
@@ -34,7 +33,6 @@ __all__ = [
     "SyncTask",
     "Task",
     "TaskOptionValues",
-    "check_function",
     "module_name",
     "remote_task",
     "task_name",
@@ -186,9 +184,25 @@ class Task(Generic[P, R]):
         """
         return ConfiguredTask(self.desk, self.callee, PLAIN.with_changes(**changes), self)
 
-    def s(self, /, *args: Any, **kwargs: Any) -> Signature[R]:
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """This task with arguments, not yet a job."""
         return Signature(self.desk, self.callee, args, kwargs)
+
+    def job(self, job_id: str) -> Job[R]:
+        """A handle from the id of a job of this task; asks the server nothing.
+
+        Its result is what this function returns, where that of `q.job(id)` is plain data.
+
+        >>> await resize.job(job_id).result()  # doctest: +SKIP
+        'a-800.png'
+        """
+        return Job(
+            self.desk,
+            check_name("job id", job_id),
+            keeps_result=self.task_options.result_ttl > 0,
+            rebuild=self.callee.rebuild,
+            on_wait=self.callee.waited_for,
+        )
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
@@ -243,7 +257,7 @@ class ConfiguredTask(Generic[P, R]):
         changed = self._options.with_changes(**changes)
         return ConfiguredTask(self._desk, self._callee, changed, self._task)
 
-    def s(self, /, *args: Any, **kwargs: Any) -> Signature[R]:
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """This task with arguments and these options, not yet a job."""
         return Signature(self._desk, self._callee, args, kwargs, self._options)
 
@@ -275,38 +289,6 @@ async def _enqueue_through(
     draft = JobDraft(task=callee.name, args=args, kwargs=kwargs, options=options)
     handle = await through(callee.middleware.enqueues, draft, submit)
     return handed_in(Job[Any], Job, handle, draft)
-
-
-def check_function(function: Callable[..., Any]) -> None:
-    """Refuse what cannot be a task, with what to type instead."""
-    what = getattr(function, "__qualname__", repr(function))
-    if isinstance(function, Task):
-        raise TaskDefinitionError(f"{what} is a task already")
-    if isinstance(function, (staticmethod, classmethod)) or not callable(function):
-        raise TaskDefinitionError(f"{what} is no plain function; put @q.task on one of a module")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TaskDefinitionError(f"{what} is a generator; a task returns one value")
-    if not inspect.isfunction(function):
-        raise TaskDefinitionError(
-            f"{what} is no plain function but a {type(function).__name__}; write a module's "
-            "function that calls it, and put @q.task on that"
-        )
-    first = _first_parameter(function)
-    if first in ("self", "cls"):
-        raise TaskDefinitionError(
-            f"{what} is a method: its {first!r} cannot travel through the queue. Write a module's "
-            "function that takes the id of what it works on, and put @q.task on that"
-        )
-    if function.__name__ == "<lambda>":
-        raise TaskDefinitionError("a lambda has no name to be found by; write a def")
-
-
-def _first_parameter(function: Callable[..., Any]) -> str:
-    """The first parameter of what is called; of a function of a class, that of the method."""
-    outside = function.__qualname__.rpartition(".")[0]
-    in_class = bool(outside) and not outside.endswith("<locals>")
-    signature = (shown_signature if in_class else call_signature)(function)
-    return next(iter(signature.parameters), "") if signature is not None else ""
 
 
 def _checker(

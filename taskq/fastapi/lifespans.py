@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from taskq.app import TaskQ
+from taskq.worker.settings import WorkerSettingValues
 
 __all__ = ["ASGILifespan", "lifespan"]
+
+
+class InnerWorker(WorkerSettingValues, total=False):
+    """The settings of a worker inside the application: those of `q.worker(...)`."""
+
+    queues: Sequence[str] | None
+
 
 ASGILifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -16,7 +24,7 @@ ASGILifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 def lifespan(
     q: TaskQ,
     *own: ASGILifespan,
-    worker: bool | Mapping[str, Any] = False,
+    worker: bool | InnerWorker = False,
     scheduler: bool = False,
 ) -> ASGILifespan:
     """A lifespan for FastAPI that opens `q`, then `own` ones, and closes them in opposite order.
@@ -38,9 +46,8 @@ def lifespan(
             for one in own:
                 state.update(await stack.enter_async_context(one(app)) or {})
             if worker is not False:
-                settings: dict[str, Any] = {} if worker is True else dict(worker)
-                settings.setdefault("grace", 5.0)
-                await stack.enter_async_context(q.worker(**settings))
+                settings: InnerWorker = {} if worker is True else worker
+                await stack.enter_async_context(q.worker(**{"grace": 5.0, **settings}))
             if scheduler:
                 await stack.enter_async_context(q.scheduler())
             yield state

@@ -6,17 +6,34 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, TypedDict, cast
 
-from taskq.core.durations import seconds
+from taskq.core.durations import Duration, seconds
 from taskq.core.errors import ConfigError
 from taskq.core.ids import check_name
 from taskq.core.options import flag
 
-__all__ = ["WorkerSettings"]
+__all__ = ["WorkerSettingValues", "WorkerSettings"]
 
 _MOST: Final = 1_000_000
 """More jobs at once no process holds: a number above is a mistake."""
+
+
+class WorkerSettingValues(TypedDict, total=False):
+    """The keywords of `q.worker(...)`; see `WorkerSettings` for their meaning and defaults."""
+
+    concurrency: int
+    threads: int
+    processes: int
+    grace: Duration
+    burst: bool
+    low_share: float
+    max_jobs: int | None
+    max_memory: int | None
+    leak_limit: int
+    unknown_limit: int
+    name: str | None
+    scheduler: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

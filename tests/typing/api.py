@@ -1,8 +1,10 @@
-"""What a type checker knows of taskq. Read by pyright and never run.
+"""What type checkers know of taskq. Read by all of `test_checkers.py`, and never run.
 
-`assert_type` says what a call gives. A call that must not pass is marked to be ignored: when it
-does pass one day, the mark itself is reported as unnecessary.
+`assert_type` says what a call gives. A line with a call that must not pass ends in `# refused`.
+ty knows no unexpected keyword where a TypedDict says which there are.
 """
+
+# pyright: strict
 
 from __future__ import annotations
 
@@ -31,6 +33,7 @@ from taskq.fastapi import (
     StrictBackgroundTasks,
     enqueue_on_commit,
     injected,
+    lifespan,
 )
 
 q = TaskQ()
@@ -68,16 +71,16 @@ async def tasks_keep_the_signature_of_their_function() -> None:
     assert_type(compute(7), bytes)
     assert_type(await nothing(), None)
 
-    await resize()  # pyright: ignore[reportCallIssue]
-    await resize(7)  # pyright: ignore[reportArgumentType]
-    count(7)  # pyright: ignore[reportArgumentType]
-    compute(seed="7")  # pyright: ignore[reportArgumentType]
+    await resize()  # refused
+    await resize(7)  # refused
+    count(7)  # refused
+    compute(seed="7")  # refused
 
 
 async def tasks_know_how_they_were_written() -> None:
     as_async: AsyncTask[[], None] = nothing
-    as_sync: SyncTask[[int], bytes] = compute
-    other: AsyncTask[[int], bytes] = compute  # pyright: ignore[reportAssignmentType]
+    as_sync: SyncTask[..., bytes] = compute
+    other: AsyncTask[[int], bytes] = compute  # refused
     print(as_async, as_sync, other, resize.name, resize.function)
 
 
@@ -89,13 +92,13 @@ async def enqueue_takes_the_same_arguments_and_gives_a_job_of_the_result() -> No
     assert_type(await compute.enqueue(7), Job[bytes])
     assert_type(await nothing.enqueue(), Job[None])
 
-    await resize.enqueue()  # pyright: ignore[reportCallIssue]
-    await resize.enqueue("a.png", 400, 1)  # pyright: ignore[reportCallIssue]
-    await resize.enqueue(path="a.png", wdth=400)  # pyright: ignore[reportCallIssue]
-    await resize.enqueue("a.png", width="wide")  # pyright: ignore[reportArgumentType]
-    await count.enqueue("a", 7)  # pyright: ignore[reportArgumentType]
-    await configured.enqueue(["a"])  # pyright: ignore[reportArgumentType]
-    await nothing.enqueue(1)  # pyright: ignore[reportCallIssue]
+    await resize.enqueue()  # refused
+    await resize.enqueue("a.png", 400, 1)  # refused
+    await resize.enqueue(path="a.png", wdth=400)  # refused
+    await resize.enqueue("a.png", width="wide")  # refused
+    await count.enqueue("a", 7)  # refused
+    await configured.enqueue(["a"])  # refused
+    await nothing.enqueue(1)  # refused
 
 
 async def options_keep_the_signature() -> None:
@@ -106,20 +109,20 @@ async def options_keep_the_signature() -> None:
     assert_type(await dated.enqueue("a"), Job[int])
     assert_type(await compute.options(retry=Retry(), result_ttl=0.5).enqueue(7), Job[bytes])
 
-    await later.enqueue(7)  # pyright: ignore[reportArgumentType]
-    await later.enqueue()  # pyright: ignore[reportCallIssue]
-    resize.options(prioritty=9)  # pyright: ignore[reportCallIssue]
-    resize.options(priority="high")  # pyright: ignore[reportArgumentType]
-    resize.options(eta="tomorrow")  # pyright: ignore[reportArgumentType]
-    resize.options(headers={"n": 1})  # pyright: ignore[reportArgumentType]
-    resize.options(executor="thread")  # pyright: ignore[reportCallIssue]
+    await later.enqueue(7)  # refused
+    await later.enqueue()  # refused
+    resize.options(prioritty=9)  # refused, but not by ty
+    resize.options(priority="high")  # refused
+    resize.options(eta="tomorrow")  # refused
+    resize.options(headers={"n": 1})  # refused
+    resize.options(executor="thread")  # refused, but not by ty
 
 
 def options_of_tasks_are_known() -> None:
-    q.task(retries=3)  # pyright: ignore[reportCallIssue]
-    q.task(executor="gpu")  # pyright: ignore[reportArgumentType]
-    q.task(timeout="1 minute")  # pyright: ignore[reportArgumentType]
-    q.task(delay=5)  # pyright: ignore[reportCallIssue]
+    q.task(retries=3)  # refused, but not by ty
+    q.task(executor="gpu")  # refused
+    q.task(timeout="1 minute")  # refused
+    q.task(delay=5)  # refused, but not by ty
 
 
 async def signatures_remember_the_result() -> None:
@@ -132,7 +135,19 @@ async def signatures_remember_the_result() -> None:
     assert_type(jobs, list[Job[str]])
     assert_type(await q.enqueue_many(count.s(word) for word in "ab"), list[Job[int]])
 
-    await q.enqueue_many([resize])  # pyright: ignore[reportArgumentType]
+    await q.enqueue_many([resize])  # refused
+
+
+async def signatures_take_the_arguments_of_their_function() -> None:
+    assert_type(count.s("a", "b", unique=True), Signature[int])
+    assert_type(compute.options(priority=9).s(seed=7), Signature[bytes])
+    assert_type(with_dependencies.s(7), Signature[str])
+
+    resize.s()  # refused
+    resize.s("a.png", "wide")  # refused
+    count.s("a", 7)  # refused
+    resize.options(priority=9).s(path="a.png", wdth=4)  # refused
+    nothing.s(1)  # refused
 
 
 async def handles_give_what_the_function_returns() -> None:
@@ -146,8 +161,14 @@ async def handles_give_what_the_function_returns() -> None:
     assert_type(job.created, bool | None)
     assert_type((await job.info()).progress, Progress | None)
 
-    number: int = await job.result()  # pyright: ignore[reportAssignmentType]
-    await job.result(timeout="5 s")  # pyright: ignore[reportArgumentType]
+    known = resize.job("01h")
+    assert_type(known, Job[str])
+    assert_type(await known.result(), str)
+    assert_type(compute.job("01h"), Job[bytes])
+
+    resize.job(7)  # refused
+    number: int = await job.result()  # refused
+    await job.result(timeout="5 s")  # refused
     print(number)
 
 
@@ -157,7 +178,7 @@ async def what_is_known_by_name_only_is_anything() -> None:
     assert_type(q.remote("app.tasks.resize"), ConfiguredTask[..., Any])
     assert_type(await q.remote("app.resize").options(queue="images").enqueue("a", 1), Job[Any])
 
-    q.job(7)  # pyright: ignore[reportArgumentType]
+    q.job(7)  # refused
 
 
 def the_door_from_synchronous_code_gives_the_value() -> None:
@@ -165,7 +186,7 @@ def the_door_from_synchronous_code_gives_the_value() -> None:
     assert_type(q.run(q.run(resize.enqueue("a.png")).result(timeout=5)), str)
     assert_type(q.run(q.run_until_empty()), int)
 
-    q.run(resize)  # pyright: ignore[reportArgumentType]
+    q.run(resize)  # refused
 
 
 async def a_taskq_is_opened_and_closed() -> None:
@@ -173,11 +194,21 @@ async def a_taskq_is_opened_and_closed() -> None:
         assert_type(opened, TaskQ)
     async with q.worker(queues=["default"], concurrency=100) as worker:
         assert_type(worker.name, str)
+    async with q.worker(grace=timedelta(seconds=5), name=None, scheduler=False, max_jobs=10):
+        await q.run_until_empty(["default"], concurrency=1, burst=True)
     async with q.lifespan(None):
         assert_type(await q.run_until_empty(["default"]), int)
 
-    TaskQ(7)  # pyright: ignore[reportArgumentType]
-    TaskQ("redis://localhost", namspace="shop")  # pyright: ignore[reportCallIssue]
+    lifespan(q, worker={"concurrency": 10, "queues": ["default"]}, scheduler=True)
+    lifespan(q, worker=True)
+
+    q.worker(concurency=10)  # refused, but not by ty
+    q.worker(concurrency="10")  # refused
+    q.worker(7)  # refused
+    await q.run_until_empty(threads="4")  # refused
+    lifespan(q, worker={"threads": "4"})  # refused
+    TaskQ(7)  # refused
+    TaskQ("redis://localhost", namspace="shop")  # refused
 
 
 async def the_running_job_is_known() -> None:
@@ -189,7 +220,7 @@ async def the_running_job_is_known() -> None:
     await job.progress(3, 10, "cutting")
     job.progress(0.5)
 
-    job.progress("half")  # pyright: ignore[reportArgumentType]
+    job.progress("half")  # refused
 
 
 @q.task
@@ -201,10 +232,10 @@ async def login(user: str, token: Secret[str], pin: Secret[int] | None = None) -
 async def secrets() -> None:
     job = await login.enqueue("ada", Secret("hunter2"), pin=Secret(7))
     assert_type((await job.result()).reveal(), bytes)
-    await login.enqueue("ada", Secret(7))  # pyright: ignore[reportArgumentType]
-    await login.enqueue("ada", "hunter2")  # pyright: ignore[reportArgumentType]
+    await login.enqueue("ada", Secret(7))  # refused
+    await login.enqueue("ada", "hunter2")  # refused
     TaskQ(signing_keys=["k" * 32, b"k" * 32], retention=Retention(failure_ttl=timedelta(days=1)))
-    TaskQ(signing_keys=[7])  # pyright: ignore[reportArgumentType]
+    TaskQ(signing_keys=[7])  # refused
 
 
 Session = Annotated[str, Depends(lambda: "session")]
@@ -221,7 +252,7 @@ async def dependencies_need_no_argument() -> None:
     assert_type(await with_dependencies.enqueue(7), Job[str])
     assert_type(enqueue_on_commit(object(), with_dependencies.s(7)), OnCommit[str])
 
-    await with_dependencies.enqueue()  # pyright: ignore[reportCallIssue]
+    await with_dependencies.enqueue()  # refused
 
 
 async def background_tasks_have_the_calls_of_fastapi(
@@ -231,6 +262,6 @@ async def background_tasks_have_the_calls_of_fastapi(
     strict.add_task(print, "a")
     tasks.options(retry=3, when="always").add_task(print, "a")
 
-    tasks.add_task(with_dependencies, "7")  # pyright: ignore[reportArgumentType]
-    tasks.options(when="never")  # pyright: ignore[reportArgumentType]
-    tasks.options(retries=3)  # pyright: ignore[reportCallIssue]
+    tasks.add_task(with_dependencies, "7")  # refused
+    tasks.options(when="never")  # refused
+    tasks.options(retries=3)  # refused, but not by ty

@@ -1,4 +1,6 @@
-"""What a type checker knows of deferred calls and of middleware. Read by pyright and never run."""
+"""What type checkers know of deferred calls and of middleware. Never run."""
+
+# pyright: strict
 
 from __future__ import annotations
 
@@ -47,12 +49,12 @@ async def tasks_are_deferred_with_their_own_signature() -> None:
     keyed = resize.options(key="a", timeout=5, durable=True, when_full="wait")
     assert_type(keyed.defer("a.png"), Deferred[str])
 
-    resize.defer()  # pyright: ignore[reportCallIssue]
-    resize.defer(7)  # pyright: ignore[reportArgumentType]
-    keyed.defer("a.png", widht=4)  # pyright: ignore[reportCallIssue]
-    resize.options(when_full="drop")  # pyright: ignore[reportArgumentType]
-    resize.options(order="sorted")  # pyright: ignore[reportArgumentType]
-    resize.options(durabel=True)  # pyright: ignore[reportCallIssue]
+    resize.defer()  # refused
+    resize.defer(7)  # refused
+    keyed.defer("a.png", widht=4)  # refused
+    resize.options(when_full="drop")  # refused
+    resize.options(order="sorted")  # refused
+    resize.options(durabel=True)  # refused, but not by ty
 
 
 async def plain_functions_are_too() -> None:
@@ -62,9 +64,9 @@ async def plain_functions_are_too() -> None:
     assert_type(q.deferred.options(timeout=1).defer(plain_coroutine, 1), Deferred[float])
     assert_type(await q.deferred.options(key="a").defer(plain_function, 1), bytes)
 
-    q.defer(plain_coroutine)  # pyright: ignore[reportCallIssue]
-    q.defer(plain_function, "a")  # pyright: ignore[reportCallIssue,reportArgumentType]
-    q.deferred.options(timout=1)  # pyright: ignore[reportCallIssue]
+    q.defer(plain_coroutine)  # refused
+    q.defer(plain_function, "a")  # refused
+    q.deferred.options(timout=1)  # refused, but not by ty
 
 
 async def handles_give_what_the_function_returns() -> None:
@@ -90,7 +92,7 @@ async def the_runner_tells_how_it_is() -> None:
         assert_type(failure.error, BaseException | None)
 
     hook(q.deferred.failures()[0])
-    DeferredSettings(concurency=1)  # pyright: ignore[reportCallIssue]
+    DeferredSettings(concurency=1)  # refused
 
 
 @q.middleware
@@ -105,4 +107,4 @@ async def around_handing_in(job: JobDraft, call_next: CallNext) -> Any:
     return await call_next(job.with_options(priority=9))
 
 
-q.middleware("result")  # pyright: ignore[reportCallIssue,reportArgumentType]
+q.middleware("result")  # refused

@@ -1,4 +1,6 @@
-"""What a type checker knows of schedules. Read by pyright and never run."""
+"""What type checkers know of schedules. Never run."""
+
+# pyright: strict
 
 from __future__ import annotations
 
@@ -27,6 +29,13 @@ async def a_scheduled_task_stays_the_task_it_was() -> None:
     assert_type(cleanup, SyncTask[[], None])
     assert_type(await report(2), str)
     assert_type(await report.enqueue(2), Job[str])
+    assert_type(await q.schedule(every(hours=1))(report)(2), str)
+
+    await report.enqueue("two")  # refused
+    q.schedule("0 8 * * *")  # refused
+    q.schedule(every(hours=1), overlap="no")  # refused
+    q.schedule(every(hours=1), missfire=3)  # refused, but not by ty
+    q.schedule(every(hours=1))(print)  # refused
 
 
 async def schedules_are_changed_at_run_time() -> None:
@@ -39,9 +48,9 @@ async def schedules_are_changed_at_run_time() -> None:
     assert_type(await q.schedules.run_now("a"), Job[Any])
     await q.schedules.remove("a")
 
-    await q.schedules.add("a", "0 8 * * *", report.s())  # pyright: ignore[reportArgumentType]
-    await q.schedules.add("a", every(hours=1), report.s(), overlap="no")  # pyright: ignore[reportArgumentType]
-    await q.schedules.modify("a", missfire=3)  # pyright: ignore[reportCallIssue]
+    await q.schedules.add("a", "0 8 * * *", report.s())  # refused
+    await q.schedules.add("a", every(hours=1), report.s(), overlap="no")  # refused
+    await q.schedules.modify("a", missfire=3)  # refused, but not by ty
 
 
 def what_a_scheduled_job_knows() -> None:

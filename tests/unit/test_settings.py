@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taskq import ConfigError
-from taskq.worker.settings import WorkerSettings
+from taskq.worker.settings import WorkerSettings, WorkerSettingValues
 
 
 def test_there_are_defaults_for_everything() -> None:
@@ -19,6 +19,12 @@ def test_there_are_defaults_for_everything() -> None:
     assert settings.low_share == 0
     assert not settings.burst
     assert settings.processes >= 1
+
+
+def test_type_checkers_know_every_setting() -> None:
+    known = {field.name for field in dataclasses.fields(WorkerSettings)}
+
+    assert WorkerSettingValues.__annotations__.keys() | {"queues"} == known
 
 
 def test_queues_may_come_from_anything_that_lists_them_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import redis
 
 from taskq import (
+    ConfigError,
     JobFailed,
     JobNotFound,
     JobState,
@@ -24,6 +26,11 @@ from tests.support.server import TestServer
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Size:
+    width: int
 
 
 async def test_who_waits_is_told_when_the_job_ends(q: TaskQ) -> None:
@@ -47,6 +54,22 @@ async def test_a_result_can_be_read_again_and_again_and_by_any_handle(q: TaskQ) 
 
     handles = [job, job, q.job(job.id)]
     assert [await handle.result() for handle in handles] == [{"a": 1}] * 3
+
+
+async def test_a_handle_from_an_id_of_a_task_gives_what_its_function_returns(q: TaskQ) -> None:
+    @q.task(name="measure")
+    async def measure(width: int) -> Size:
+        return Size(width)
+
+    job = await measure.enqueue(3)
+    await q.run_until_empty()
+
+    assert await measure.job(job.id).result(timeout=5) == Size(3)
+    assert (await measure.job(job.id).info()).result == Size(3)
+    assert await q.job(job.id).result(timeout=5) == {"width": 3}
+    assert measure.job(job.id).created is None
+    with pytest.raises(ConfigError, match="job id"):
+        measure.job("no id")
 
 
 async def test_many_wait_for_one_job_and_one_for_many(q: TaskQ) -> None:
