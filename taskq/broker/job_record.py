@@ -9,9 +9,10 @@ from typing import Any, Final, TypeVar
 import msgpack
 
 from taskq.broker.waiting import STATES
+from taskq.core.durations import in_zone
 from taskq.core.envelope import Envelope, FailureRecord, unpack_envelope, unpack_failure
 from taskq.core.errors import PayloadError, UntrustedMessage
-from taskq.core.job import AttemptRecord, JobInfo, Progress
+from taskq.core.job import AttemptRecord, Fire, JobInfo, Progress
 from taskq.core.payload import decode_call, decode_value
 from taskq.core.signing import Signing
 from taskq.core.state import JobState
@@ -67,7 +68,7 @@ def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int
         error=failure.error_text if failure else None,
         traceback=failure.traceback if failure else None,
         schedule_id=envelope.fire.schedule if envelope.fire else None,
-        scheduled_for=_instant(envelope.fire.slot) if envelope.fire else None,
+        scheduled_for=_fire_time(envelope.fire),
         untrusted=untrusted,
     )
 
@@ -80,6 +81,11 @@ def _envelope(job_id: str, lane: str, data: bytes, signing: Signing) -> tuple[En
     except UntrustedMessage as error:
         data, untrusted = b"", str(error)
     return _lenient(unpack_envelope, data, Envelope("", b"")), untrusted
+
+
+def _fire_time(fire: Fire | None) -> datetime | None:
+    instant = None if fire is None else _instant(fire.slot)
+    return None if fire is None or instant is None else in_zone(instant, fire.zone)
 
 
 def _worker(fields: dict[bytes, bytes]) -> str | None:

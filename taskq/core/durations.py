@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from taskq.core.errors import ConfigError
 
@@ -75,6 +76,24 @@ def instant_ms(what: str, value: datetime) -> int:
         )
     # Not by way of a float, which would make some of them a millisecond early.
     return (plain - _EPOCH) // timedelta(milliseconds=1)
+
+
+def zone_text(value: datetime) -> str:
+    """The zone of an aware datetime as text: an IANA name or an offset; empty for UTC."""
+    key = getattr(value.tzinfo, "key", None)
+    if isinstance(key, str):
+        return "" if key == "UTC" else key
+    return f"{value:%z}" if value.utcoffset() else ""
+
+
+def in_zone(instant: datetime, zone: str) -> datetime:
+    """The instant on the clock of `zone`, as `zone_text` gives it; in UTC where that is unknown."""
+    try:
+        if zone[:1] in ("+", "-"):
+            return instant.astimezone(datetime.strptime(zone, "%z").tzinfo)
+        return instant.astimezone(ZoneInfo(zone) if zone else UTC)
+    except Exception:  # a name that is none, a directory, a zone this machine has not
+        return instant.astimezone(UTC)
 
 
 def parse_duration(text: str) -> float:

@@ -82,7 +82,7 @@ def pack_envelope(
     if before[0]:
         extras["b"] = before
     if fire is not None:
-        extras["s"] = list(fire)
+        extras["s"] = list(fire if fire.zone else fire[:3])
     return msgpack.packb((VERSION, task, payload, extras))
 
 
@@ -147,10 +147,10 @@ def _counts(before: Any) -> tuple[int, int]:
 def _fire(parts: list[Any] | None) -> Fire | None:
     if parts is None:
         return None
-    schedule, slot, by_hand = parts[:3]
-    if type(schedule) is not str or type(slot) is not int:
+    schedule, slot, by_hand, zone, *_ = (*parts, "") if len(parts) == 3 else parts
+    if type(schedule) is not str or type(slot) is not int or type(zone) is not str:
         raise TypeError("a schedule's fire of another type")
-    return Fire(schedule, slot, bool(by_hand))
+    return Fire(schedule, slot, bool(by_hand), zone)
 
 
 def _unpack_retry(parts: list[Any] | None) -> Retry | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from math import isfinite
 from typing import Any, NamedTuple
 
+from taskq.core.durations import in_zone
 from taskq.core.errors import ConfigError
 from taskq.core.state import JobState
 from taskq.core.text import fitting
@@ -37,12 +38,19 @@ class NewJob(NamedTuple):
 class Fire(NamedTuple):
     """Which fire of which schedule a job is of: the fire time in milliseconds since the epoch.
 
-    `by_hand` is true for a run somebody asked for beside the schedule's own fires.
+    `by_hand` is true for a run somebody asked for beside the schedule's own fires. `zone` is the
+    zone of the schedule, an IANA name or an offset; empty for UTC.
     """
 
     schedule: str
     slot: int
     by_hand: bool = False
+    zone: str = ""
+
+    @property
+    def at(self) -> datetime:
+        """The fire time, on the clock of the schedule's zone."""
+        return in_zone(datetime.fromtimestamp(self.slot / 1000, UTC), self.zone)
 
 
 class Delivery(NamedTuple):

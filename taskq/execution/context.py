@@ -139,11 +139,12 @@ class _Fired:
     def scheduled_for(self) -> datetime | None:
         """The fire time this job is for; None for jobs that no schedule made.
 
-        It is the time the trigger gave, before any jitter, and the same for every attempt. Of a
-        run that somebody asked for (`run_now`) it is when they asked.
+        It is the time the trigger gave, on the clock of its zone (UTC where it has none), before
+        any jitter, and the same for every attempt. Of a run that somebody asked for (`run_now`) it
+        is when they asked.
         """
         fire = self._attempt.fire
-        return None if fire is None else datetime.fromtimestamp(fire.slot / 1000, UTC)
+        return None if fire is None else fire.at
 
     @property
     def lateness(self) -> timedelta | None:

@@ -10,7 +10,7 @@ from taskq.broker.schedule_record import StoredSchedule
 from taskq.core.errors import DecodeError, PayloadError
 from taskq.core.payload import decode_call
 from taskq.scheduler.policy import Policy
-from taskq.scheduler.spec import from_ms, spec_of
+from taskq.scheduler.spec import Spec, from_ms, spec_of
 from taskq.triggers.trigger import Trigger
 
 __all__ = ["ScheduleInfo", "ScheduleState", "info_of"]
@@ -23,6 +23,7 @@ class ScheduleInfo:
     """Everything the server knows about a schedule.
 
     `next_fire` is None when it is `finished`; of a paused one it is the fire it was paused before.
+    It and `last_fire` are on the clock of the trigger's zone, other instants in UTC.
     `last_fire` is the last fire time that was decided, made or left out. `fired` counts fires that
     made a job, `skipped` those left out, the last of them `last_skip` ago with `skip_reason`.
     `running` are ids of its jobs that had not ended when it last fired. `waiting` tells that a fire
@@ -71,11 +72,13 @@ def info_of(stored: StoredSchedule) -> ScheduleInfo:
         state = "paused"
     elif stored.next is None:
         state = "finished"
+    spec = _readable(stored)
+    fire_time = from_ms if spec is None else spec.fire_time
     return ScheduleInfo(
         id=stored.id,
         state=state,
-        next_fire=_instant(stored.next),
-        last_fire=_instant(stored.last),
+        next_fire=fire_time(stored.next) if stored.next else None,
+        last_fire=fire_time(stored.last) if stored.last else None,
         pause_reason=stored.paused,
         fired=stored.fired,
         skipped=stored.skipped,
@@ -85,15 +88,18 @@ def info_of(stored: StoredSchedule) -> ScheduleInfo:
         running=stored.running,
         added_at=_instant(stored.added),
         changed_at=_instant(stored.changed),
-        **_said(stored),
+        **(_said(spec) if spec is not None else {}),
     )
 
 
-def _said(stored: StoredSchedule) -> dict[str, Any]:
+def _readable(stored: StoredSchedule) -> Spec | None:
     try:
-        spec = spec_of(stored)
+        return spec_of(stored)
     except DecodeError:
-        return {}
+        return None
+
+
+def _said(spec: Spec) -> dict[str, Any]:
     try:
         args, kwargs = decode_call(spec.payload)
     except PayloadError:

@@ -239,7 +239,7 @@ class Schedules:
             slots = _to_come(stored, spec, look.now)
         else:
             slots = walk(spec, spec.following(to_ms(after)))
-        return [from_ms(slot) for slot in islice(slots, n)]
+        return [spec.fire_time(slot) for slot in islice(slots, n)]
 
 
 def _to_come(stored: StoredSchedule, spec: Spec, now: int) -> Iterator[int]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgpack
 
 from taskq.broker.schedule_record import StoredSchedule
+from taskq.core.durations import in_zone
 from taskq.core.envelope import pack_envelope
 from taskq.core.errors import ConfigError, DecodeError
 from taskq.core.job import Fire
@@ -77,8 +78,18 @@ class Spec:
             result_ttl=self.result_ttl,
             retry=self.retry,
             headers=self.headers,
-            fire=Fire(schedule, slot, by_hand),
+            fire=Fire(schedule, slot, by_hand, self._zone(slot)),
         )
+
+    def fire_time(self, slot: int) -> datetime:
+        """A fire time on the clock of the trigger's zone."""
+        return in_zone(from_ms(slot), self._zone(slot))
+
+    def _zone(self, slot: int) -> str:
+        try:
+            return self.trigger.zone(from_ms(slot))
+        except ConfigError:  # a part of a combination that gives up
+            return ""
 
     def begin(self, now: int) -> int | None:
         """The fire time a schedule added at `now` begins with, or None when there is none."""

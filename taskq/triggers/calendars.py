@@ -67,6 +67,9 @@ class Calendar(Trigger):
         today = wall_of(utc("now", now), self._zone).date()
         return self if self.start is not None else replace(self, start=today)
 
+    def zone(self, fire: datetime) -> str:
+        return "" if self.tz == "UTC" else self.tz
+
     def explain(self) -> str:
         period = amount(self.months, "month") if self.months else amount(self.days, "day")
         text = f"every {period} at {self.at}, " + ("UTC" if self.tz == "UTC" else f"{self.tz} time")

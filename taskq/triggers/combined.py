@@ -15,6 +15,8 @@ __all__ = ["AllOf", "AnyOf", "all_of", "any_of"]
 _DEEPEST = 8
 _MOST_PARTS = 32
 _MOST_STEPS = 10_000
+_MILLISECOND = timedelta(milliseconds=1)
+"""What a stored fire time may be later than the instant that its trigger gave."""
 _FARTHEST = timedelta(days=3653)
 
 
@@ -38,6 +40,10 @@ class _Combined(Trigger):
         # A fire of several may be as late as the latest of them.
         object.__setattr__(self, "jitter", max(part.jitter for part in self.parts))
 
+    def zone(self, fire: datetime) -> str:
+        """That of the first part that has one."""
+        return next(filter(None, (part.zone(fire) for part in self.parts)), "")
+
     def anchored(self, now: datetime) -> Trigger:
         parts = tuple(part.anchored(now) for part in self.parts)
         return self if all(map(is_, parts, self.parts)) else replace(self, parts=parts)
@@ -51,6 +57,14 @@ class AnyOf(_Combined):
         return "whenever one of these fires: " + "; ".join(
             f"({number}) {part.explain()}" for number, part in enumerate(self.parts, 1)
         )
+
+    def zone(self, fire: datetime) -> str:
+        """That of the part that fires then."""
+        for part in self.parts:
+            following = part.next(fire - _MILLISECOND)
+            if following is not None and following <= fire:
+                return part.zone(fire)
+        return super().zone(fire)
 
     def _next(self, after: datetime) -> datetime | None:
         return _earliest([part.next(after) for part in self.parts])

@@ -51,6 +51,9 @@ class Cron(Trigger):
         # What cannot be read is refused now, not when it is due.
         _ = self._fields
 
+    def zone(self, fire: datetime) -> str:
+        return "" if self.tz == "UTC" else self.tz
+
     def explain(self) -> str:
         text = in_words(self._fields, self._zone, self.dst)
         if self.start is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
+from taskq.core.durations import in_zone, zone_text
 from taskq.triggers.trigger import Trigger, utc
 
 __all__ = ["At", "at"]
@@ -15,18 +16,25 @@ class At(Trigger):
     """Fires once, at `instant`; see `at`."""
 
     instant: datetime
+    # Of the instant as it was given; the same instant in another zone is the same trigger.
+    tz: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "instant", utc("at", self.instant))
+        given = self.instant
+        object.__setattr__(self, "instant", utc("at", given))
+        object.__setattr__(self, "tz", self.tz or zone_text(given))
+
+    def zone(self, fire: datetime) -> str:
+        return self.tz
 
     def explain(self) -> str:
         return f"once, on {self.instant:%A %Y-%m-%d at %H:%M:%S} UTC"
 
     def _next(self, after: datetime) -> datetime | None:
-        return self.instant if self.instant > after else None
+        return self._begin(after) if self.instant > after else None
 
     def _begin(self, now: datetime) -> datetime | None:
-        return self.instant
+        return in_zone(self.instant, self.tz)
 
 
 def at(instant: datetime) -> At:

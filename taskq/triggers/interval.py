@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from taskq.core import durations
-from taskq.core.durations import Duration
+from taskq.core.durations import Duration, in_zone, zone_text
 from taskq.core.errors import ConfigError
 from taskq.triggers.trigger import Trigger, utc
 
@@ -29,6 +29,8 @@ class Every(Trigger):
     anchor: datetime | None = None
     immediate: bool = False
     end: datetime | None = None
+    # Of the instant as it was given; the same instant in another zone is the same trigger.
+    tz: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.period < _SHORTEST:
@@ -36,6 +38,8 @@ class Every(Trigger):
                 f"every() of {self.period.total_seconds():g} seconds; type a period of at least "
                 f"{_SHORTEST.total_seconds():g} seconds: every(minutes=5)"
             )
+        if self.anchor is not None and not self.tz:
+            object.__setattr__(self, "tz", zone_text(self.anchor))
         for name in ("anchor", "end"):
             given = getattr(self, name)
             if given is not None:
@@ -44,6 +48,9 @@ class Every(Trigger):
     def anchored(self, now: datetime) -> Every:
         start = utc("now", now)
         return self if self.anchor is not None else replace(self, anchor=start)
+
+    def zone(self, fire: datetime) -> str:
+        return self.tz
 
     def explain(self) -> str:
         text = f"every {in_words(self.period)} of elapsed time"
@@ -64,7 +71,7 @@ class Every(Trigger):
             fire = anchor + number * self.period
         except OverflowError:
             return None
-        return fire if self.end is None or fire <= self.end else None
+        return in_zone(fire, self.tz) if self.end is None or fire <= self.end else None
 
 
 def every(

@@ -118,12 +118,19 @@ def _unpack_flag(value: bool) -> bool:
     return value
 
 
+def _unpack_text(value: str) -> str:
+    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"{str(value)[:40]!r} is not text")
+    return value
+
+
 _Codec = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 _INSTANT: _Codec = (_pack_instant, _unpack_instant)
 _FLAG: _Codec = (_as_is, _unpack_flag)
+_TEXT: _Codec = (_as_is, _unpack_text)
 _PARTS: _Codec = (_pack_parts, _as_is)
 _KINDS: dict[str, tuple[type[Trigger], dict[str, _Codec]]] = {
-    "at": (At, {"instant": _INSTANT}),
+    "at": (At, {"instant": _INSTANT, "tz": _TEXT}),
     "every": (
         Every,
         {
@@ -131,6 +138,7 @@ _KINDS: dict[str, tuple[type[Trigger], dict[str, _Codec]]] = {
             "anchor": _INSTANT,
             "immediate": _FLAG,
             "end": _INSTANT,
+            "tz": _TEXT,
         },
     ),
     "cron": (Cron, {"start": _INSTANT, "end": _INSTANT}),

@@ -97,6 +97,11 @@ class Trigger(ABC):
         utc("now", now)
         return self
 
+    def zone(self, fire: datetime) -> str:
+        """Whose clock tells the time of `fire`: an IANA name or an offset; empty for UTC."""
+        del fire
+        return ""
+
     @abstractmethod
     def explain(self) -> str:
         """What the trigger does, in plain words."""

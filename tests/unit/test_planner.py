@@ -10,6 +10,7 @@ import pytest
 from taskq import ConfigError, at, cron, every
 from taskq.broker.schedules import DueSchedule, Firing
 from taskq.core.envelope import unpack_envelope
+from taskq.core.job import Fire
 from taskq.scheduler.planner import job_id, plan
 from taskq.scheduler.policy import Policy
 from taskq.scheduler.spec import Spec, from_ms, to_ms
@@ -267,7 +268,7 @@ def test_a_job_carries_its_fire():
 
     assert job.id == "s:2026-01-01T08:00:00Z"
     envelope = unpack_envelope(job.envelope)
-    assert envelope.fire == ("s", job.slot, False)
+    assert envelope.fire == Fire("s", job.slot)
     assert envelope.task == "t"
 
 
