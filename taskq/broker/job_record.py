@@ -14,6 +14,7 @@ from taskq.core.envelope import Envelope, FailureRecord, unpack_envelope, unpack
 from taskq.core.errors import PayloadError, UntrustedMessage
 from taskq.core.job import AttemptRecord, Fire, JobInfo, Progress
 from taskq.core.payload import decode_call, decode_value
+from taskq.core.payload_limits import judge_record
 from taskq.core.signing import Signing
 from taskq.core.state import JobState
 
@@ -21,8 +22,8 @@ __all__ = ["read_job"]
 
 T = TypeVar("T")
 
-_MOST_PROGRESS: Final = 8_192
-"""Of what an older taskq stored more is not shown."""
+_MOST_BYTES: Final = 65_536
+"""Of the records of progress and of attempts; none that taskq writes is as long."""
 
 
 def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int) -> JobInfo:
@@ -131,6 +132,7 @@ def _attempts(
 
 def _past_attempt(number: int, value: bytes) -> AttemptRecord:
     try:
+        judge_record(value, most_bytes=_MOST_BYTES, most_values=8)
         began, ended, worker, text = msgpack.unpackb(value, raw=True)
         outcome, _, error = _text(text).partition("\n")
         return AttemptRecord(
@@ -149,9 +151,9 @@ def _instant(milliseconds: bytes | float | None) -> datetime | None:
 
 def _progress(value: bytes | None) -> Progress | None:
     try:
-        if not value or len(value) > _MOST_PROGRESS:
-            return None
-        return Progress.of(*msgpack.unpackb(value, max_array_len=8, max_map_len=0))
+        judge_record(value or b"", most_bytes=_MOST_BYTES, most_values=8)
+        done, total, text = msgpack.unpackb(value or b"")
+        return Progress.of(done, total, text) if type(text) is str else None
     except Exception:  # as above
         return None
 

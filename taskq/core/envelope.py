@@ -15,6 +15,7 @@ from taskq.core.durations import seconds
 from taskq.core.errors import ConfigError, DecodeError
 from taskq.core.job import Fire
 from taskq.core.outcome import Failed, FailureKind
+from taskq.core.payload_limits import judge_record
 from taskq.core.retry import Retry
 from taskq.core.text import MOST_TEXTS, fitting
 
@@ -29,6 +30,7 @@ __all__ = [
 
 VERSION: Final = 1
 _LIMIT: Final = 2 * 1_048_576
+_MOST_VALUES: Final = 2 * MOST_TEXTS + 64
 _TEXT_LIMIT: Final = 8_192
 _TRACEBACK_LIMIT: Final = 65_536
 
@@ -91,9 +93,9 @@ def unpack_envelope(data: bytes) -> Envelope:
 
     Raises `DecodeError` for bytes that are none.
     """
-    if len(data) > _LIMIT:
-        raise DecodeError(f"the envelope has {len(data):,} bytes; at most {_LIMIT:,} are read")
     try:
+        if len(data) > _MOST_VALUES:
+            judge_record(data, most_bytes=_LIMIT, most_values=_MOST_VALUES)
         parts = msgpack.unpackb(data, max_array_len=64, max_map_len=MOST_TEXTS)
         version, task, payload, *rest = parts
         if type(version) is not int or type(task) is not str or type(payload) is not bytes:
@@ -187,8 +189,7 @@ def pack_failure(failure: Failed) -> bytes:
 def unpack_failure(data: bytes) -> FailureRecord:
     """Read a failure; bytes that are none give a record that says so."""
     try:
-        if len(data) > _LIMIT:
-            raise ValueError("longer than any failure")
+        judge_record(data, most_bytes=_LIMIT, most_values=16)
         parts = msgpack.unpackb(data, max_array_len=16, max_map_len=0)
         _, error_type, error_text, traceback, kind = parts
         if not all(type(part) is str for part in parts[1:]):

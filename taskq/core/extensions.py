@@ -29,6 +29,7 @@ import struct
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -70,6 +71,12 @@ ARRAY_CODES = frozenset({_TUPLE, _SET, _FROZENSET, _SECRET})
 _MICROSECOND = timedelta(microseconds=1)
 _NO_ZONE, _OFFSET, _NAME = 0, 1, 2
 
+_HARMLESS_BYTES = 4096
+"""In so few bytes nothing that grows faster than they do becomes large."""
+_MOST_COLLISIONS = 32
+
+_Hook = Callable[[int, bytes], Any]
+
 _msgpack = cast("Any", msgpack)  # it ships no types
 _Packer: Callable[..., Any] = _msgpack.Packer
 _Unpacker: Callable[..., Any] = _msgpack.Unpacker
@@ -93,7 +100,8 @@ def unpack(data: bytes) -> Any:
     msgpack's own timestamps, which taskq never writes, are read as datetimes in UTC: producers in
     other languages have no other way to send one.
     """
-    return _unpackb(data, ext_hook=_from_extension, strict_map_key=False, timestamp=3)
+    hook = _from_extension if len(data) <= _HARMLESS_BYTES else _Watch().extension
+    return _unpackb(data, ext_hook=hook, strict_map_key=False, timestamp=3)
 
 
 def array_extension(kind: type, items: list[Any]) -> Any:
@@ -121,19 +129,26 @@ def _zone(zone: tzinfo | None, offset: timedelta | None) -> tuple[int, bytes]:
 
 def _from_zone(kind: int, body: bytes) -> tzinfo | None:
     if kind == _NAME:
-        name = body.decode()
-        try:
-            return ZoneInfo(name)
-        except Exception as error:  # a missing zone, a directory, a name that is no path
-            raise ValueError(
-                f"no time zone {name[:60]!r} here; the package `tzdata` brings them all"
-            ) from error
+        return _named_zone(body)
     if kind == _OFFSET:
         (offset,) = _OFFSET_BODY.unpack(body) if body else (0,)
         return timezone(timedelta(microseconds=offset))
     if kind != _NO_ZONE or body:
         raise ValueError("an unknown kind of time zone")
     return None
+
+
+# `ZoneInfo` itself keeps eight, so that many datetimes in many zones would read a file each. There
+# are about 600 zones, under three kinds of names.
+@lru_cache(maxsize=2048)
+def _named_zone(body: bytes) -> tzinfo:
+    name = body.decode()
+    try:
+        return ZoneInfo(name)
+    except Exception as error:  # a missing zone, a directory, a name that is no path
+        raise ValueError(
+            f"no time zone {name[:60]!r} here; the package `tzdata` brings them all"
+        ) from error
 
 
 def _datetime(value: datetime) -> Any:
@@ -231,7 +246,7 @@ def holds_array(first: int) -> bool:
     return 0x90 <= first <= 0x9F or first in (0xDC, 0xDD)
 
 
-def _items(body: bytes) -> list[Any]:
+def _items(body: bytes, hook: _Hook) -> list[Any]:
     # An extension straight inside another would recurse without an array between them, unseen by
     # the check of depth: so anything but an array is refused before it is unpacked.
     if not body or not holds_array(body[0]):
@@ -240,7 +255,7 @@ def _items(body: bytes) -> list[Any]:
     # depth, more than the stack of a small thread.
     size = len(body)
     unpacker = _Unpacker(
-        ext_hook=_from_extension,
+        ext_hook=hook,
         strict_map_key=False,
         timestamp=3,
         read_size=size,
@@ -253,8 +268,7 @@ def _items(body: bytes) -> list[Any]:
     return items
 
 
-def _from_secret(body: bytes) -> Secret[Any]:
-    items = _items(body)
+def _secret(items: list[Any]) -> Secret[Any]:
     if len(items) != 1:
         raise ValueError(f"a secret of {len(items)} values")
     return Secret(items[0])
@@ -265,11 +279,51 @@ def holds_secret(data: bytes) -> bool:
     return _SECRET in data
 
 
-def _from_extension(code: int, body: bytes) -> Any:
+def _from_extension(code: int, body: bytes, hook: _Hook | None = None) -> Any:
+    collect = _COLLECTORS.get(code)
+    if collect is not None:
+        return collect(_items(body, hook or _from_extension))
     decoder = _DECODERS.get(code)
     if decoder is None:
         raise ValueError(f"extension {code} is unknown to this version of taskq")
     return decoder(body)
+
+
+class _Watch:
+    """Reads one payload, and refuses values that were chosen to have one hash.
+
+    A set or dictionary of them takes time that grows with the square of their number, here or where
+    a task makes one. Text and bytes are hashed with a secret of the process, and numbers of 64 bits
+    cannot collide often.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[int, Any] = {}
+        self._others: dict[int, list[Any]] = {}
+
+    def extension(self, code: int, body: bytes) -> Any:
+        """The value of an extension."""
+        value = _from_extension(code, body, self.extension)
+        if code not in _COLLIDING:
+            return value
+        try:
+            hashed = hash(value)
+        except TypeError:  # a tuple that holds a list
+            return value
+        first = self._first.setdefault(hashed, value)
+        if first is not value and first != value:
+            self._collide(hashed, value)
+        return value
+
+    def _collide(self, hashed: int, value: Any) -> None:
+        others = self._others.setdefault(hashed, [])
+        if value not in others:
+            others.append(value)
+        if len(others) >= _MOST_COLLISIONS:
+            raise ValueError(
+                f"more than {_MOST_COLLISIONS} different values have the same hash, as if they "
+                "were chosen to"
+            )
 
 
 #: How to write each type that is neither msgpack's own nor a container.
@@ -284,14 +338,17 @@ SCALAR_EXTENSIONS: dict[type, Callable[[Any], Any]] = {
 _CODE_OF: dict[type, int] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET, Secret: _SECRET}
 _DECODERS: dict[int, Callable[[bytes], Any]] = {
     _BIG_INT: _from_big_int,
-    _TUPLE: lambda body: tuple(_items(body)),
-    _SET: lambda body: set(_items(body)),
-    _FROZENSET: lambda body: frozenset(_items(body)),
     _DATETIME: _from_datetime,
     _DATE: _from_date,
     _TIME: _from_time,
     _TIMEDELTA: _from_timedelta,
     _DECIMAL: _from_decimal,
     _UUID: _from_uuid,
-    _SECRET: _from_secret,
 }
+_COLLECTORS: dict[int, Callable[[list[Any]], Any]] = {
+    _TUPLE: tuple,
+    _SET: set,
+    _FROZENSET: frozenset,
+    _SECRET: _secret,
+}
+_COLLIDING = frozenset({_BIG_INT, _TUPLE, _FROZENSET, _DECIMAL, _UUID})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from taskq.core.errors import DecodeError, PayloadError, PayloadTooLarge
 from taskq.core.extensions import ARRAY_CODES, holds_array
 
-__all__ = ["PayloadLimits", "judge", "may_break"]
+__all__ = ["PayloadLimits", "judge", "judge_record", "may_break"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,18 @@ def may_break(data: bytes, limits: PayloadLimits) -> bool:
     if len(data) <= limits.max_depth:
         return False
     return len(data.translate(None, _NO_OPENERS)) > limits.max_depth
+
+
+def judge_record(data: bytes, *, most_bytes: int, most_values: int) -> None:
+    """Refuse what cannot be a record that taskq itself keeps: those are flat, and of few values.
+
+    A value takes a byte at least, so short ones are not even walked over. Raises `PayloadError`.
+    """
+    if len(data) > most_bytes:
+        raise DecodeError(f"{len(data):,} bytes; at most {most_bytes:,} are read")
+    if len(data) > most_values:
+        limits = PayloadLimits(most_bytes, max_nodes=most_values)
+        judge(data, limits, frame_depth=0, frame_nodes=0)
 
 
 def judge(data: bytes, limits: PayloadLimits, *, frame_depth: int, frame_nodes: int) -> None:

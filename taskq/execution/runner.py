@@ -2,7 +2,7 @@
 
 ::
 
-    enter the context ─> middleware ─> load the arguments ─> start the clock ─> run on the executor
+    enter the context ─> middleware ─> start the clock ─> load the arguments ─> run on the executor
                       ─> encode the result ─> classify what was raised ─> Outcome
 
 A call that stays in this process is neither decoded nor encoded: see `LocalCall`.
@@ -60,22 +60,31 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
 
 
 class _Clock:
-    """The attempt's timeout, counted from the moment its function starts."""
+    """The attempt's timeout: time to load the arguments, and to run once a thread is free."""
 
-    __slots__ = ("_attempt", "_loop", "_timer")
+    __slots__ = ("_attempt", "_left", "_loop", "_timer")
 
     def __init__(self, attempt: Attempt, loop: asyncio.AbstractEventLoop) -> None:
         self._attempt = attempt
         self._loop = loop
+        self._left = attempt.timeout or 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        timeout = self._attempt.timeout
-        if timeout is not None:
-            # One timer handle, not asyncio.timeout(): that costs a fifth of the drain rate.
-            self._timer = self._loop.call_later(
-                timeout, self._attempt.interrupt, Interruption.TIMEOUT
-            )
+        # One timer handle, not asyncio.timeout(): that costs a fifth of the drain rate.
+        self._timer = self._loop.call_later(
+            self._left, self._attempt.interrupt, Interruption.TIMEOUT
+        )
+
+    def load(self, attempt: Attempt) -> tuple[Any, Any]:
+        """Load the arguments. It blocks the loop, so that no timer could end it."""
+        begun = self._loop.time()
+        loaded = _load(attempt)
+        self._left -= self._loop.time() - begun
+        if self._left <= 0:
+            attempt.interruption = Interruption.TIMEOUT
+            raise asyncio.CancelledError
+        return loaded
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -90,6 +99,9 @@ class _NoClock(_Clock):
     def __init__(self) -> None: ...
 
     def start(self) -> None: ...
+
+    def load(self, attempt: Attempt) -> tuple[Any, Any]:
+        return _load(attempt)
 
     def stop(self) -> None: ...
 
@@ -179,7 +191,7 @@ def _opened(attempt: Attempt, value: Any) -> Any:
 
 
 async def _in_loop(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> Any:
-    args, kwargs = _load(attempt)
+    args, kwargs = clock.load(attempt)
     clock.start()
     if attempt.task.injector is not None:
         return await _injected(attempt, args, kwargs, executors)
@@ -187,7 +199,7 @@ async def _in_loop(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> A
 
 
 async def _in_thread(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> Any:
-    args, kwargs = _load(attempt)
+    args, kwargs = clock.load(attempt)
     if attempt.task.injector is not None:
         clock.start()
         return await _injected(attempt, args, kwargs, executors)

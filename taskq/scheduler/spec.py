@@ -14,6 +14,7 @@ from taskq.core.durations import in_zone
 from taskq.core.envelope import pack_envelope
 from taskq.core.errors import ConfigError, DecodeError
 from taskq.core.job import Fire
+from taskq.core.payload_limits import judge_record
 from taskq.core.retry import Retry
 from taskq.scheduler.policy import Policy
 from taskq.triggers.packing import pack_trigger, unpack_trigger
@@ -25,6 +26,8 @@ VERSION: Final = 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MS: Final = timedelta(milliseconds=1)
 _TRIES: Final = 100
+_MOST_BYTES: Final = 4 * 1_048_576
+_MOST_VALUES: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +165,7 @@ class Spec:
     def unpack(cls, data: bytes) -> Spec:
         """Read what `pack` wrote; raises `DecodeError`."""
         try:
+            judge_record(data, most_bytes=_MOST_BYTES, most_values=_MOST_VALUES)
             version, plain = msgpack.unpackb(data)
             if version > VERSION:
                 raise DecodeError(f"a newer taskq wrote it (format {version}); update this process")

@@ -64,13 +64,14 @@ async def test_a_running_job_is_in_its_attempt(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("stored", "shown"),
     [
-        (msgpack.packb((3, 10, 5)), Progress(3, 10, "5")),
+        (msgpack.packb((3, 10, "a\n")), Progress(3, 10, "a\n")),
+        (msgpack.packb((3, 10, 5)), None),
         (msgpack.packb(("x", 10, "")), None),
         (msgpack.packb((float("nan"), None, "")), None),
         (msgpack.packb((1, 2, "x" * 5_000_000)), None),
         (b"\xc1", None),
     ],
-    ids=["text", "words", "nan", "large", "noise"],
+    ids=["text", "number", "words", "nan", "large", "noise"],
 )
 async def test_progress_that_others_stored_is_shown_as_far_as_it_is_any(
     scene: Scene, stored: bytes, shown: Progress | None

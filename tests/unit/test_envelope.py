@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -107,6 +109,33 @@ def test_more_of_a_policy_than_we_know_is_ignored() -> None:
 
 
 # ---------------------------------------------------------------------------------------- garbage
+
+ARRAYS = b"\xdc\x00\x10" + (b"\xdc\x00\x10" + (b"\x9f" + b"\x90" * 15) * 16) * 16
+"""A thousand bytes for each of which an empty list would be made, sixty times as large."""
+
+
+@pytest.mark.parametrize("read", [unpack_envelope, unpack_failure])
+def test_records_of_empty_containers_are_refused_before_they_take_memory(
+    read: Callable[[bytes], Any],
+) -> None:
+    bomb = b"\x94\x01\xa1t\xc4\x00\xdc\x00\x10" + (b"\xdc\x00\x10" + ARRAYS * 16) * 16
+    assert len(bomb) > 1_000_000
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DecodeError):
+            read(bomb)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 1_000_000
+
+
+def test_an_envelope_of_the_most_headers_and_arguments_is_read() -> None:
+    headers = {str(number): "x" * 400 for number in range(1024)}
+    data = pack_envelope("t", b"\x90" * 1_000_000, headers=headers, timeout=5.0)
+
+    assert unpack_envelope(data).headers == headers
 
 
 @given(st.binary(max_size=300))

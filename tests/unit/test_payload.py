@@ -20,7 +20,7 @@ from datetime import time as clock_time
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import msgpack
 import pytest
@@ -39,6 +39,7 @@ from pydantic import (
 )
 
 from taskq.core.errors import DecodeError, EncodeError, PayloadError, PayloadTooLarge
+from taskq.core.extensions import _named_zone  # pyright: ignore[reportPrivateUsage]
 from taskq.core.payload import (
     PayloadLimits,
     decode_call,
@@ -776,6 +777,75 @@ def test_a_bomb_is_refused_before_it_takes_time_or_memory(
     # Measured: 12 ms at most, and minutes where what a header announces is believed.
     assert min(took) < 5
     assert peak < 1_000_000
+
+
+PRIME = 2**61 - 1
+"""Python hashes whole numbers, and whatever equals one, by their rest in this."""
+
+
+def alike_tuple(first: int) -> tuple[int, int]:
+    """The pair that begins with `first` whose hash is the same for all: its steps can be undone."""
+    prime, two, five = 11400714785074694791, 14029467366897019727, 2870177450012600261
+    mask = 2**64 - 1
+
+    def rotated(lane: int, by: int) -> int:
+        return (lane << by | lane >> (64 - by)) & mask
+
+    after = rotated((five + first * two) & mask, 31) * prime & mask
+    wanted = rotated(12345 * pow(prime, -1, 2**64) & mask, 33)
+    lane = (wanted - after) * pow(two, -1, 2**64) & mask
+    return first, lane if lane < 2**63 else lane - 2**64
+
+
+ALIKE: dict[str, Callable[[int], Any]] = {
+    "numbers": lambda count: {PRIME * (k + 1000) for k in range(count)},
+    "keys": lambda count: {PRIME * (k + 1000): k for k in range(count)},
+    "decimals": lambda count: {Decimal(PRIME * (k + 1)) for k in range(count)},
+    "uuids": lambda count: {uuid.UUID(int=PRIME * (k + 1)) for k in range(count)},
+    "tuples": lambda count: {alike_tuple(k) for k in range(4 * count)},
+    "in a list": lambda count: [uuid.UUID(int=PRIME * (k + 1)) for k in range(count)],
+    "deep": lambda count: [{frozenset({PRIME * (k + 1000)})} for k in range(count)],
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+@pytest.mark.parametrize("decode", [decode_value, decode_call])
+def test_values_chosen_to_have_one_hash_are_refused(
+    name: str, decode: Callable[[bytes], Any]
+) -> None:
+    value = ALIKE[name](700)
+    data = encode_value(value) if decode is decode_value else encode_call((value,), {})
+
+    with pytest.raises(DecodeError, match="different values have the same hash"):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [uuid.UUID(int=7)] * 2000,
+        [(number % 7, "x") for number in range(3000)],
+        {Decimal(number) / 100 for number in range(2000)},
+        {(number, -number): number for number in range(2000)},
+        [(-1, -2, -1), (-2, -1, -1)] * 1000,
+        [(1, [2])] * 1000,
+        {2**64 + number for number in range(1000)},
+    ],
+    ids=repr,
+)
+def test_honest_values_share_few_hashes(value: Any) -> None:
+    assert travelled(value) == value
+
+
+def test_many_datetimes_in_many_zones_read_each_zone_once() -> None:
+    names = sorted(available_timezones())[:200]
+    value = [datetime(2026, 1, 1, tzinfo=ZoneInfo(name)) for name in names] * 50
+    data = encode_value(value)
+    decode_value(data)
+    read = _named_zone.cache_info().misses
+
+    assert same(decode_value(data), value)
+    assert _named_zone.cache_info().misses == read
 
 
 def test_the_deepest_payload_fits_a_small_stack() -> None:

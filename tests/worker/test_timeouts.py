@@ -6,7 +6,10 @@ import asyncio
 import logging
 import os
 import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +39,36 @@ async def test_a_coroutine_is_interrupted_where_it_waits(q: TaskQ) -> None:
     assert caught.value.error_type == "TimeoutError"
     assert "await asyncio.Event().wait()" in caught.value.traceback
     assert (await job.info()).attempts[0].outcome == "timeout"
+
+
+@dataclass
+class Heavy:
+    """It takes longer to make than the jobs below may take."""
+
+    size: int
+
+    def __post_init__(self) -> None:
+        time.sleep(0.06)
+
+
+@pytest.mark.parametrize("executor", ["loop", "thread"])
+async def test_the_time_to_load_the_arguments_counts(q: TaskQ, executor: str) -> None:
+    ran: list[int] = []
+
+    async def in_loop(heavy: Heavy) -> None:
+        ran.append(heavy.size)
+
+    def in_thread(heavy: Heavy) -> None:
+        ran.append(heavy.size)
+
+    function: Any = in_loop if executor == "loop" else in_thread
+    task = q.task(name="load", timeout=0.05)(function)
+
+    job = await task.enqueue({"size": 1})
+    await q.run_until_empty()
+
+    assert (await job.info()).attempts[0].outcome == "timeout"
+    assert ran == []
 
 
 async def test_a_job_that_ends_in_time_is_left_alone(q: TaskQ) -> None:
