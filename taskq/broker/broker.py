@@ -19,6 +19,7 @@ from taskq.broker.producer import Producer
 from taskq.broker.schedules import ScheduleStore
 from taskq.broker.upkeep import Upkeep
 from taskq.broker.waiting import Waiting
+from taskq.broker.watching import Watching
 from taskq.core.failpoints import ARMED
 from taskq.core.liveness import CONNECT_SECONDS, ENQUEUE_SECONDS, REPLY_SECONDS
 from taskq.core.retention import Retention
@@ -89,6 +90,9 @@ class Broker:
         )
         self.waiting = Waiting(*shared)
         self.jobs = Jobs(*shared, failure_ttl=failure_ttl, signing=settings.signing)
+        self.watching = Watching(
+            *shared, jobs=self.jobs, waiting=self.waiting, signing=settings.signing
+        )
         self.leases = Leases(*shared)
         self.deferrals = Deferrals(*shared, retention=settings.retention, signing=settings.signing)
         self.upkeep = Upkeep(*shared)

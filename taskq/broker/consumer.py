@@ -81,7 +81,7 @@ class Consumer:
             keys.wake_channel,
             keys.cancels + worker,
         )
-        self._progress_keys = (keys.jobs,)
+        self._progress_keys = (keys.jobs, keys.watch_channel)
 
     async def fetch(
         self, want: int, queues: Sequence[str], *, lowest_first: bool = False

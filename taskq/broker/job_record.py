@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -18,12 +19,20 @@ from taskq.core.payload_limits import judge_record
 from taskq.core.signing import Signing
 from taskq.core.state import JobState
 
-__all__ = ["read_job"]
+__all__ = ["MOVING", "moved", "read_job"]
 
 T = TypeVar("T")
 
 _MOST_BYTES: Final = 65_536
 """Of the records of progress and of attempts; none that taskq writes is as long."""
+
+MOVING: Final = tuple("sdxbfackwzpE")
+"""The fields of a job that change while somebody watches it."""
+
+_MOVING: Final = (
+    *("state", "due_at", "expires_at", "started_at", "finished_at", "attempt", "failures"),
+    *("crashes", "worker", "cancel_requested", "progress", "error_type", "error", "traceback"),
+)
 
 
 def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int) -> JobInfo:
@@ -72,6 +81,20 @@ def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int
         scheduled_for=_fire_time(envelope.fire),
         untrusted=untrusted,
     )
+
+
+def moved(
+    known: JobInfo, values: Sequence[bytes | None], signing: Signing, now: int
+) -> JobInfo | None:
+    """The job as the values of its `MOVING` fields say it is now; None when it is gone.
+
+    What it returned and its earlier attempts are as they were known.
+    """
+    fields = {name.encode(): value for name, value in zip(MOVING, values, strict=True) if value}
+    if not fields:
+        return None
+    info = read_job(known.id, fields, signing, now)
+    return replace(known, **{name: getattr(info, name) for name in _MOVING})
 
 
 def _envelope(job_id: str, lane: str, data: bytes, signing: Signing) -> tuple[Envelope, str | None]:

@@ -32,6 +32,7 @@ key                   type   holds                                   lives
 
 Channels: ``{ns}:wake:<worker>`` (work, cancels), ``{ns}:done:<client>`` (finished jobs somebody
 waits for), ``{ns}:next`` (a new earliest due time), ``{ns}:lead`` (nobody leads),
+``{ns}:watch:<client>`` (the progress of a job somebody watches),
 ``{ns}:schedule`` (a schedule was changed), ``{ns}:skips`` (a schedule left out fires: its id, the
 time, how many, and why, in msgpack).
 
@@ -39,8 +40,9 @@ Fields of a job: ``e`` envelope, ``s`` state, ``q`` lane, ``t`` enqueued at, ``o
 chosen by the caller, ``x`` expires at, ``d`` due at, ``a`` attempt (the fence), ``w`` worker
 (of a durable call that never left its process: its owner),
 ``b`` began at, ``c`` failures, ``k`` crashes, ``u`` times released as unknown, ``z`` cancel wanted,
-``n`` clients that wait, ``p`` progress, ``r`` result, ``E`` error, ``f`` finished at, ``l`` ttl of
-the record, ``h<n>`` record of attempt n. All times are milliseconds of the server's clock.
+``n`` clients that wait, ``v`` clients that watch, ``p`` progress, ``r`` result, ``E`` error,
+``f`` finished at, ``l`` ttl of the record, ``h<n>`` record of attempt n. All times are milliseconds
+of the server's clock.
 """
 
 from __future__ import annotations
@@ -89,6 +91,7 @@ class Keys:
         self.malformed = tag + "malformed"
         self.wake_channel = tag + "wake:"
         self.done_channel = tag + "done:"
+        self.watch_channel = tag + "watch:"
         self.next_channel = tag + "next"
         self.schedules = tag + "schedules"
         self.schedule_prefix = tag + "schedule:"

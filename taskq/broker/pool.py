@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.deferrals import Deferrals
@@ -80,6 +80,10 @@ class BrokerPool:
     async def job_info(self, job_id: str) -> JobInfo | None:
         """Everything known about a job."""
         return await self.current().jobs.info(job_id)
+
+    def watch(self, job_id: str) -> AsyncGenerator[JobInfo, None]:
+        """A job now and whenever it has changed, until it has ended or is gone."""
+        return self.current().watching.watch(job_id)
 
     async def cancel_job(self, job_id: str) -> int:
         """Cancel a job: 1 done, 2 its worker was asked, 0 it was over, -1 there is none."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from taskq.app import TaskQ
-from taskq.core.errors import JobNotFound, ServerError
-from taskq.core.job import Ending
+from taskq.core.errors import ServerError
 from taskq.fastapi.views import JobView
 
 __all__ = ["HEADERS", "events"]
@@ -16,7 +16,6 @@ __all__ = ["HEADERS", "events"]
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 """Nobody on the way may keep events back."""
 
-LOOK_SECONDS = 0.25
 QUIET_SECONDS = 15.0
 """After so long a comment is sent: proxies close what is silent."""
 
@@ -29,28 +28,33 @@ async def events(
 ) -> AsyncGenerator[str, None]:
     """`progress` events with the job as JSON, and `end` with its last state."""
     deadline = time.monotonic() + seconds
-    over = asyncio.ensure_future(q.desk.until_over(first.id))
-    try:
-        yield "retry: 1000\n" + _event(first)
-        shown, last = first, time.monotonic()
-        while not shown.finished and time.monotonic() < deadline:
-            await (asyncio.sleep(LOOK_SECONDS) if over.done() else _look_soon(over))
-            view = JobView.of(await q.job(first.id).info())
-            if view != shown:
-                yield _event(view)
-                shown, last = view, time.monotonic()
-            elif time.monotonic() - last > QUIET_SECONDS:
-                yield ": nothing new\n\n"
-                last = time.monotonic()
-    except (JobNotFound, ServerError):
-        # The browser asks again, and is answered with a status that tells.
+    shown = first
+    yield "retry: 1000\n" + _event(first)
+    if first.finished:
         return
-    finally:
-        over.cancel()
-
-
-async def _look_soon(over: asyncio.Future[Ending]) -> None:
-    await asyncio.wait({over}, timeout=LOOK_SECONDS)
+    async with aclosing(q.desk.watch(first.id)) as changes:
+        coming = asyncio.ensure_future(anext(changes, None))
+        try:
+            while (left := deadline - time.monotonic()) > 0:
+                done, _ = await asyncio.wait({coming}, timeout=min(left, QUIET_SECONDS))
+                if not done:
+                    yield ": nothing new\n\n"
+                    continue
+                if (info := coming.result()) is None:
+                    return
+                coming = asyncio.ensure_future(anext(changes, None))
+                view = JobView.of(info)
+                if view != shown:
+                    yield _event(view)
+                    shown = view
+        except (ServerError, ConnectionError):
+            # The browser asks again, and is answered with a status that tells.
+            return
+        finally:
+            # Before the generator is closed, which may not be done while it runs.
+            coming.cancel()
+            await asyncio.wait({coming})
+            _ = coming.cancelled() or coming.exception()
 
 
 def _event(view: JobView) -> str:

@@ -1,0 +1,158 @@
+"""Watching jobs: a change is read once for all who look, when the server says there is one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+from taskq.broker.client import Client, retrying
+from taskq.broker.clock import ClockOffset
+from taskq.broker.job_record import MOVING, moved
+from taskq.broker.jobs import Jobs
+from taskq.broker.keys import Keys
+from taskq.broker.scripts import script
+from taskq.broker.waiting import Waiting
+from taskq.core.ids import new_id
+from taskq.core.job import Ending, JobInfo
+from taskq.core.liveness import CALL_SECONDS
+from taskq.core.signing import Signing
+
+__all__ = ["Watching"]
+
+LOOK_SECONDS: Final = 1.0
+"""Progress and the end are pushed. What is not, a start or a retry, is seen this often."""
+
+PAUSE_SECONDS: Final = 0.1
+"""A job may report a thousand times a second; nobody who looks wants to know."""
+
+
+class _Watched:
+    """A job, and those who look at it. `news` is set, and replaced, with each change."""
+
+    def __init__(self) -> None:
+        self.info: JobInfo | None = None
+        self.error: BaseException | None = None
+        self.news = asyncio.Event()
+        self.moved = asyncio.Event()
+        self.viewers = 0
+        self.following: asyncio.Task[None] | None = None
+
+    def tell(self) -> None:
+        """Wake all viewers."""
+        news, self.news = self.news, asyncio.Event()
+        news.set()
+
+
+class Watching:
+    """The jobs watched on one event loop: one subscription, and one reader for each job."""
+
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        offset: ClockOffset,
+        *,
+        jobs: Jobs,
+        waiting: Waiting,
+        signing: Signing,
+    ) -> None:
+        self._client = client
+        self._keys = (keys.jobs,)
+        self._offset = offset
+        self._jobs = jobs
+        self._waiting = waiting
+        self._signing = signing
+        self._script = script("watch")
+        self._channel = new_id()
+        self._topic = keys.watch_channel + self._channel
+        self._watched: dict[str, _Watched] = {}
+        self._subscribed = False
+
+    async def watch(self, job_id: str) -> AsyncGenerator[JobInfo, None]:
+        """The job now, and again whenever it has changed, until it has ended or is gone.
+
+        Its result and its earlier attempts are those of the first look. Raises `ServerError`.
+        """
+        watched = self._watched.setdefault(job_id, _Watched())
+        watched.viewers += 1
+        if watched.following is None:
+            watched.following = asyncio.create_task(self._follow(job_id, watched))
+        shown: JobInfo | None = None
+        try:
+            while True:
+                news, over = watched.news, watched.following.done()
+                if watched.info is not None and watched.info != shown:
+                    shown = watched.info
+                    yield shown
+                elif watched.error is not None:
+                    raise watched.error
+                elif over:
+                    return
+                else:
+                    await news.wait()
+        finally:
+            watched.viewers -= 1
+            if not watched.viewers:
+                watched.following.cancel()
+                self._forget(job_id, watched)
+
+    async def _follow(self, job_id: str, watched: _Watched) -> None:
+        """Read the job whenever it may have changed, until it has ended."""
+
+        def ended(over: asyncio.Future[Ending]) -> None:
+            # Why it may not be awaited is said by the next look.
+            _ = over.cancelled() or over.exception()
+            watched.moved.set()
+
+        over = asyncio.ensure_future(self._waiting.until_over(job_id))
+        over.add_done_callback(ended)
+        try:
+            await self._listen()
+            info = await self._jobs.info(job_id)
+            # Read again at once: that is what names our channel in the job.
+            watched.moved.set()
+            while info is not None:
+                if info != watched.info:
+                    watched.info = info
+                    watched.tell()
+                if info.state.finished:
+                    break
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(watched.moved.wait(), LOOK_SECONDS)
+                watched.moved.clear()
+                info = await self._again(info)
+                await asyncio.sleep(PAUSE_SECONDS)
+        except Exception as error:
+            watched.error = error
+        finally:
+            over.cancel()
+            # Who comes now begins anew.
+            self._forget(job_id, watched)
+            asyncio.get_running_loop().call_soon(watched.tell)
+
+    async def _again(self, known: JobInfo) -> JobInfo | None:
+        async def once(_: bool) -> list[Any]:
+            return await self._client.script(
+                self._script, self._keys, self._offset.ms, self._channel, known.id, *MOVING
+            )
+
+        now, values = await retrying(
+            once, seconds=CALL_SECONDS, what="the progress of a job could not be read"
+        )
+        return moved(known, values, self._signing, now)
+
+    async def _listen(self) -> None:
+        if not self._subscribed:
+            self._subscribed = True
+            await self._client.subscribe(self._topic, self._heard)
+
+    def _heard(self, message: bytes) -> None:
+        watched = self._watched.get(message.decode())
+        if watched is not None:
+            watched.moved.set()
+
+    def _forget(self, job_id: str, watched: _Watched) -> None:
+        if self._watched.get(job_id) is watched:
+            del self._watched[job_id]
