@@ -10,6 +10,7 @@ from fastapi import APIRouter, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 
 from taskq.app import TaskQ
+from taskq.core.concealing import without_passwords
 from taskq.core.errors import (
     ConfigError,
     JobError,
@@ -21,7 +22,7 @@ from taskq.core.errors import (
 )
 from taskq.execution.handle import Job
 from taskq.fastapi.events import HEADERS, events
-from taskq.fastapi.guard import guard
+from taskq.fastapi.guard import guards
 from taskq.fastapi.views import JobCancelling, JobOutcome, JobProblem, JobView
 
 __all__ = ["job_router"]
@@ -51,22 +52,30 @@ def job_router(
     q: TaskQ,
     *,
     auth: Any = None,
+    development: bool = False,
+    origins: Sequence[str] = (),
     prefix: str = "/jobs",
     tags: Sequence[str | Enum] = ("jobs",),
 ) -> APIRouter:
     """Endpoints for the jobs of `q`: `app.include_router(job_router(q, auth=current_user))`.
 
     `auth` is a dependency that raises `HTTPException` for those who may not see jobs; it may take
-    the path's `job_id: str`, to let everybody see only their own. Without it whoever is not on this
-    machine is answered 403. Arguments and tracebacks of jobs are not shown.
+    the path's `job_id: str`, to let everybody see only their own. With `development=True` instead,
+    this machine alone is answered. What pages of other sites ask is answered 403, unless their
+    origin is among `origins`. Arguments and tracebacks of jobs are not shown, nor secrets in
+    results and passwords in errors.
 
     `GET {prefix}/{job_id}`, `.../result?wait=10` and `.../events` (server-sent), and `DELETE
-    {prefix}/{job_id}` to cancel. Raises `ConfigError` for an `auth` that is no dependency.
+    {prefix}/{job_id}` to cancel. Raises `ConfigError` where neither `auth` nor `development` says
+    who may ask, and for an `auth` that is not a dependency.
 
     >>> app.include_router(job_router(q, auth=current_admin))  # doctest: +SKIP
     """
     router = APIRouter(
-        prefix=prefix, tags=list(tags), dependencies=[guard(auth)], responses=_PROBLEMS
+        prefix=prefix,
+        tags=list(tags),
+        dependencies=guards(auth, development, origins),
+        responses=_PROBLEMS,
     )
     _add_looking(router, q)
     _add_result(router, q)
@@ -132,7 +141,7 @@ async def _answer(ask: Callable[[], Awaitable[T]]) -> T:
     except JobNotFound as error:
         raise HTTPException(404, "there is no such job") from error
     except JobError as error:
-        raise HTTPException(409, error.args[0]) from error
+        raise HTTPException(409, without_passwords(str(error.args[0]))) from error
     except (TimeoutError, ServerError) as error:
         raise HTTPException(
             503, "the queue cannot be reached now; ask again", headers={"Retry-After": "5"}

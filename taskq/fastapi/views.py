@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from math import isfinite, isnan
+from typing import Any, cast
 
 from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
 
+from taskq.core.concealing import without_passwords
 from taskq.core.job import JobInfo
 from taskq.core.state import JobState
 
@@ -55,7 +57,8 @@ class JobView(BaseModel):
             failures=info.failures,
             progress=progress
             and JobProgress(done=progress.done, total=progress.total, text=progress.text),
-            error=info.error_type and f"{info.error_type}: {info.error}",
+            # Masked where it was raised too, but not by every version.
+            error=info.error_type and without_passwords(f"{info.error_type}: {info.error}"),
             enqueued_at=info.enqueued_at,
             due_at=info.due_at,
             started_at=info.started_at,
@@ -64,7 +67,11 @@ class JobView(BaseModel):
 
 
 class JobOutcome(BaseModel):
-    """The result of a job, once there is one. Bytes are written in base 64."""
+    """The result of a job, once there is one.
+
+    Bytes are written in base 64, a `Secret` as `********`, numbers that JSON does not have as
+    "NaN", "Infinity" and "-Infinity".
+    """
 
     id: str
     state: JobState
@@ -73,8 +80,21 @@ class JobOutcome(BaseModel):
     @classmethod
     def of(cls, job_id: str, result: Any) -> JobOutcome:
         """The outcome of a job that succeeded."""
-        plain = to_jsonable_python(result, bytes_mode="base64", inf_nan_mode="strings")
-        return cls(id=job_id, state=JobState.SUCCEEDED, result=plain)
+        plain = to_jsonable_python(result, bytes_mode="base64", fallback=str)
+        return cls(id=job_id, state=JobState.SUCCEEDED, result=_named(plain))
+
+
+def _named(plain: Any) -> Any:
+    """`plain` with the names of numbers that JSON does not have: FastAPI would make them null."""
+    match plain:
+        case float() if not isfinite(plain):
+            return "NaN" if isnan(plain) else "Infinity" if plain > 0 else "-Infinity"
+        case list():
+            return [_named(item) for item in cast("list[Any]", plain)]
+        case dict():
+            return {key: _named(item) for key, item in cast("dict[str, Any]", plain).items()}
+        case _:
+            return plain
 
 
 class JobCancelling(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import httpx
 import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException
 
-from taskq import ConfigError, Reject, TaskQ, current_job
+from taskq import ConfigError, Reject, Secret, TaskQ, current_job
 from taskq.fastapi import events as events_module
 from taskq.fastapi import job_router
 from tests.support.server import TestServer
@@ -24,7 +25,7 @@ from tests.support.waiting import eventually
 @pytest.fixture
 def app(q: TaskQ) -> FastAPI:
     app = FastAPI(lifespan=q.lifespan)
-    app.include_router(job_router(q))
+    app.include_router(job_router(q, development=True))
     return app
 
 
@@ -175,7 +176,7 @@ async def test_a_silent_stream_is_kept_open(
     await q.run_until_empty()
 
 
-async def test_without_auth_only_this_machine_is_answered(
+async def test_in_development_only_this_machine_is_answered(
     q: TaskQ, app: FastAPI, client: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     for headers in (
@@ -200,7 +201,7 @@ async def test_without_auth_only_this_machine_is_answered(
         ]:
             assert (await other.request(method, path)).status_code == 403
     plain = FastAPI()
-    plain.include_router(job_router(q))
+    plain.include_router(job_router(q, development=True))
     async with serving(plain, tmp_path / "http") as other:
         assert (await other.get("/jobs/none")).status_code == 403
 
@@ -229,9 +230,107 @@ async def test_auth_decides_who_sees_what(q: TaskQ) -> None:
     await q.run_until_empty()
 
 
-def test_auth_must_be_a_dependency(q: TaskQ) -> None:
-    with pytest.raises(ConfigError, match=r"auth='admin': type a dependency"):
+def test_it_must_be_said_who_may_ask(q: TaskQ) -> None:
+    async def anybody() -> None: ...
+
+    with pytest.raises(ConfigError, match=r"auth=current_user.* development=True"):
+        job_router(q)
+    with pytest.raises(ConfigError, match=r"auth='admin': use a dependency"):
         job_router(q, auth="admin")
+    with pytest.raises(ConfigError, match="use one of them"):
+        job_router(q, auth=anybody, development=True)
+    with pytest.raises(ConfigError, match="use a list"):
+        job_router(q, auth=anybody, origins="https://app.example.org")
+
+
+@pytest.mark.parametrize(
+    ("headers", "answered"),
+    [
+        # No browser, or one whose user typed the address
+        ({}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://shop.example"}, True),
+        ({"Origin": "http://shop.example"}, True),
+        # Behind a proxy that ends TLS the scheme is another one
+        ({"Origin": "https://shop.example"}, True),
+        # Pages of others
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://shop.example"}, False),
+        ({"Sec-Fetch-Site": "nonsense"}, False),
+        ({"Origin": "http://evil.example"}, False),
+        ({"Origin": "http://shop.example.evil.example"}, False),
+        ({"Origin": "http://shop.example:8080"}, False),
+        ({"Origin": "null"}, False),
+        # Unless the application names them
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://app.example.org"}, True),
+        ({"Origin": "https://app.example.org"}, True),
+    ],
+)
+async def test_pages_of_other_sites_are_refused_on_every_route(
+    q: TaskQ, headers: dict[str, str], answered: bool
+) -> None:
+    asked: list[str] = []
+
+    async def anybody(job_id: str) -> None:
+        asked.append(job_id)
+
+    app = FastAPI()
+    app.include_router(job_router(q, auth=anybody, origins=["https://app.example.org/"]))
+    job = await q.remote("elsewhere").options(delay=60).enqueue()
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop.example") as client:
+        for method, path in [
+            ("GET", f"/jobs/{job.id}/result"),
+            ("GET", f"/jobs/{job.id}"),
+            ("DELETE", f"/jobs/{job.id}"),
+            ("GET", f"/jobs/{job.id}/events"),
+        ]:
+            answer = await client.request(method, path, headers=headers)
+            assert (answer.status_code != 403) is answered, (method, path)
+    if not answered:
+        assert "pages of other sites" in answer.json()["detail"]
+        # Before anybody is asked who they are, and before anything is done
+        assert asked == []
+        assert await job.cancel()
+
+
+async def test_secrets_and_numbers_that_json_has_not_are_answered(q: TaskQ) -> None:
+    @q.task(name="report")
+    async def report() -> dict[str, Any]:
+        return {
+            "token": [Secret("hunter2"), {"deep": (Secret(b"hunter2"),)}],
+            "numbers": [math.nan, math.inf, -math.inf, 1.5],
+        }
+
+    app = FastAPI()
+    app.include_router(job_router(q, development=True))
+    job = await report.enqueue()
+    await q.run_until_empty()
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://app"
+    ) as client:
+        answer = await client.get(f"/jobs/{job.id}/result")
+
+    assert answer.status_code == 200
+    assert answer.json()["result"] == {
+        "token": ["********", {"deep": ["********"]}],
+        "numbers": ["NaN", "Infinity", "-Infinity", 1.5],
+    }
+
+
+async def test_errors_do_not_show_passwords(q: TaskQ, client: httpx.AsyncClient) -> None:
+    @q.task(name="report")
+    async def report() -> None:
+        raise OSError("cannot reach postgresql://app:hunter2@db/shop with password=hunter2")
+
+    job = await report.enqueue()
+    await q.run_until_empty()
+
+    for path in (f"/jobs/{job.id}", f"/jobs/{job.id}/result", f"/jobs/{job.id}/events"):
+        text = (await client.get(path)).text
+        assert "postgresql://app:********@db/shop with password=********" in text
+        assert "hunter2" not in text
 
 
 def test_openapi_knows_what_is_answered(app: FastAPI) -> None:
@@ -257,7 +356,7 @@ async def test_a_server_that_is_gone_is_a_503(tmp_path: Path) -> None:
     server = TestServer()
     q = TaskQ(server.url, enqueue_deadline=0.2)
     app = FastAPI(lifespan=q.lifespan)
-    app.include_router(job_router(q))
+    app.include_router(job_router(q, development=True))
     async with serving(app, 0) as client:
         await asyncio.to_thread(server.stop)
         answer = await client.get("/jobs/none")
