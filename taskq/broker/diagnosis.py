@@ -70,7 +70,8 @@ async def examine(
     overview = await read_overview(client, keys, offset, failure_ttl=failure_ttl)
     verdicts += judge_overview(overview, keys)
     verdicts.append(await _streams(client, keys, overview))
-    verdicts.append(await judge_permissions(ask, keys.namespace))
+    database = 0 if client.address is None else client.address.database
+    verdicts.append(await judge_permissions(ask, keys.namespace, database))
     verdicts.append(judge_signing(signing))
     return verdicts
 

@@ -16,9 +16,11 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     # Sent by the client.
     "eval": ("return 1", "1", _KEY),
     "evalsha": ("0" * 40, "1", _KEY),
-    "info": ("server",),
+    "info|memory": (),
+    "info|persistence": (),
+    "info|replication": (),
+    "info|server": (),
     "ping": (),
-    "select": ("0",),
     "subscribe": (_CHANNEL,),
     "unsubscribe": (_CHANNEL,),
     # Called by the scripts; a user needs them all the same.
@@ -67,21 +69,25 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "zrange": (_KEY, "0", "1"),
     "zrangebyscore": (_KEY, "0", "1"),
     "zrem": (_KEY, "m"),
-    "zscore": (_KEY, "m"),
 }
-"""Every command taskq uses, with arguments as an example."""
+"""Every command taskq uses, with arguments as an example; of INFO only the sections it reads.
+
+SELECT is used for another database than 0, and then allowed for that one.
+"""
 
 
-def acl_rule(namespace: str, user: str = "taskq") -> str:
+def acl_rule(namespace: str, user: str = "taskq", *, database: int = 0) -> str:
     """The line that makes a user who may do what taskq does in `namespace`, and nothing else.
 
-    To be typed in a shell after `redis-cli` or at its prompt, with a password of your own.
+    To be typed in a shell after `redis-cli` or at its prompt, with a password of your own. What it
+    cannot narrow is what a script of his own does on the keys of the namespace: EVAL is needed for
+    the scripts, and a script that does not end keeps the server from everybody else.
 
     Raises `ConfigError` for a namespace that cannot be part of a key.
     """
     Keys(namespace)
     commands = " ".join(
-        f"'+{command}'" if "|" in command else f"+{command}" for command in COMMANDS
+        f"'+{command}'" if "|" in command else f"+{command}" for command in _needed(database)
     )
     # `reset` and `resetchannels` first: on 6.2 a new user may use every channel.
     return (
@@ -90,7 +96,11 @@ def acl_rule(namespace: str, user: str = "taskq") -> str:
     )
 
 
-async def judge_permissions(ask: Ask, namespace: str) -> Verdict:
+def _needed(database: int) -> dict[str, tuple[str, ...]]:
+    return COMMANDS | ({f"select|{database}": ()} if database else {})
+
+
+async def judge_permissions(ask: Ask, namespace: str, database: int = 0) -> Verdict:
     """Whether this user may do everything taskq does, as far as the server tells."""
     whoami = await ask("ACL", "WHOAMI")
     if whoami is None:
@@ -104,7 +114,7 @@ async def judge_permissions(ask: Ask, namespace: str) -> Verdict:
             part.replace(_KEY, tag + "x").replace(_CHANNEL, tag + "x")
             for part in (*name.split("|"), *arguments)
         ]
-        for name, arguments in COMMANDS.items()
+        for name, arguments in _needed(database).items()
     }
     answers = await asyncio.gather(
         *(ask("ACL", "DRYRUN", user, *sample) for sample in samples.values())

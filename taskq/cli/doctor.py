@@ -41,7 +41,7 @@ def doctor(
     with explained():
         choice = choose(target, url, namespace)
         if acl:
-            print(acl_rule(choice.namespace))
+            print(acl_rule(choice.namespace, database=asyncio.run(_database(choice.app.settings))))
             raise typer.Exit(OK)
         where, found = asyncio.run(_examine(choice.app.settings))
     verdicts = [replace(verdict, fix=choice.aimed(verdict.fix)) for verdict in found]
@@ -57,6 +57,11 @@ def doctor(
     else:
         _page(f"{where}, namespace {choice.namespace}", verdicts).show()
     raise typer.Exit(UNHEALTHY if bad else OK)
+
+
+async def _database(settings: BrokerSettings) -> int:
+    # An embedded server, which has none but the first, must not be started for this.
+    return (await settings.locate()).database if settings.configured() else 0
 
 
 async def _examine(settings: BrokerSettings) -> tuple[str, list[Verdict]]:

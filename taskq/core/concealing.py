@@ -6,15 +6,20 @@ unmarked is shown by all who look at the job before: so a producer that knows th
 
 from __future__ import annotations
 
+import base64
+import html
+import json
+import re
 import types
-from collections.abc import Callable
-from typing import Any, Union, cast, get_args, get_origin
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Union, cast, get_args, get_origin
+from urllib.parse import quote, quote_plus
 
 from taskq.core.hints import annotations_of, bare
 from taskq.core.parameters import CallPlan, plan_for
-from taskq.core.secret import Secret
+from taskq.core.secret import MASK, Secret
 
-__all__ = ["Concealer", "revealed"]
+__all__ = ["Concealer", "forms_of", "revealed", "without_passwords"]
 
 
 class Concealer:
@@ -65,8 +70,8 @@ def _wrapped(value: Any) -> Any:
     return plain if value is None or isinstance(value, Secret) else Secret[Any](plain)
 
 
-def revealed(value: Any, *, secret: bool = False) -> list[str]:
-    """All texts that lie in secrets in `value`, which was decoded from a payload."""
+def revealed(value: Any, *, secret: bool = False) -> list[str | bytes]:
+    """All texts and bytes that lie in secrets in `value`, which was decoded from a payload."""
     kind = cast("type[Any]", type(value))
     if kind is Secret:
         return revealed(value.reveal(), secret=True)
@@ -76,4 +81,60 @@ def revealed(value: Any, *, secret: bool = False) -> list[str]:
         return [text for item in value for text in revealed(item, secret=secret)]
     if not secret or value is None or kind is bool:
         return []
-    return [value.decode("utf-8", "replace") if kind is bytes else str(value)]
+    return [value if kind is bytes else str(value)]
+
+
+def forms_of(secret: str | bytes) -> set[str]:
+    """How a secret may be written in a text: as it is, quoted, escaped, in hex and in base 64.
+
+    Of base 64 it is the middle, which is the same wherever the secret lies in what was encoded: in
+    the header of a basic authentication, say.
+    """
+    data = secret if isinstance(secret, bytes) else secret.encode("utf-8", "surrogatepass")
+    forms = {repr(data)[2:-1], data.hex(), data.hex().upper(), *_in_base64(data)}
+    text = secret if isinstance(secret, str) else data.decode("utf-8", "replace")
+    forms |= {
+        *(
+            text,
+            repr(text)[1:-1],
+            ascii(text)[1:-1],
+            json.dumps(text)[1:-1],
+            json.dumps(text, ensure_ascii=False)[1:-1],
+        ),
+        *(quote(data), quote(data, safe=""), quote_plus(data), html.escape(text)),
+        # Within the quotes of a shell, and lines of a key that a traceback shows one by one.
+        *(text.replace("'", "'\"'\"'"), text.replace("'", "\\'"), text.replace('"', '\\"')),
+        *(line for line in text.splitlines() if len(line) >= _LONG),
+    }
+    return {form for form in forms if len(form) >= _LEAST}
+
+
+def _in_base64(data: bytes) -> Iterator[str]:
+    if len(data) < _LONG:
+        return
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + data).rstrip(b"=").decode()
+        # The first characters hold bits of what stands before, the last one of what follows.
+        middle = encoded[(before * 8 + 5) // 6 : (before + len(data)) * 8 // 6]
+        yield middle
+        yield middle.translate(_URL_SAFE)
+
+
+def without_passwords(text: str) -> str:
+    """`text` without the passwords of URLs and connection strings, which many errors quote."""
+    text = _IN_URL.sub(rf"\1{MASK}@", text)
+    return _IN_DSN.sub(rf"\1{MASK}", text)
+
+
+_LEAST: Final = 4
+"""Shorter values are no secrets, and masking them would make a text unreadable."""
+
+_LONG: Final = 6
+"""Shorter ones could be anything in base 64."""
+
+_URL_SAFE: Final = str.maketrans("+/", "-_")
+# Bounded: such a text may be anybody's, and must not take long.
+_IN_URL: Final = re.compile(r"(://[^\s/@:'\"]{0,128}:)[^\s'\"]{1,512}@")
+_IN_DSN: Final = re.compile(
+    r"(?i)(\b(?:password|passwd|pwd)=)(?:'[^']{0,512}'|\"[^\"]{0,512}\"|[^\s&;,'\"]{1,512})"
+)

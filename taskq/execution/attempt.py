@@ -41,7 +41,8 @@ class Attempt:
 
     `number` counts the runs of the job. `fence` is the number under which the server knows this
     run; it is smaller for a job that ran elsewhere before the server had it. `failures` counts the
-    attempts that failed before. `local` is there for a call that is not serialised. The first
+    attempts that failed before. `secrets` are the texts to be masked, once they were looked for.
+    `local` is there for a call that is not serialised. The first
     interruption decides how the attempt is judged; later ones change nothing. `uprooted`: somebody
     else, who is not taskq either, cancels whatever runs in this event loop.
     """
@@ -62,6 +63,7 @@ class Attempt:
         "queue",
         "report",
         "retry",
+        "secrets",
         "started",
         "task",
         "timeout",
@@ -95,6 +97,7 @@ class Attempt:
         self.local: LocalCall | None = None
         self.worker = ""
         self.report: Reporter | None = None
+        self.secrets: tuple[str, ...] | None = None
         self.interruption: Interruption | None = None
         self.uprooted = False
         self.on_interrupt: Callable[[Attempt], None] | None = None

@@ -8,11 +8,11 @@ from collections.abc import Generator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from taskq.core.errors import TaskqError
 from taskq.core.job import Fire, Progress
-from taskq.execution.ports import Reporter
+from taskq.execution.ports import Reporter, RunningJob
 
 __all__ = [
     "DistantJob",
@@ -23,29 +23,6 @@ __all__ = [
     "facts_of",
     "running_job",
 ]
-
-
-class RunningJob(Protocol):
-    """What is known of a job where it runs."""
-
-    id: str
-    number: int
-    fence: int
-    failures: int
-    queue: str
-    worker: str
-    headers: dict[str, str] | None
-    fire: Fire | None
-    enqueued_ms: int
-    timeout: float | None
-    started: float
-    report: Reporter | None
-
-    @property
-    def task_name(self) -> str: ...
-
-    @property
-    def max_attempts(self) -> int: ...
 
 
 @dataclass
@@ -246,7 +223,7 @@ class Reported:
     def __init__(self, attempt: RunningJob, progress: Progress) -> None:
         self._sent: asyncio.Future[None] | None = None
         if attempt.report is not None:
-            self._sent = attempt.report(attempt.id, attempt.fence, progress)
+            self._sent = attempt.report(attempt, progress)
 
     def __await__(self) -> Generator[Any, None, None]:
         if self._sent is not None:

@@ -7,13 +7,36 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-from taskq.core.job import Ending, JobInfo, NewJob, Progress
+from taskq.core.job import Ending, Fire, JobInfo, NewJob, Progress
 
-__all__ = ["Desk", "Injector", "Reporter", "Threads"]
+__all__ = ["Desk", "Injector", "Reporter", "RunningJob", "Threads"]
 
-Reporter = Callable[[str, int, Progress], asyncio.Future[None] | None]
-"""Sends the progress of the attempt of a job with this id and fence; a future where the caller can
+Reporter = Callable[["RunningJob", Progress], asyncio.Future[None] | None]
+"""Sends the progress of the attempt that runs a job; a future where the caller can
 await its arrival."""
+
+
+class RunningJob(Protocol):
+    """What is known of a job where it runs."""
+
+    id: str
+    number: int
+    fence: int
+    failures: int
+    queue: str
+    worker: str
+    headers: dict[str, str] | None
+    fire: Fire | None
+    enqueued_ms: int
+    timeout: float | None
+    started: float
+    report: Reporter | None
+
+    @property
+    def task_name(self) -> str: ...
+
+    @property
+    def max_attempts(self) -> int: ...
 
 
 class Desk(Protocol):

@@ -15,7 +15,8 @@ from taskq.core.job import Delivery, Progress
 from taskq.core.outcome import Failed, FailureKind, Outcome, Released
 from taskq.core.signing import unsealed
 from taskq.execution.attempt import Attempt
-from taskq.execution.ports import Reporter
+from taskq.execution.masking import masked_progress
+from taskq.execution.ports import Reporter, RunningJob
 from taskq.execution.registry import Registry
 from taskq.execution.task import Task
 from taskq.worker.session import Session
@@ -125,9 +126,11 @@ class Intake:
             )
         return Released(delay=min(60.0, 2.0 ** (times - 1)), unknown=times)
 
-    def _report(self, job_id: str, fence: int, progress: Progress) -> asyncio.Future[None] | None:
+    def _report(self, job: RunningJob, progress: Progress) -> asyncio.Future[None] | None:
+        if isinstance(job, Attempt):
+            progress = masked_progress(progress, job)
         data = msgpack.packb((progress.done, progress.total, progress.text))
-        consumer = self._session.consumer
+        job_id, fence, consumer = job.id, job.fence, self._session.consumer
 
         async def send() -> None:
             if not await consumer.progress(job_id, fence, data):

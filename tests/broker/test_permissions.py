@@ -21,6 +21,7 @@ BROKER = Path(str(resources.files("taskq.broker")))
 SUBCOMMANDS = {"pubsub", "xgroup", "xinfo"}
 # What the doctor asks besides, and does without when it is refused.
 OPTIONAL = {"acl", "config"}
+SECTIONS = ("server", "memory", "persistence", "replication")
 # Every user may: they come before it is known who it is.
 ALWAYS = {"hello"}
 
@@ -51,9 +52,42 @@ def used_by_the_client() -> set[str]:
 def test_the_rule_holds_every_command_the_code_uses_and_no_other() -> None:
     scripts, client = used_by_scripts(), used_by_the_client()
     assert {"xreadgroup", "xadd", "time"} <= scripts
-    assert {"evalsha", "subscribe", "info"} <= client
+    assert {"evalsha", "subscribe", "info", "select"} <= client
 
-    assert scripts | (client - OPTIONAL - ALWAYS) == set(COMMANDS)
+    # INFO is allowed for the sections that are read, SELECT for one database
+    sections = {f"info|{section}" for section in SECTIONS}
+    used = scripts | (client - OPTIONAL - ALWAYS - {"info", "select"}) | sections
+    assert used == set(COMMANDS)
+
+
+def test_only_the_database_in_use_may_be_selected() -> None:
+    assert "select" not in acl_rule("shop")
+    words = shlex.split(acl_rule("shop", database=3))
+    assert [word for word in words if "select" in word] == ["+select|3"]
+
+
+async def test_a_user_of_another_database_can_do_everything_there_and_selects_no_other() -> None:
+    server = TestServer()
+    try:
+        admin = redis.Redis(unix_socket_path=str(server.socket), decode_responses=True)
+        rule = acl_rule("shop", database=3).replace("PASSWORD", "secret")
+        admin.execute_command(*shlex.split(rule))
+        url = f"{server.url}?username=taskq&password=secret&db=3"
+        await everything(TaskQ(url, namespace="shop"))
+        assert admin.execute_command("ACL", "LOG") == []
+
+        taskq = redis.Redis(
+            unix_socket_path=str(server.socket), username="taskq", password="secret"
+        )
+        assert "used_memory" in taskq.info("memory")
+        commands = (("SELECT", "1"), ("INFO",), ("INFO", "everything"), ("INFO", "clients"))
+        for command in commands:
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                taskq.execute_command(*command)
+        taskq.close()
+        admin.close()
+    finally:
+        server.close()
 
 
 def test_the_rule_is_for_one_namespace() -> None:

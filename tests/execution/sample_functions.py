@@ -419,7 +419,7 @@ def report_until_told() -> str:
     try:
         while True:
             # Longer than `progress` lets it be: such a message leaves in several pieces.
-            job.report(job.id, job.fence, Progress(1, 2, "x" * 1_000_000))
+            job.report(job, Progress(1, 2, "x" * 1_000_000))
     except SoftTimeout:
         return "tidied up"
 

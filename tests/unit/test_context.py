@@ -14,6 +14,7 @@ import pytest
 
 from taskq import ConfigError, Progress, TaskqError, current_job
 from taskq.execution.context import DistantJob, enter, facts_of
+from taskq.execution.ports import RunningJob
 from tests.support.names import steady_name
 
 
@@ -94,8 +95,8 @@ def test_its_facts_travel_to_another_process_as_plain_data() -> None:
 async def test_progress_is_sent_once_whether_it_is_awaited_or_not() -> None:
     sent: list[tuple[str, int, Progress]] = []
 
-    def report(job_id: str, fence: int, progress: Progress) -> asyncio.Future[None]:
-        sent.append((job_id, fence, progress))
+    def report(job: RunningJob, progress: Progress) -> asyncio.Future[None]:
+        sent.append((job.id, job.fence, progress))
         arrived = asyncio.get_running_loop().create_future()
         arrived.set_result(None)
         return arrived
@@ -119,7 +120,7 @@ async def test_progress_that_nobody_takes_is_no_error() -> None:
 
 
 async def test_progress_that_was_refused_is_told_to_who_awaits_it() -> None:
-    def report(_job_id: str, _fence: int, _: Progress) -> asyncio.Future[None]:
+    def report(_job: RunningJob, _: Progress) -> asyncio.Future[None]:
         refused = asyncio.get_running_loop().create_future()
         refused.set_exception(TaskqError("lost"))
         return refused

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import dataclasses
+import html
 import json
 import logging
+import shlex
 import traceback
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import pytest
 
 from taskq import CallError, DecodeError, EncodeError, PayloadTooLarge, Secret, TaskQ
-from taskq.core.concealing import Concealer, revealed
+from taskq.core.concealing import Concealer, revealed, without_passwords
 from taskq.core.extensions import pack
+from taskq.core.job import Progress
 from taskq.core.outcome import Failed, RetryAsked
 from taskq.core.payload import PayloadLimits, decode_call, decode_value, encode_call, encode_value
 from taskq.core.rebuild import CallRebuilder, compile_rebuilder
 from taskq.core.secret import MASK
 from taskq.deferred.call import Call
 from taskq.execution.attempt import Attempt
-from taskq.execution.masking import masked
+from taskq.execution.masking import masked, masked_progress
 from taskq.execution.request import PLAIN
 
 CANARY = "canary-7f3a91"
@@ -197,10 +202,112 @@ def test_other_functions_have_nothing_to_conceal() -> None:
     assert Concealer.of(plain) is None
 
 
+def attempt_of(argument: Any) -> Attempt:
+    """An attempt of a call with this argument."""
+    q = TaskQ("redis://localhost")
+
+    @q.task(name="work")
+    async def work() -> None: ...
+
+    attempt = Attempt(work, "01h", b"")
+    attempt.local = Call(work, PLAIN, (argument,), {}, lambda _: False)
+    return attempt
+
+
 def test_texts_are_found_wherever_secrets_lie() -> None:
     value = ["shown", {"a": Secret(["one", {"two": b"three", "n": 4}]), "b": {Secret("five")}}]
 
-    assert sorted(revealed(value)) == ["4", "five", "n", "one", "three", "two"]
+    assert sorted(map(str, revealed(value))) == ["4", "b'three'", "five", "n", "one", "two"]
+
+
+TOKEN = 'Zoë\'s "tök/en"\\ & <7> ~?¿'
+DATA = TOKEN.encode()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        TOKEN,
+        repr(TOKEN),
+        repr([TOKEN]),
+        ascii(TOKEN),
+        repr(DATA),
+        json.dumps({"token": TOKEN}),
+        json.dumps({"token": TOKEN}, ensure_ascii=False),
+        quote(TOKEN),
+        quote(TOKEN, safe=""),
+        urlencode({"token": TOKEN}),
+        html.escape(TOKEN),
+        shlex.quote(TOKEN),
+        DATA.hex(),
+        DATA.hex().upper(),
+        base64.b64encode(DATA).decode(),
+        base64.urlsafe_b64encode(DATA).decode(),
+        # Wherever it stands in what was encoded
+        "Basic " + base64.b64encode(b"ada:" + DATA).decode(),
+        base64.b64encode(b"user:" + DATA + b":more").decode(),
+        base64.urlsafe_b64encode(b"a:" + DATA + b"x").decode(),
+    ],
+    ids=lambda text: text[:20],
+)
+@pytest.mark.parametrize("kind", [str, bytes])
+def test_a_secret_is_masked_however_it_is_written(written: str, kind: type) -> None:
+    secret: Any = Secret(TOKEN if kind is str else DATA)
+    outcome = masked(Failed("OSError", f"401 for {written}!", f"in {written}"), attempt_of(secret))
+
+    assert isinstance(outcome, Failed)
+    for text in (outcome.error_text, outcome.traceback):
+        assert MASK in text
+        assert "tök" not in text
+        left = text.replace(MASK, "")
+        # Of base 64 there may be left what holds bits of its neighbours
+        assert len(left) <= len("401 for !") + 16, left
+
+
+def test_the_lines_of_a_key_are_masked_one_by_one() -> None:
+    key = "-----BEGIN KEY-----\nMIIEowIBAAKCAQEA\n-----END KEY-----"
+
+    outcome = masked(Failed("E", "bad line MIIEowIBAAKCAQEA", ""), attempt_of(Secret(key)))
+
+    assert isinstance(outcome, Failed)
+    assert outcome.error_text == f"bad line {MASK}"
+
+
+def test_progress_is_masked_as_failures_are() -> None:
+    progress = Progress(1, 2, f"with {TOKEN} at amqp://me:hunter2@host/")
+
+    told = masked_progress(progress, attempt_of(Secret(TOKEN)))
+
+    assert told == Progress(1, 2, f"with {MASK} at amqp://me:{MASK}@host/")
+
+
+def test_with_too_many_secrets_to_look_for_nothing_is_told() -> None:
+    attempt = attempt_of([Secret(f"secret number {n}") for n in range(50_000)])
+
+    assert masked(RetryAsked(1.0, "x" * 60_000), attempt) == RetryAsked(1.0, MASK)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://app:hunter2@db:5432/shop", "postgresql://app:********@db:5432/shop"),
+        ("redis://:hun/ter2@h", "redis://:********@h"),
+        ("'https://u:p@ss@h/x?y=1' failed", "'https://u:********@h/x?y=1' failed"),
+        ("host=db password=hunter2 user=a", "host=db password=******** user=a"),
+        ("Server=db;Pwd='hun ter2';User=a", "Server=db;Pwd=********;User=a"),
+        ("?user=a&password=hunter2&b=c", "?user=a&password=********&b=c"),
+        # Nothing to hide
+        ("https://host:8080/path, mail a@b.example", "https://host:8080/path, mail a@b.example"),
+        ("the password is wrong", "the password is wrong"),
+    ],
+)
+def test_passwords_of_connections_are_masked(text: str, shown: str) -> None:
+    assert without_passwords(text) == shown
+
+
+@pytest.mark.parametrize("text", ["://:" * 16_000, "://a:" + "b" * 64_000, "pwd='" + "b" * 64_000])
+def test_a_text_of_anybody_is_searched_in_no_time(text: str) -> None:
+    assert without_passwords(text) == text
 
 
 def test_where_a_secret_cannot_be_read_nothing_of_the_failure_is_told() -> None:
@@ -208,13 +315,7 @@ def test_where_a_secret_cannot_be_read_nothing_of_the_failure_is_told() -> None:
         def __str__(self) -> str:
             raise ValueError("no words")
 
-    q = TaskQ("redis://localhost")
-
-    @q.task(name="work")
-    async def work() -> None: ...
-
-    attempt = Attempt(work, "01h", b"")
-    attempt.local = Call(work, PLAIN, (Secret(Unreadable()),), {}, lambda _: False)
+    attempt = attempt_of(Secret(Unreadable()))
 
     failed = masked(Failed("OSError", "401 for canary", "in canary", retry_in=1.0), attempt)
     asked = masked(RetryAsked(3.0, "canary"), attempt)

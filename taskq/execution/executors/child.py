@@ -39,6 +39,7 @@ from taskq.execution.executors.frames import (
 )
 from taskq.execution.executors.logs import LogSender, set_levels
 from taskq.execution.executors.soft_limit import SoftLimit
+from taskq.execution.ports import RunningJob
 from taskq.execution.unending import run_through
 
 __all__ = ["ChildLink", "job_scope", "main"]
@@ -87,7 +88,7 @@ def job_scope(context: dict[str, Any], link: ChildLink) -> Generator[None]:
     `context` is what the caller of `ProcessExecutor.run` gave, `link` is the way back to it.
     """
 
-    def report(_job_id: str, _fence: int, progress: Progress) -> None:
+    def report(_job: RunningJob, progress: Progress) -> None:
         link.send([progress.done, progress.total, progress.text])
 
     enter(DistantJob(**context, report=report))

@@ -47,7 +47,7 @@ class ExecutorSet:
 
         def forward(message: Any) -> None:
             if attempt.report is not None:
-                attempt.report(attempt.id, attempt.fence, Progress(*message))
+                attempt.report(attempt, Progress(*message))
 
         return await self._processes.run(
             address_of(attempt.task.function),
