@@ -2,7 +2,8 @@
 # pip are enough. VENV, PYTHON and WORKERS may be given: `make test WORKERS=8`.
 
 VENV ?= .venv
-WORKERS ?= 2
+# More than there are cores: half of a test's time it waits, for a lease to run out or a process to start.
+WORKERS ?= 3
 # A debugging aid: `make tests TESTS=tests/unit/test_retry.py`.
 TESTS ?=
 
@@ -16,6 +17,7 @@ $(error taskq needs Python 3.11 or newer, and none was found. Install one, or na
 endif
 
 BIN := $(VENV)/bin
+PARALLEL = -n $(WORKERS) --dist worksteal
 VENVS := .venvs
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Twice quiet: errors only.
@@ -82,13 +84,13 @@ budget: $(VENV)/.stamp-dev ## The size of modules, functions and classes
 	@$(BIN)/python scripts/budget.py
 
 tests: $(VENV)/.stamp-dev ## The tests alone; TESTS=path picks some of them
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q $(TESTS)
+	@$(BIN)/python -m pytest $(PARALLEL) -q $(TESTS)
 
 # --------------------------------------------------------------------------------------- gates
 
 test: check docs wheel-test bench-short ## Everything a change must pass
 	@$(BIN)/coverage erase
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q --cov
+	@$(BIN)/python -m pytest $(PARALLEL) -q --cov --durations=20 --durations-min=0.5
 
 docs: $(VENV)/.stamp-dev ## Build the documentation; broken links fail
 	@$(BIN)/zensical build --clean --strict
@@ -118,7 +120,7 @@ test-versions: ## A short pass on every other Python found here (3.12, 3.13)
 		if test -z "$$python"; then echo "Python $$version: not on this machine, left out"; continue; fi; \
 		echo "Python $$version:"; \
 		$(MAKE) --no-print-directory $(VENVS)/py$$version/.stamp-test VERSIONED=$$python || exit 1; \
-		$(VENVS)/py$$version/bin/python -m pytest -n $(WORKERS) --dist loadfile -q $(PYTHON_TESTS) || exit 1; \
+		$(VENVS)/py$$version/bin/python -m pytest $(PARALLEL) -q $(PYTHON_TESTS) || exit 1; \
 	done
 
 $(VENVS)/py%/.stamp-test: pyproject.toml
@@ -146,7 +148,7 @@ test-servers: $(VENV)/.stamp-dev ## Broker, scheduler and model on Redis 6.2, 7.
 	@$(BIN)/python scripts/servers.py $(VENVS)/servers > $(VENVS)/servers.list
 	@while read -r name path; do \
 		echo "$$name:"; \
-		TASKQ_TEST_SERVER=$$path $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q $(SERVER_TESTS) \
+		TASKQ_TEST_SERVER=$$path $(BIN)/python -m pytest $(PARALLEL) -q $(SERVER_TESTS) \
 			</dev/null || exit 1; \
 	done < $(VENVS)/servers.list
 
@@ -155,7 +157,7 @@ test-servers: $(VENV)/.stamp-dev ## Broker, scheduler and model on Redis 6.2, 7.
 ACL_TESTS ?= tests/broker tests/worker tests/model
 
 test-acl: $(VENV)/.stamp-dev ## The broker's and the worker's tests as a user with the least rights
-	@TASKQ_TEST_ACL=1 TASKQ_MODEL_EXAMPLES=10 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q \
+	@TASKQ_TEST_ACL=1 TASKQ_MODEL_EXAMPLES=10 $(BIN)/python -m pytest $(PARALLEL) -q \
 		-m 'not own_user' $(ACL_TESTS)
 
 # SECONDS, JOBS, KILLS, PAUSE and SEED may be given: `make chaos SEED=7 SECONDS=600`.
@@ -172,6 +174,7 @@ soak: $(VENV)/.stamp-dev ## The fault matrix in its long form (an hour)
 	@TASKQ_SOAK=$(SOAK) $(BIN)/python -m pytest -q -m faults -o timeout=7200 $(TESTS)
 	@TASKQ_MODEL_EXAMPLES=$$(($(SOAK) * 20)) $(BIN)/python -m pytest -q tests/model
 	@TASKQ_FUZZ_EXAMPLES=$$(($(SOAK) * 200)) $(BIN)/python -m pytest -q -o timeout=7200 tests/fuzz
+	@TASKQ_CONFORMANCE=$(SOAK) $(BIN)/python -m pytest -q tests/conformance/test_cron.py
 
 clean: ## Remove what the targets made, environments included
 	@rm -rf $(VENV) $(VENVS) dist build site .cache .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 __all__ = ["EXAMPLES", "TRANSITIONS", "transitions"]
 
-#: How many examples a conformance test tries, as a factor: `make conformance` tries more.
+#: How many examples a conformance test tries, as a factor: `make soak` tries more.
 EXAMPLES = int(os.environ.get("TASKQ_CONFORMANCE", "1"))
 
 _DAY = timedelta(days=1)

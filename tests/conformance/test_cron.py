@@ -37,6 +37,7 @@ def apart(
     return set(theirs) ^ set(ours), theirs != ours
 
 
+@pytest.mark.timeout(100 + 100 * EXAMPLES)
 @pytest.mark.parametrize("library", LIBRARIES)
 @settings(PATIENT, max_examples=100 * EXAMPLES)
 @given(data=st.data(), start=EVERYWHERE, days=st.integers(1, 60))
@@ -51,9 +52,9 @@ def test_fires_are_the_same_in_utc(library, data, start, days):
         assert difference_of(library, expression, None, instants) is not None, sorted(instants)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(100 + 100 * EXAMPLES)
 @pytest.mark.parametrize("library", LIBRARIES)
-@settings(PATIENT, max_examples=120 * EXAMPLES)
+@settings(PATIENT, max_examples=60 * EXAMPLES)
 @given(data=st.data(), change=st.sampled_from(TRANSITIONS))
 def test_fires_are_the_same_around_changes_of_clocks(library, data, change):
     expression = data.draw(DIALECT[library][0](False))

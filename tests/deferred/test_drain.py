@@ -14,7 +14,8 @@ from tests.support.waiting import eventually
 
 
 def brief(url: str = "redis://localhost:1", namespace: str = "taskq", grace: float = 0.2) -> TaskQ:
-    return TaskQ(url, namespace=namespace, deferred=DeferredSettings(grace=grace))
+    settings = DeferredSettings(grace=grace)
+    return TaskQ(url, namespace=namespace, deferred=settings, enqueue_deadline=1.0)
 
 
 async def test_what_runs_waits_and_follows_ends_first(alone: TaskQ) -> None:

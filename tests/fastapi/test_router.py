@@ -352,7 +352,8 @@ def test_openapi_knows_what_is_answered(app: FastAPI) -> None:
     assert [item["name"] for item in parameters] == ["job_id", "wait"]
 
 
-async def test_a_server_that_is_gone_is_a_503(tmp_path: Path) -> None:
+async def test_a_server_that_is_gone_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskq.broker.jobs.CALL_SECONDS", 0.2)
     server = TestServer()
     q = TaskQ(server.url, enqueue_deadline=0.2)
     app = FastAPI(lifespan=q.lifespan)
