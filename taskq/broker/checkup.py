@@ -12,13 +12,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import hiredis
+
+from taskq.broker.runs import MESSAGE_BYTES
 from taskq.core.counting import counted
 
 __all__ = [
+    "BUFFERS",
     "Ask",
     "Facts",
     "Level",
     "Verdict",
+    "judge_buffers",
     "judge_eviction",
     "judge_memory",
     "judge_persistence",
@@ -26,6 +31,7 @@ __all__ = [
     "judge_security",
     "judge_version",
     "keeps_nothing",
+    "lenient",
     "read_facts",
     "read_settings",
 ]
@@ -96,6 +102,20 @@ class Facts:
         """A number of INFO; 0 when it is missing."""
         text = self.info.get(name, "0")
         return int(text) if text.isdigit() else 0
+
+
+def lenient(call: Ask) -> Ask:
+    """The same, with None for error replies; what is asked is on its way when this returns."""
+
+    def ask(*command: Any) -> Awaitable[Any]:
+        return _answer(call(*command))
+
+    return ask
+
+
+async def _answer(reply: Awaitable[Any]) -> Any:
+    answered = await reply
+    return None if isinstance(answered, hiredis.ReplyError) else answered
 
 
 async def read_facts(ask: Ask, *settings: str) -> Facts | None:
@@ -326,6 +346,31 @@ def judge_replication(facts: Facts) -> Verdict:
         "jobs, and loses them when it comes back",
         fix,
     )
+
+
+BUFFERS: Final = "client-output-buffer-limit"
+"""The setting that ends the connection of who reads slowly, or is owed too much at once."""
+
+_PUBSUB: Final = re.compile(r"\bpubsub (\d+) (\d+) (\d+)")
+
+
+def judge_buffers(facts: Facts) -> Verdict:
+    """Whether the server lets a connection that listens be owed the replies taskq asks for."""
+    setting = _PUBSUB.search(facts.settings.get(BUFFERS, ""))
+    fix = f"{facts.shell} CONFIG SET {BUFFERS} 'pubsub 33554432 8388608 60', or more"
+    if setting is None:
+        return Verdict("buffers", "ok", f"the server does not tell its {BUFFERS}", fix)
+    limits = [limit for limit in map(int, setting.groups()[:2]) if limit]
+    least = _mib(min(limits)) if limits else "any number of bytes"
+    what = f"{BUFFERS} lets a pubsub client be owed {least}"
+    if limits and min(limits) < 2 * MESSAGE_BYTES:
+        return Verdict(
+            "buffers",
+            "bad",
+            f"{what}: larger replies close the connection, and jobs that were fetched never run",
+            fix,
+        )
+    return Verdict("buffers", "ok", what, fix)
 
 
 def _mib(size: int) -> str:

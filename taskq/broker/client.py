@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import hiredis
 
 from taskq.broker.connection import Connection, ConnectionLost, Told
-from taskq.broker.dial import Admit, dial
+from taskq.broker.dial import Admit, Locate, dial
 from taskq.broker.replies import demoted, translate
 from taskq.broker.scripts import Script
 from taskq.broker.url import Address
@@ -28,9 +28,6 @@ from taskq.core.liveness import CONNECT_SECONDS, REPLY_SECONDS
 __all__ = ["Client", "Locate", "retrying"]
 
 _log = logging.getLogger("taskq.broker")
-
-Locate = Callable[[], Awaitable[Address]]
-"""Where the server is now. Asked before each connection: it may start one, or follow a failover."""
 
 T = TypeVar("T")
 
@@ -67,7 +64,7 @@ class Client:
         self._connecting = asyncio.Lock()
         self._handlers: dict[bytes, Callable[[bytes], None]] = {}
         self._on_reconnect: list[Callable[[], None]] = []
-        self._watch = Watch(reply_timeout)
+        self._watch = Watch(reply_timeout, locate, name)
         self._lost_before = False
         self._coming_back: asyncio.Task[None] | None = None
         self.closed = False
@@ -154,7 +151,7 @@ class Client:
                 connection.abort()
                 raise ClientClosed(_CLOSED)
             self._connection = connection
-            self._watch.over(connection)
+            self._watch.over(connection, self.address)
         if self._lost_before:
             for callback in self._on_reconnect:
                 callback()

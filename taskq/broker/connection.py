@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
 
     An error reply resolves the future with a `hiredis.ReplyError`, as a value: the caller looks.
     `on_push` takes what the server says unasked; it raises `ConnectionLost` to end the connection.
+    `sent` counts bytes; `dropped` tells that the other end closed it and owed replies.
     """
 
     def __init__(self, on_push: Callable[[list[Any]], None], on_lost: Callable[[], None]) -> None:
@@ -72,7 +73,8 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[Told, float]] = deque()
         self._transport: asyncio.Transport | None = None
         self.heard_at = self._loop.time()
-        self.lost = False
+        self.sent = 0
+        self.lost = self.dropped = False
 
     def call(self, *command: Any) -> asyncio.Future[Reply]:
         """Send `command`; its reply's future fails with `ConnectionLost` when the line dies."""
@@ -96,7 +98,13 @@ class Connection(asyncio.Protocol):
         # Before it stands in the line: what cannot be written would take the reply to another.
         packed = _pack(command)
         self._waiting.append((told, self._loop.time()))
+        self.sent += len(packed)
         self._transport.write(packed)
+
+    @property
+    def owed_since(self) -> float:
+        """When the oldest call was made that is not answered; now when there is none."""
+        return self._waiting[0][1] if self._waiting else self._loop.time()
 
     def oldest_wait(self) -> float:
         """Seconds since anything was heard while a reply is owed; 0 when none is owed."""
@@ -139,6 +147,7 @@ class Connection(asyncio.Protocol):
             self._on_push(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.dropped = bool(self._waiting)
         self._end()
 
     def _end(self) -> None:

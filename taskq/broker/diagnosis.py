@@ -9,8 +9,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from taskq.broker.checkup import (
+    BUFFERS,
     Facts,
     Verdict,
+    judge_buffers,
     judge_eviction,
     judge_memory,
     judge_persistence,
@@ -61,7 +63,7 @@ async def examine(
         except ServerRefused:
             return None
 
-    facts = await read_facts(ask, "save", "appendfsync")
+    facts = await read_facts(ask, "save", "appendfsync", BUFFERS)
     if facts is not None and client.address is not None:
         facts = replace(facts, flags=client.address.flags)
     verdicts = _server(facts)
@@ -94,6 +96,7 @@ def _server(facts: Facts | None) -> list[Verdict]:
         judge_persistence(facts),
         judge_memory(facts),
         judge_replication(facts),
+        judge_buffers(facts),
     ]
 
 

@@ -14,7 +14,10 @@ from taskq.broker.replies import translate
 from taskq.broker.url import Address
 from taskq.core.errors import ServerError, ServerRefused, ServerUnavailable
 
-__all__ = ["Admit", "dial"]
+__all__ = ["Admit", "Locate", "dial"]
+
+Locate = Callable[[], Awaitable[Address]]
+"""Where the server is now. Asked before each connection: it may start one, or follow a failover."""
 
 Admit = Callable[[Callable[..., Awaitable[Any]], str], Awaitable[None]]
 """Looks at a server through a new connection's `call`, and raises when it is not fit to be used."""

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
-from typing import Any
-
-import hiredis
 
 from taskq.broker.checkup import (
     Ask,
@@ -16,6 +12,7 @@ from taskq.broker.checkup import (
     judge_replication,
     judge_version,
     keeps_nothing,
+    lenient,
     read_facts,
     read_settings,
 )
@@ -46,7 +43,7 @@ class Entrance:
         """
         if where in self._known:
             return
-        ask = _lenient(call)
+        ask = lenient(call)
         facts = await read_facts(ask)
         if facts is not None:
             for verdict in (judge_version(facts), judge_eviction(facts)):
@@ -68,17 +65,3 @@ def _warn(where: str, facts: Facts) -> None:
     ):
         if worth:
             _log.warning("%s: %s. What to do: %s", where, verdict.what, verdict.fix)
-
-
-def _lenient(call: Ask) -> Ask:
-    """The same, with None for error replies; what is asked is on its way when this returns."""
-
-    def ask(*command: Any) -> Awaitable[Any]:
-        return _answer(call(*command))
-
-    return ask
-
-
-async def _answer(reply: Awaitable[Any]) -> Any:
-    answered = await reply
-    return None if isinstance(answered, hiredis.ReplyError) else answered

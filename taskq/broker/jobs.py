@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TypeVar
+from typing import Any
 
 from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
@@ -16,7 +15,7 @@ from taskq.core.signing import Signing
 
 __all__ = ["Jobs"]
 
-T = TypeVar("T")
+_ATTEMPTS = 100
 
 
 class Jobs:
@@ -36,7 +35,7 @@ class Jobs:
         self._offset = offset
         self._ttl_ms = int(failure_ttl * 1000)
         self._signing = signing if signing is not None else Signing(keys.namespace)
-        self._cancel = script("cancel")
+        self._cancel, self._info = script("cancel"), script("info")
 
     async def cancel(self, job_id: str) -> int:
         """Cancel a job: 1 done, 2 its worker was asked, 0 it was over, -1 there is none."""
@@ -62,15 +61,13 @@ class Jobs:
         return await retrying(once, seconds=CALL_SECONDS, what="the job could not be cancelled")
 
     async def info(self, job_id: str) -> JobInfo | None:
-        """Everything the server knows about a job; None when it knows none."""
+        """What the server knows about a job, of its attempts the last hundred; None if nothing."""
 
-        async def once(_: bool) -> tuple[dict[bytes, bytes], tuple[bytes, bytes]]:
-            # One round trip: both are on their way before the first is answered.
-            return await asyncio.gather(
-                self._client.command("HGETALL", self._keys.job(job_id)),
-                self._client.command("TIME"),
+        async def once(_: bool) -> list[Any]:
+            return await self._client.script(
+                self._info, (self._keys.jobs,), self._offset.ms, job_id, _ATTEMPTS
             )
 
-        fields, time = await retrying(once, seconds=CALL_SECONDS, what="the job could not be read")
-        now = int(time[0]) * 1000 + int(time[1]) // 1000 + self._offset.ms
+        now, *pairs = await retrying(once, seconds=CALL_SECONDS, what="the job could not be read")
+        fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
         return read_job(job_id, fields, self._signing, now) if fields else None

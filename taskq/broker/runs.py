@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["in_pieces", "in_runs"]
+__all__ = ["MESSAGE_BYTES", "in_pieces", "in_runs"]
+
+MESSAGE_BYTES = 4_194_304
+"""No request and no reply has more, unless it is about a single job that is larger.
+
+As `lua/include/bytes.lua`: a server ends the connection of a listener that has 32 MiB unread.
+"""
 
 T = TypeVar("T")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from taskq.broker.client import Client, retrying
 from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.lenient import text_of, time_of
+from taskq.broker.runs import MESSAGE_BYTES, in_pieces
 from taskq.broker.schedule_record import StoredSchedule, read_schedule, revision_of
 from taskq.broker.scripts import script
 from taskq.core.liveness import CALL_SECONDS
@@ -121,7 +122,8 @@ class ChangedSchedule(NamedTuple):
 class StoredSchedules:
     """What a look found: the server's time (ms), counts of all, and those that were asked for.
 
-    `declared` is how many are listed as declared by code, `looked` how many places of a page.
+    `declared` is how many are listed as declared by code, `looked` how many places of a page or
+    ids, and `more` whether some of these are left because of their bytes.
     """
 
     now: int
@@ -129,6 +131,7 @@ class StoredSchedules:
     active: int
     declared: int
     looked: int = 0
+    more: bool = False
     found: dict[str, StoredSchedule] = field(default_factory=dict[str, StoredSchedule])
 
 
@@ -175,42 +178,44 @@ class ScheduleStore:
     ) -> list[Ticked] | None:
         """Fire; an answer for each, or None when `leader` is not in office."""
         keys = self._keys
-        reply = await self._client.script(
-            self._scripts["tick"],
-            (
-                keys.schedules,
-                keys.schedule_prefix,
-                keys.leader,
-                keys.jobs,
-                keys.lane_prefix,
-                keys.lanes,
-                keys.due,
-                keys.expiry,
-                keys.idle,
-                keys.wake_channel,
-                keys.next_channel,
-                keys.stats,
-                keys.skip_channel,
-            ),
-            self._offset.ms,
-            leader,
-            term,
-            *(part for firing in firings for part in firing.frame(again_ms, self._signing)),
+        named = (
+            keys.schedules,
+            keys.schedule_prefix,
+            keys.leader,
+            keys.jobs,
+            keys.lane_prefix,
+            keys.lanes,
+            keys.due,
+            keys.expiry,
+            keys.idle,
+            keys.wake_channel,
+            keys.next_channel,
+            keys.stats,
+            keys.skip_channel,
         )
-        if reply is None:
-            return None
-        return [
-            Ticked(code, fired, skipped, tuple(text_of(running).split()))
-            for code, fired, skipped, running in reply
-        ]
+        ticked: list[Ticked] = []
+        pieces = in_pieces(firings, _envelope_bytes, len(firings), MESSAGE_BYTES)
+        # An empty call still tells who is in office.
+        for some, _ in pieces or [([], 0)]:
+            frames = [part for firing in some for part in firing.frame(again_ms, self._signing)]
+            reply = await self._client.script(
+                self._scripts["tick"], named, self._offset.ms, leader, term, *frames
+            )
+            if reply is None:
+                return None
+            ticked += [
+                Ticked(code, fired, skipped, tuple(text_of(running).split()))
+                for code, fired, skipped, running in reply
+            ]
+        return ticked
 
     async def put(self, changes: Sequence[ChangedSchedule]) -> list[bool]:
         """Store schedules; false for those that were changed by somebody else meanwhile."""
         stored: list[bool] = []
-        for i in range(0, len(changes), _BATCH):
-            frames = [part for change in changes[i : i + _BATCH] for part in self._frame(change)]
+        for some, _ in in_pieces(changes, _spec_bytes, _BATCH, MESSAGE_BYTES):
+            frames = [part for change in some for part in self._frame(change)]
             answers = await self._write("schedule_put", self._offset.ms, *frames)
-            for change, answer in zip(changes[i : i + _BATCH], answers, strict=True):
+            for change, answer in zip(some, answers, strict=True):
                 if answer == _REPLACED:
                     key = self._keys.schedule_prefix + change.id
                     _log.error("%s was not a schedule, and was replaced by the one of its id", key)
@@ -257,10 +262,19 @@ class ScheduleStore:
 
     async def read(self, ids: Sequence[str]) -> StoredSchedules:
         """The schedules of these ids, as far as there are any."""
-        return await self._read("ids", *ids)
+        look = await self._read("ids", *ids)
+        found, looked = look.found, look.looked
+        while look.more:
+            look = await self._read("ids", *ids[looked:])
+            looked += look.looked
+            found |= look.found
+        return replace(look, found=found, looked=looked)
 
     async def page(self, start: int = 0, most: int = 1000) -> StoredSchedules:
-        """Schedules by their next fire, those that have none last."""
+        """Schedules by their next fire, those that have none last.
+
+        Fewer than `most`, and `more`, where these would be too large for one reply.
+        """
         return await self._read("page", start, most)
 
     async def count(self) -> StoredSchedules:
@@ -304,12 +318,12 @@ class ScheduleStore:
                 *arguments,
             )
 
-        now, count, active, declared, *rows = await retrying(
+        now, count, active, declared, more, *rows = await retrying(
             once, seconds=CALL_SECONDS, what="schedules could not be read"
         )
         stored = [read_schedule(row, self._signing) for row in rows if len(row) > 1]
         found = {schedule.id: schedule for schedule in stored}
-        return StoredSchedules(now, count, active, declared, len(rows), found)
+        return StoredSchedules(now, count, active, declared, len(rows), more == 1, found)
 
     async def _write(self, name: str, *arguments: Any) -> list[Any]:
         keys = self._keys
@@ -322,6 +336,14 @@ class ScheduleStore:
             )
 
         return await retrying(once, seconds=CALL_SECONDS, what="the schedules could not be changed")
+
+
+def _spec_bytes(change: ChangedSchedule) -> int:
+    return len(change.spec or b"")
+
+
+def _envelope_bytes(firing: Firing) -> int:
+    return sum(len(job.envelope) for job in firing.jobs)
 
 
 def _sent(revision: str) -> bytes:

@@ -61,14 +61,20 @@ class Waiting:
     async def look(self, job_ids: Iterable[str]) -> list[Ending]:
         """How jobs stand now, without waiting."""
         ids = list(job_ids)
+        endings: list[Ending] = []
 
         async def once(_: bool) -> list[list[bytes]]:
-            return await self._client.script(self._script, self._keys, self._offset.ms, "", *ids)
+            return await self._client.script(
+                self._script, self._keys, self._offset.ms, "", *ids[:_BATCH]
+            )
 
-        rows = await retrying(
-            once, seconds=CALL_SECONDS, what="the state of a job could not be read"
-        )
-        return [_ending(state, payload) for state, payload in rows]
+        while ids:
+            rows = await retrying(
+                once, seconds=CALL_SECONDS, what="the state of a job could not be read"
+            )
+            endings += [_ending(state, payload) for state, payload in rows]
+            del ids[: len(rows)]
+        return endings
 
     def listen(self, job_id: str) -> str:
         """The channel to name in the enqueue of a job that will be waited for; '' to name none.
@@ -154,8 +160,10 @@ class Waiting:
                 rows = await self._client.script(
                     self._script, self._keys, self._offset.ms, self._channel, *batch
                 )
-                for job_id, (state, payload) in zip(batch, rows, strict=True):
+                for job_id, (state, payload) in zip(batch, rows, strict=False):
                     self._resolve(job_id, _ending(state, payload))
+                # Those that did not fit into the reply.
+                self._asked[:0] = batch[len(rows) :]
         except ServerRefused as error:
             self._fail_all(error)
         except ConnectionError:

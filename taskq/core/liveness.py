@@ -32,9 +32,6 @@ worker and server live, the loss of this line never costs the worker its jobs.
 HEARTBEAT_RETRY_SECONDS = 0.1
 """After a heartbeat that failed; the pause doubles, up to `HEARTBEAT_SECONDS`."""
 
-WATCH_LOOKS = 4
-"""How often a line is watched within its reply timeout: so much later its silence is noticed."""
-
 OBSERVE_SECONDS = 0.5
 """Between two looks at the counters: a death is seen a lease and a look after the last beat."""
 
@@ -142,6 +139,21 @@ CONNECT_SECONDS = 5.0
 
 REPLY_SECONDS = 10.0
 """A line on which a reply is owed and nothing is heard for so long is given up."""
+
+WATCH_SECONDS = 0.5
+"""Between two looks at a connection, or less where its reply timeout asks for it."""
+
+WATCH_LOOKS = 4
+"""How often a line is watched within its reply timeout at least: so much later it is given up."""
+
+DOUBT_SECONDS = 1.0
+"""A line that owes a reply for so long is doubted: the server is asked elsewhere.
+
+With three looks and a probe it is well below `REPLY_SECONDS`: a new server is found within 4 s.
+"""
+
+PROBE_SECONDS = 1.5
+"""How long a sign of life is waited for on a new line, and as long for the line itself."""
 
 CALL_SECONDS = 10.0
 """How long a call that may be done twice is tried."""

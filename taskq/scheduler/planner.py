@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
+from taskq.broker.runs import MESSAGE_BYTES
 from taskq.broker.schedules import DueSchedule, Firing, FiringJob, Overlap
 from taskq.core.errors import ConfigError
 from taskq.scheduler.spec import Spec, from_ms
@@ -55,14 +56,17 @@ def plan(due: DueSchedule, spec: Spec, now: int) -> Firing:
     missed = _missed(spec, due.next, now)
     grace = None if due.waits else _grace(spec, missed)
     slots = _chosen(spec, due.next, now, missed, grace)
+    jobs = _jobs(due.id, spec, slots, missed.following)
+    # What is too large for one call is fired by the next one: it begins where this one ends.
+    rest = slots[len(jobs) :]
     overlap, limit = _overlap(spec)
     return Firing(
         id=due.id,
         revision=due.revision,
         slot=due.next,
-        following=missed.following,
+        following=rest[0] if rest else missed.following,
         until=_until(slots, missed.following, grace),
-        jobs=tuple(_job(due.id, spec, slot, missed.following) for slot in slots),
+        jobs=jobs,
         lane=spec.lane,
         overlap=overlap,
         limit=limit,
@@ -70,7 +74,7 @@ def plan(due: DueSchedule, spec: Spec, now: int) -> Firing:
         why=_why(missed, slots),
         expires=spec.expires_after,
         keep=bool(spec.declared),
-        broken=missed.broken,
+        broken="" if rest else missed.broken,
     )
 
 
@@ -83,6 +87,21 @@ def job_id(schedule: str, slot: int) -> str:
     instant = from_ms(slot)
     fraction = f".{slot % 1000:03d}" if slot % 1000 else ""
     return f"{schedule}:{instant:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+
+
+def _jobs(
+    schedule: str, spec: Spec, slots: tuple[int, ...], following: int | None
+) -> tuple[FiringJob, ...]:
+    """The jobs of as many of these fires as fit into a call, of one at least."""
+    jobs: list[FiringJob] = []
+    size = 0
+    for slot in slots:
+        job = _job(schedule, spec, slot, following)
+        size += len(job.envelope)
+        if jobs and size > MESSAGE_BYTES:
+            break
+        jobs.append(job)
+    return tuple(jobs)
 
 
 def _job(schedule: str, spec: Spec, slot: int, following: int | None) -> FiringJob:

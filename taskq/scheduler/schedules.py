@@ -109,7 +109,7 @@ class Schedules:
             page = await self._editor.store.page(looked, _PAGE)
             infos += [info_of(stored) for stored in page.found.values()]
             looked += page.looked
-            if page.looked < _PAGE:
+            if page.looked < _PAGE and not page.more:
                 break
         return [
             info

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, cast
 
 from taskq.broker.consumer import Frame
+from taskq.broker.runs import MESSAGE_BYTES
 from taskq.core.envelope import pack_failure
 from taskq.core.job import Delivery
 from taskq.core.outcome import Cancelled, Failed, Outcome, Released, RetryAsked, Succeeded
@@ -21,9 +22,6 @@ __all__ = ["Settler"]
 _log = logging.getLogger("taskq.worker")
 
 _REFUSED, _UNKNOWN = 0, 3
-
-BATCH_BYTES = 8_388_608
-"""Results of so many bytes wait for no others: the server bounds what one client may send."""
 
 REFUSED_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds between the times an outcome is offered to a server that refuses it."""
@@ -57,12 +55,13 @@ class Settler:
     def settle(self, delivery: Delivery, outcome: Outcome, result_ttl_ms: int) -> None:
         """Store how an attempt ended, with what else ends in this turn of the loop."""
         frame = self._frame(delivery, outcome, result_ttl_ms)
+        size = len(frame[2])
+        if self._waiting_bytes + size > MESSAGE_BYTES:
+            self.flush()
         if not self._waiting:
             self._loop.call_soon(self.flush)
         self._waiting.append(frame)
-        self._waiting_bytes += len(frame[2])
-        if self._waiting_bytes > BATCH_BYTES:
-            self.flush()
+        self._waiting_bytes += size
 
     def hand_back(self, deliveries: list[Delivery]) -> None:
         """Give back what never started; its attempts are not counted."""

@@ -16,6 +16,7 @@ from taskq.broker.checkup import (
     Facts,
     Level,
     Verdict,
+    judge_buffers,
     judge_eviction,
     judge_memory,
     judge_persistence,
@@ -297,7 +298,17 @@ async def test_a_fit_server_and_a_quiet_namespace_are_found_well(q: TaskQ) -> No
 
     assert set(verdicts) == {
         *("version", "security", "eviction", "persistence", "memory", "replication"),
-        *("latency", "clock", "queues", "leases", "schedules", "entries", "streams", "permissions"),
+        *(
+            "buffers",
+            "latency",
+            "clock",
+            "queues",
+            "leases",
+            "schedules",
+            "entries",
+            "streams",
+            "permissions",
+        ),
         "signing",
     }
     # Only whether the version has holes is up to the server the tests run on.
@@ -466,6 +477,25 @@ def test_a_replica_is_required_for_writes_only_where_a_failover_leaves_another()
     assert (one.level, two.level, both.level) == ("warn", "warn", "ok")
     assert two.fix.startswith("redis-cli CONFIG SET min-replicas-to-write 1")
     assert one.fix.startswith("add a second replica")
+
+
+@pytest.mark.parametrize(
+    ("setting", "level"),
+    [
+        ("normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", "ok"),
+        ("normal 0 0 0 slave 268435456 67108864 60 pubsub 0 0 0", "ok"),
+        ("pubsub 1048576 0 0", "bad"),
+        ("pubsub 33554432 1048576 60", "bad"),
+        (None, "ok"),
+    ],
+)
+def test_what_a_listener_may_be_owed_is_judged(setting: str | None, level: Level) -> None:
+    settings = {} if setting is None else {"client-output-buffer-limit": setting}
+
+    verdict = judge_buffers(facts(settings))
+
+    assert verdict.level == level
+    assert "CONFIG SET client-output-buffer-limit 'pubsub 33554432 8388608 60'" in verdict.fix
 
 
 def test_a_primary_and_its_replicas_are_read_from_info_alone() -> None:

@@ -192,3 +192,17 @@ async def test_bytes_that_cannot_be_read_do_not_hide_the_rest(
     found = await info(scene)
 
     assert found.started_at == instant(2000)
+
+
+async def test_of_many_attempts_the_last_hundred_are_told(scene: Scene) -> None:
+    # Given a job that was tried for long, and that many wait for
+    record = msgpack.packb((1000, 2000, "w1", "error\n" + "x" * 1000))
+    history = {f"h{number}": record for number in range(1, 5001)}
+    scene.put_job("a", "q", e=ENVELOPE, a=5000, n="c" * 30_000, **history)
+
+    with scene.measured() as sizes:
+        found = await info(scene)
+
+    assert [past.number for past in found.attempts][:100] == list(range(4901, 5001))
+    assert found.task == "app.resize"
+    assert max(sizes) < 200_000

@@ -140,6 +140,31 @@ async def test_schedules_are_listed_by_their_next_fire(scene: Scene) -> None:
     assert (await scene.schedules.count()).found == {}
 
 
+async def test_large_schedules_travel_in_calls_of_bounded_bytes(scene: Scene) -> None:
+    names = [f"s{n}" for n in range(12)]
+    send, sent = scene.client.script, []
+
+    async def counting(script: Any, keys: tuple[str, ...], *args: Any) -> Any:
+        sent.append(sum(len(arg) for arg in args if isinstance(arg, bytes)))
+        return await send(script, keys, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.client, "script", counting)
+        await put(
+            scene, *(change(name, spec=b"x" * 900_000, next=n) for n, name in enumerate(names))
+        )
+    with scene.measured() as replies:
+        look = await scene.schedules.read([*names, "absent"])
+        page = await scene.schedules.page(4, 12)
+
+    assert sent == [3_600_000] * 3
+    assert list(look.found) == names
+    assert (look.looked, look.more) == (13, False)
+    # A page ends where its bytes do
+    assert (list(page.found), page.looked, page.more) == (names[4:8], 4, True)
+    assert max(replies) < 4_194_304
+
+
 async def test_only_the_ids_that_exist_are_found(scene: Scene) -> None:
     await put(scene, change("a"))
 

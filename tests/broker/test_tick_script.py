@@ -470,3 +470,26 @@ async def test_paused_schedules_are_never_due(scene: Scene) -> None:
     scene.look.zadd(scene.keys.schedules, {"s": "inf"})
 
     assert (await scene.schedules.due(2_000, 10))[1:] == (None, [])
+
+
+async def test_large_fires_travel_in_calls_of_bounded_bytes(scene: Scene, slot: int) -> None:
+    names = [f"s{n}" for n in range(6)]
+    for name in names:
+        put_schedule(scene, name, slot)
+    send, sent = scene.client.script, []
+
+    async def counting(script: Any, keys: tuple[str, ...], *args: Any) -> Any:
+        sent.append(sum(len(arg) for arg in args if isinstance(arg, bytes) and len(arg) > 100))
+        return await send(script, keys, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scene.client, "script", counting)
+        large = [
+            firing(slot, FiringJob(slot, slot, f"{name}:1", b"x" * 1_500_000), id=name)
+            for name in names
+        ]
+        ticked = await tick(scene, *large)
+
+    assert [answer.code for answer in ticked] == [DONE] * 6
+    assert sent == [3_000_000] * 3
+    assert sorted(scene.lane().waiting) == [f"{name}:1" for name in names]

@@ -343,3 +343,21 @@ async def test_a_job_keeps_the_names_of_so_many_who_wait_and_no_more(scene: Scen
     assert 1_000 < len(others) < 1_500
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+
+
+# ----------------------------------------------------------------------------------------- bytes
+
+
+async def test_many_large_results_are_asked_for_in_replies_of_bounded_bytes(scene: Scene) -> None:
+    sizes = [900_000] * 11 + [6_000_000] + [10] * 3
+    for n, size in enumerate(sizes):
+        put_ended(scene, f"j{n}", "s", r=bytes([n]) * size)
+    ids = [f"j{n}" for n in range(len(sizes))]
+    expected = [Ending(JobState.SUCCEEDED, bytes([n]) * size) for n, size in enumerate(sizes)]
+
+    with scene.measured() as replies:
+        assert await scene.waiting.look(ids) == expected
+        assert await asyncio.gather(*map(scene.waiting.until_over, ids)) == expected
+
+    # Four mebibytes at most, but for a single result that is larger (a state is one byte)
+    assert set(replies) == {3_600_004, 2_700_003, 6_000_001, 33}

@@ -7,6 +7,8 @@ test says what a script changed and thereby what it left alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,6 +24,7 @@ from taskq.broker.leadership import Leadership
 from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.producer import Producer
 from taskq.broker.schedules import ScheduleStore
+from taskq.broker.scripts import Script
 from taskq.broker.upkeep import Upkeep
 from taskq.broker.url import Address
 from taskq.broker.waiting import Waiting
@@ -171,6 +174,23 @@ class Scene:
         self._ears.append(ear)
         return ear
 
+    @contextmanager
+    def measured(self) -> Iterator[list[int]]:
+        """The bytes of each script's reply, as far as they are data."""
+        sizes: list[int] = []
+        send = self.client.script
+
+        async def measuring(script: Script, keys: tuple[str, ...], *args: Any) -> Any:
+            reply = await send(script, keys, *args)
+            sizes.append(_bytes_of(reply))
+            return reply
+
+        self.client.script = measuring
+        try:
+            yield sizes
+        finally:
+            self.client.script = send
+
     async def consumer(
         self, worker: str = "w1", *, keep_failed: int = 100, register: bool = True
     ) -> Consumer:
@@ -315,6 +335,12 @@ def at(address: Address) -> Locate:
         return address
 
     return locate
+
+
+def _bytes_of(reply: Any) -> int:
+    if isinstance(reply, list):
+        return sum(map(_bytes_of, reply))
+    return len(reply) if isinstance(reply, bytes) else 0
 
 
 def job(job_id: str, **fields: Any) -> NewJob:

@@ -117,6 +117,15 @@ def test_a_supervisor_waits_for_what_a_process_takes_to_end_itself():
     assert t.REAP_SECONDS < t.LEASE_SECONDS
 
 
+def test_a_new_server_is_found_within_four_seconds():
+    doubted = t.DOUBT_SECONDS + t.WATCH_SECONDS
+
+    assert doubted + t.PROBE_SECONDS + t.WATCH_SECONDS <= 4.0
+    # And several times, before the line is given up anyway
+    assert doubted + 2 * t.PROBE_SECONDS < t.REPLY_SECONDS
+    assert t.WATCH_SECONDS * t.WATCH_LOOKS <= t.REPLY_SECONDS
+
+
 def test_a_batch_is_not_sent_again_after_the_server_forgot_it():
     assert t.RESEND_SECONDS < t.REMEMBERED_SECONDS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -275,6 +276,22 @@ def test_a_job_carries_its_fire():
 def test_ids_of_jobs_tell_every_millisecond():
     assert job_id("s", T0 + 5) == "s:2026-01-01T00:00:00.005Z"
     assert from_ms(T0) == START
+
+
+def test_fires_too_large_for_one_call_go_on_with_the_next():
+    given = replace(spec(coalesce="all"), payload=b"x" * 1_500_000)
+    left, made, ticks = T0, list[int](), 0
+    while left <= T0 + 45 * MINUTE:
+        planned = fired(given, T0 + 45 * MINUTE - left, first=left)
+        assert sum(len(job.envelope) for job in planned.jobs) <= 4_194_304
+        # The plan holds until then, though the next fire is due already
+        assert planned.until == T0 + 50 * MINUTE
+        assert planned.left_out == 0
+        made += slots(planned)
+        left, ticks = planned.following or 0, ticks + 1
+
+    assert made == [0, 10, 20, 30, 40]
+    assert ticks == 3
 
 
 def test_a_trigger_that_stands_still_is_an_error_and_no_endless_loop():

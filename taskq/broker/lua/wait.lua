@@ -3,12 +3,14 @@
 -- KEYS  1 jobs
 -- ARGV  1 clock offset  2 name of the client's channel, '' = do not listen  then job ids
 -- Returns per job {state, payload}: payload is the result or error of a finished one, '' otherwise;
---       state '' = unknown, 'g' = over and its result is gone.
+--       state '' = unknown, 'g' = over and its result is gone. Fewer than were asked for, the first
+--       ones, where all would be too many bytes: the rest is asked for again.
 -- Called by broker/waiting.py.
 local call = redis.call
 --@include clock
 --@include full
-local now, channel, answer = clock(ARGV[1]), ARGV[2], {}
+--@include bytes
+local now, channel, answer, bytes = clock(ARGV[1]), ARGV[2], {}, 0
 -- Of so many bytes of names the older half is dropped: most of those clients are gone, and who is not asks
 -- again by itself.
 local MOST = 32768
@@ -22,7 +24,10 @@ for i = 3, #ARGV do
     if now > (tonumber(job[2]) or 0) + (tonumber(job[3]) or 0) then
       answer[i - 2] = { 'g', '' }
     else
-      answer[i - 2] = { job[1], job[4] or job[5] or '' }
+      local payload = job[4] or job[5] or ''
+      bytes = bytes + #payload
+      if bytes > MOST_BYTES and i > 3 then break end
+      answer[i - 2] = { job[1], payload }
     end
   else
     if channel ~= '' and not (job[6] and string.find(job[6], channel, 1, true)) then
