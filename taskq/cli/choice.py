@@ -17,6 +17,7 @@ import typer
 from taskq.app import TaskQ, server_directory
 from taskq.cli.exits import ERROR, USAGE
 from taskq.cli.loading import NothingFound, load_app
+from taskq.cli.printable import printable
 from taskq.core.errors import (
     CallError,
     ConfigError,
@@ -141,5 +142,5 @@ def explained() -> Generator[None, None, None]:
 
 
 def _end(error: Exception, code: int) -> None:
-    print(f"taskq: {error}", file=sys.stderr)
+    print(f"taskq: {printable(str(error), lines=True)}", file=sys.stderr)
     raise typer.Exit(code) from None

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Awaitable, Generator
@@ -21,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from taskq.broker.overview import read_overview
+from taskq.cli.serving import interpreter
 from taskq.core.counting import counted
 from taskq.core.errors import JobCancelled, JobExpired, JobFailed, JobNotFound
 from taskq.core.extras import install_command
@@ -235,7 +235,7 @@ def _check_parent(pid: int, parent: int) -> None:
 @contextmanager
 def _worker() -> Generator[subprocess.Popen[bytes], None, None]:
     queues = [word for queue in _QUEUES for word in ("-q", queue)]
-    command = [sys.executable, "-m", "taskq", "worker", f"{_APP}:q", *queues, "-w", "2"]
+    command = [*interpreter(), "-m", "taskq", "worker", f"{_APP}:q", *queues, "-w", "2"]
     with _running([*command, "--log-level", "error"]) as process:
         yield process
 
@@ -247,7 +247,7 @@ def _web() -> Generator[str, None, None]:
         port = probe.getsockname()[1]
     base = f"http://127.0.0.1:{port}"
     options = ["--factory", "--port", str(port), "--log-level", "error"]
-    with _running([sys.executable, "-m", "uvicorn", f"{_APP}:create_api", *options]):
+    with _running([*interpreter(), "-m", "uvicorn", f"{_APP}:create_api", *options]):
         deadline = time.monotonic() + 20
         while not _answers(f"{base}/openapi.json"):
             if time.monotonic() > deadline:

@@ -16,6 +16,7 @@ from taskq.cli.exits import ERROR, OK
 from taskq.cli.loading import load_app
 from taskq.cli.options import AsJson, duration
 from taskq.cli.plain import json_of
+from taskq.cli.printable import printable
 from taskq.core.errors import ConfigError, JobError, JobFailed, TaskqError, UnknownTask
 from taskq.core.options import nearest
 from taskq.execution.handle import Job
@@ -150,7 +151,8 @@ async def _wait(choice: Choice, job: Job[Any], then: _Then) -> int:
             told = {"id": job.id, "created": job.created, "state": await _state(job)}
             print(json.dumps(told | _failure(error)))
         else:
-            print(f"taskq: {choice.aimed(str(error))}", file=sys.stderr)
+            text = printable(choice.aimed(str(error)), lines=True)
+            print(f"taskq: {text}", file=sys.stderr)
         return ERROR
     told = {"id": job.id, "created": job.created, "state": "succeeded", "result": result}
     print(json_of(told if then.as_json else result, ascii_only=False))

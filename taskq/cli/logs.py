@@ -10,6 +10,7 @@ import time
 from enum import StrEnum
 from typing import Any, TextIO
 
+from taskq.cli.printable import indented, json_printable, printable
 from taskq.execution.executors.logs import text_of
 from taskq.execution.job_log import JOB_LINES, JobLogFilter
 
@@ -67,7 +68,11 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-11-23 07:02:14.123 WARNING taskq.worker: message`, in local time."""
+    """`2026-11-23 07:02:14.123 WARNING taskq.worker: message`, in local time.
+
+    Only a record begins at the first column: what follows in other lines is indented, and a message
+    of taskq's own has one. So no name or error that is quoted can pass for a record.
+    """
 
     def __init__(self, *, colour: bool, with_pid: bool) -> None:
         process = " [%(process)d]" if with_pid else ""
@@ -77,8 +82,12 @@ class TextFormatter(logging.Formatter):
         )
         self._colour = colour
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base's name
+        text = super().formatMessage(record)
+        return printable(text) if record.name.partition(".")[0] == "taskq" else text
+
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = indented(super().format(record))
         code = _COLOURS.get(record.levelno)
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour and code else text
 
@@ -114,9 +123,10 @@ class JsonFormatter(logging.Formatter):
 def _written(value: object) -> str | None:
     """As JSON; None for what JSON does not have: NaN, keys that are not text, endless values."""
     try:
-        return json.dumps(value, default=text_of, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, default=text_of, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return None
+    return json_printable(text)
 
 
 def _plain(value: object) -> object:

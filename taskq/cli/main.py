@@ -17,6 +17,7 @@ from taskq.cli.demo import demo
 from taskq.cli.doctor import doctor
 from taskq.cli.enqueue import enqueue
 from taskq.cli.exits import ERROR, USAGE
+from taskq.cli.printable import printable
 from taskq.cli.schedule import schedule_commands
 from taskq.cli.scheduler import scheduler
 from taskq.cli.status import status
@@ -109,5 +110,5 @@ def _taskq(
 
 
 def _end(error: TaskqError, code: int) -> None:
-    print(f"taskq: {error}", file=sys.stderr)
+    print(f"taskq: {printable(str(error), lines=True)}", file=sys.stderr)
     sys.exit(code)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskq.broker.checkup import Level
+from taskq.cli.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderResult
@@ -27,6 +28,10 @@ class Grid:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     left: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        rows = tuple(tuple(map(printable, row)) for row in self.rows)
+        object.__setattr__(self, "rows", rows)
 
     def lines(self) -> list[str]:
         """As plain text, a line per row."""
@@ -85,6 +90,10 @@ class Note:
     text: str
     more: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("text", "more"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
+
     def line(self, width: int) -> str:
         """As plain text, the word filled up to `width`."""
         more = f"\n{'':<{width}}{self.more}" if self.more else ""
@@ -98,6 +107,9 @@ class Page:
     head: str
     grids: tuple[Grid, ...] = ()
     notes: tuple[Note, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", printable(self.head, lines=True))
 
     def show(self) -> None:
         """Print it on standard output."""

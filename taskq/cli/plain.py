@@ -11,12 +11,15 @@ from datetime import date, time
 from enum import Enum
 from typing import Any, cast
 
+from taskq.cli.printable import json_printable
+
 __all__ = ["json_of", "plain"]
 
 
 def json_of(value: Any, *, indent: int | None = None, ascii_only: bool = True) -> str:
     """JSON that every reader takes, of anything that taskq can carry."""
-    return json.dumps(plain(value), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    text = json.dumps(plain(value), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
+    return json_printable(text)
 
 
 def plain(value: Any) -> Any:

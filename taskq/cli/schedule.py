@@ -17,6 +17,7 @@ from taskq.cli.choice import Choice, Namespace, Url, choose, explained
 from taskq.cli.options import AsJson
 from taskq.cli.page import Grid, Note, Page
 from taskq.cli.plain import json_of
+from taskq.cli.printable import printable
 from taskq.core.counting import counted
 from taskq.core.errors import ConfigError, ScheduleNotFound
 from taskq.scheduler.info import ScheduleInfo
@@ -140,7 +141,7 @@ def show(
         return
     width = 16
     for name, text in _facts(info, now):
-        print(f"{name:<{width}}{text}")
+        print(f"{name:<{width}}{printable(text)}")
     for number, fire in enumerate(fires):
         print(f"{'' if number else 'next fires':<{width}}{_instant(fire)}, {_until(fire, now)}")
 

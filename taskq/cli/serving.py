@@ -204,12 +204,17 @@ def _threads_that_stay() -> list[str]:
 
 def again_command() -> list[str]:
     """The command line that starts this program again."""
+    return [*interpreter(), "-m", "taskq", *sys.argv[1:]]
+
+
+def interpreter() -> list[str]:
+    """This Python with its options, to run a module with."""
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     # A taskq.py or logging.py in the current folder must not come first while we start. Only
     # where taskq itself is in the current folder is it found no other way.
     beside = Path(taskq.__file__).parent.parent == Path.cwd()
     isolation = [] if beside or "-P" in flags else ["-P"]
-    return [sys.executable, *flags, *isolation, "-m", "taskq", *sys.argv[1:]]
+    return [sys.executable, *flags, *isolation]
 
 
 def _start_again() -> NoReturn:

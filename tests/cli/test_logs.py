@@ -46,6 +46,46 @@ def test_text_of_several_processes_tells_them_apart() -> None:
     assert f" [{made.process}] INFO " in line
 
 
+FORGED = "x\n2030-01-01 00:00:00.000 ERROR taskq.worker: all is lost\r\x1b[2J\x9b1m\u202e\ud800"
+
+
+def test_a_line_that_is_quoted_cannot_pass_for_a_record() -> None:
+    made = record(message=f"job failed: %s: {FORGED}")
+    made.exc_text = f"Traceback (most recent call last):\nValueError: {FORGED}"
+
+    text = TextFormatter(colour=False, with_pid=False).format(made)
+
+    lines = text.split("\n")
+    # Of taskq's own messages each is one line
+    assert lines[0].endswith(
+        r"x\n2030-01-01 00:00:00.000 ERROR taskq.worker: all is lost\r\x1b[2J\x9b1m\u202e\ud800"
+    )
+    assert lines[1] == "  Traceback (most recent call last):"
+    assert [line for line in lines[1:] if not line.startswith("  ")] == []
+    assert [
+        character for character in text if character != "\n" and not character.isprintable()
+    ] == []
+    text.encode()
+
+
+def test_messages_of_the_application_keep_their_lines() -> None:
+    made = record(message="a table:\n1\t2 (%s)")
+    made.name = "shop"
+
+    text = TextFormatter(colour=False, with_pid=False).format(made)
+
+    assert text.endswith("shop: a table:\n  1\t2 (3)")
+
+
+def test_json_of_controls_is_read_back_as_it_was() -> None:
+    made = record(message=f"%s {FORGED}")
+
+    text = JsonFormatter().format(made)
+
+    assert [character for character in text if not character.isprintable()] == []
+    assert json.loads(text)["message"] == f"3 {FORGED}"
+
+
 def test_json_is_one_object_on_one_line() -> None:
     made = record(job="01abc", held={1: object()}, exc_info=raised())
 

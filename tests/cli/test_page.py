@@ -41,6 +41,16 @@ def test_no_number_is_ever_cut(grid: Grid, width: int) -> None:
     assert sorted(words) == sorted(["head", *wanted])
 
 
+def test_controls_in_names_and_reasons_are_shown_as_escapes() -> None:
+    evil = "a\nb\x1b[2J\x9b1m\u202e"
+    grid = Grid(("worker", "queues"), ((evil, evil),), frozenset({"worker", "queues"}))
+    page = Page(f"head {evil}", (grid,), (Note("bad", "bad", evil, evil),))
+
+    for text in (page.plain(), seen(page, 100)):
+        assert {character for character in text if not character.isprintable()} == {"\n"}
+        assert r"a\nb\x1b[2J\x9b1m\u202e" in text
+
+
 def test_a_table_that_fits_stands_in_columns() -> None:
     lines = [line.rstrip() for line in seen(Page("head", (WORKERS,)), 100).splitlines()]
 

@@ -1073,6 +1073,33 @@ class TestAddresses:
 
 
 class TestAddressesInChildren:
+    @pytest.mark.parametrize("first", [True, False], ids=["on the path", "not on the path"])
+    async def test_nothing_in_the_current_folder_is_imported_in_place_of_a_library(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+    ) -> None:
+        # Given an application's folder, which comes first where `taskq worker` has loaded it
+        names = ("socket", "asyncio", "logging", "inspect", "msgpack", "hiredis", "taskq")
+        for name in names:
+            text = f"open({str(tmp_path / 'ran')!r}, 'a').write('{name} ')\n"
+            (tmp_path / f"{name}.py").write_text(text)
+        (tmp_path / "own.py").write_text("def where():\n    return __file__\n")
+        monkeypatch.chdir(tmp_path)
+        if first:
+            monkeypatch.syspath_prepend(str(tmp_path))
+        executor = ProcessExecutor(1)
+
+        try:
+            assert await call(executor, sample.add, 1, 2) == 3
+            if first:
+                found = await executor.run(
+                    FunctionAddress("own", "where"), encode_call((), {}), context=FACTS
+                )
+                assert decode_value(found) == str(tmp_path / "own.py")
+        finally:
+            await executor.aclose()
+
+        assert not (tmp_path / "ran").exists()
+
     async def test_a_name_that_carries_a_task_means_its_function(
         self, processes: ProcessExecutor
     ) -> None:

@@ -11,7 +11,10 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+import msgpack
 
 from taskq.execution.executors.address import FunctionAddress
 from taskq.execution.executors.ending import how_it_ended
@@ -22,15 +25,23 @@ from taskq.execution.executors.logs import configured_levels, handle_record
 __all__ = ["SpawnedChild"]
 
 # The child must look for taskq where its parent found it, so the parent's sys.path comes over the
-# pipe ahead of every import; its length is followed by the entries, joined by NULs.
+# pipe ahead of every import; its length is followed by the entries, joined by NULs. The first says
+# how many that follow are for taskq's own imports: the parent did these before the application's
+# folder came first on its path, and a logging.py there must take the place of no library.
 _BOOT = """\
 import socket, sys
 pipe = socket.socket(fileno=int(sys.argv[1]))
 size = int.from_bytes(pipe.recv(4, socket.MSG_WAITALL), "big") or sys.exit(1)
-sys.path[:] = pipe.recv(size, socket.MSG_WAITALL).decode("utf-8", "surrogateescape").split("\\0")
+path = pipe.recv(size, socket.MSG_WAITALL).decode("utf-8", "surrogateescape").split("\\0")
+own = int(path.pop(0))
+sys.path[:] = path[:own]
 from taskq.execution.executors.child import main
+sys.path[:] = path[own:]
 main(pipe, int(sys.argv[2]))
 """
+
+# The folder in which the package taskq lies.
+_HOME = str(Path(__file__).parents[3])
 
 # A killed process is gone in milliseconds, unless the kernel keeps it in a system call.
 _GONE_WITHIN = 5.0
@@ -75,10 +86,7 @@ class SpawnedChild:
             process.kill()
             ours.close()
             raise
-        # Imports look at texts alone, and pass over a `Path` that somebody put there.
-        texts: list[Any] = [*sys.path]
-        known = [entry for entry in texts if isinstance(entry, str)]
-        path = "\0".join(known).encode("utf-8", "surrogateescape")
+        path = _paths()
         writer.write(len(path).to_bytes(4, "big") + path)
         return cls(process, exited, reader, writer)
 
@@ -196,9 +204,23 @@ def _as_list(address: FunctionAddress) -> list[str | None]:
     return [address.module, address.qualname, address.main_path, address.main_name]
 
 
+def _paths() -> bytes:
+    """Where the child looks for taskq, and where for the application, as it reads them."""
+    # Imports look at texts alone, and pass over a `Path` that somebody put there.
+    texts: list[Any] = [*sys.path]
+    known = [entry for entry in texts if isinstance(entry, str)]
+    library = os.path.dirname(os.__file__)
+    standard = [entry for entry in known if entry.startswith(library) and "-packages" not in entry]
+    libraries = os.path.dirname(os.path.dirname(str(msgpack.__file__)))
+    own = list(dict.fromkeys((*standard, _HOME, libraries, *known)))
+    return "\0".join((str(len(own)), *own, *known)).encode("utf-8", "surrogateescape")
+
+
 def _spawn(fd: int) -> subprocess.Popen[bytes]:
     # As multiprocessing does it: -O, -W, -X and the like hold for the child as well.
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
+    # And -P: what lies in the current folder is not imported instead of the standard library.
+    flags += [] if "-P" in flags else ["-P"]
     # Not asyncio's own subprocesses: under uvloop they leak file descriptors into the child.
     return subprocess.Popen(  # noqa: S603 - the interpreter itself, and no input of anybody
         [sys.executable, *flags, "-c", _BOOT, str(fd), str(os.getpid())],
