@@ -24,6 +24,7 @@ from taskq.cli.serving import interpreter
 from taskq.core.counting import counted
 from taskq.core.errors import JobCancelled, JobExpired, JobFailed, JobNotFound
 from taskq.core.extras import install_command
+from taskq.core.signals import stop_signals
 from taskq.embedded.server import EmbeddedServer
 from taskq.scheduler.planner import job_id
 from taskq.scheduler.spec import to_ms
@@ -48,10 +49,17 @@ def demo() -> None:
     os.environ.pop("TASKQ_URL", None)
     with TemporaryDirectory(prefix="taskq-demo-", ignore_cleanup_errors=True) as directory:
         os.environ["TASKQ_DIR"] = directory
+        for signum in stop_signals():
+            signal.signal(signum, _leave)
         try:
             asyncio.run(_Demo(Console()).run())
         finally:
             _stop_server(Path(directory))
+
+
+def _leave(signum: int, _frame: object) -> None:
+    """End as Ctrl-C does: with everything that was started."""
+    sys.exit(128 + signum)
 
 
 class _Demo:

@@ -45,6 +45,8 @@ def main() -> None:
         _end(error, USAGE)
     except TaskqError as error:
         _end(error, ERROR)
+    finally:
+        _let_go_of_a_closed_terminal()
 
 
 def build() -> typer.Typer:
@@ -87,6 +89,15 @@ def _read_or_ended() -> Generator[None, None, None]:
     except BrokenPipeError:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
+
+
+def _let_go_of_a_closed_terminal() -> None:
+    """Lines that nobody can read any more are no failure of the command."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _show_version(wanted: bool) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
+import os
 
 import taskq
 from taskq.app import TaskQ
+from taskq.cli.exits import ERROR
 from taskq.cli.loading import Loaded, load_app
 from taskq.cli.logs import LogFormat, LogLevel, configure_logs
 from taskq.cli.options import Format, Level, Target
 from taskq.core.counting import counted
+from taskq.core.signals import HangUps, stop_signals
 
 __all__ = ["scheduler"]
 
@@ -38,8 +40,18 @@ async def _serve(loaded: Loaded) -> None:
     app = loaded.app
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    hang_ups = HangUps()
+
+    def ask(signum: int) -> None:
+        echo = hang_ups.is_echo(signum)
+        if not stop.is_set():
+            stop.set()
+        elif not echo:
+            # The server may not answer; another scheduler takes over either way.
+            os._exit(ERROR)
+
+    for number in stop_signals():
+        loop.add_signal_handler(number, ask, number)
     await _announce(app, loaded.target)
     async with app.scheduler():
         await stop.wait()

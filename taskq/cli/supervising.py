@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from taskq.broker.broker import BrokerSettings
 from taskq.cli.exits import ERROR, OK
 from taskq.core.errors import ConfigError
 from taskq.core.extras import install_command
+from taskq.core.signals import HangUps, stop_signals
 from taskq.worker.supervisor import Supervisor, SupervisorSettings
 
 __all__ = ["check_reload", "supervise"]
@@ -35,8 +35,14 @@ async def _supervise(
     supervisor: Supervisor, reloads: bool, announce: Callable[[], Awaitable[None]]
 ) -> int:
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, supervisor.stop)
+    hang_ups = HangUps()
+
+    def stop(signum: int) -> None:
+        if not hang_ups.is_echo(signum):
+            supervisor.stop()
+
+    for signum in stop_signals():
+        loop.add_signal_handler(signum, stop, signum)
     await announce()
     ended = asyncio.Event()
     watching = asyncio.create_task(_watch(supervisor, ended)) if reloads else None

@@ -206,7 +206,8 @@ def worker(
 ) -> None:
     """Run jobs until stopped.
 
-    SIGTERM or Ctrl-C: finish the running jobs within the grace; a second time: hand them back now.
+    SIGTERM, Ctrl-C or a closed terminal: finish the running jobs within the grace; a second time:
+    hand them back now.
 
     Example: taskq worker shop.tasks:q -q email -q default -c 50 -w 4
     """

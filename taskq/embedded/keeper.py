@@ -273,7 +273,7 @@ def _leave_the_opener() -> None:
     if os.fork():
         # The opener waits for this process only, so it is left with no child and no zombie.
         os._exit(0)
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     # Ignored or blocked in the opener, it would keep the server from seeing its children end.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

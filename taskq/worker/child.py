@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from taskq.worker.supervised import DRAIN, END_NOW, ENVIRONMENT
+from taskq.worker.supervised import DRAIN, END_NOW, ENVIRONMENT, READY
 
 __all__ = ["WorkerProcess"]
 
@@ -17,9 +18,9 @@ __all__ = ["WorkerProcess"]
 class WorkerProcess:
     """A child process that runs one worker under a name the supervisor chose; made by `start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, name: str, pipe: int) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, name: str, line: socket.socket) -> None:
         self._process = process
-        self._pipe = pipe
+        self._line = line
         self._served = False
         self._born = time.monotonic()
         self.name = name
@@ -28,22 +29,22 @@ class WorkerProcess:
     @classmethod
     async def start(cls, command: Sequence[str], name: str) -> WorkerProcess:
         """Start `command`; raises `OSError` when the system has no process to give."""
-        ours, theirs = os.pipe()
-        os.set_blocking(ours, False)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                env=os.environ | {ENVIRONMENT: f"{name} {os.getpid()} {theirs}"},
-                pass_fds=(theirs,),
+                env=os.environ | {ENVIRONMENT: f"{name} {theirs.fileno()}"},
+                pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 # Ctrl-C in the terminal reaches the supervisor alone, which says it to all.
                 start_new_session=True,
             )
         except BaseException:
-            os.close(ours)
+            ours.close()
             raise
         finally:
-            os.close(theirs)
+            theirs.close()
         return cls(process, name, ours)
 
     @property
@@ -54,17 +55,16 @@ class WorkerProcess:
     @property
     def served(self) -> bool:
         """Whether it ever came so far as to take jobs."""
-        if not self._served and self._pipe >= 0:
-            with suppress(BlockingIOError):
-                self._served = os.read(self._pipe, 1) == b"1"
+        if not self._served:
+            with suppress(OSError):  # it has said nothing, or has ended
+                self._served = self._line.recv(1) == READY
         return self._served
 
     async def wait(self) -> tuple[int, float]:
         """Its exit code (minus the signal that killed it) and its age in seconds, once it ended."""
         code = await self._process.wait()
         _ = self.served
-        os.close(self._pipe)
-        self._pipe = -1
+        self._line.close()
         return code, time.monotonic() - self._born
 
     def drain(self) -> None:
@@ -73,7 +73,11 @@ class WorkerProcess:
 
     def end_now(self) -> None:
         """Have it hand back its running jobs and end."""
-        self._signal(END_NOW if self.served else signal.SIGKILL)
+        if self.served:
+            with suppress(OSError):  # it has ended
+                self._line.send(END_NOW)
+        else:
+            self._signal(signal.SIGKILL)
 
     def kill(self) -> None:
         """End it without asking, and whatever else is in its process group."""

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from types import FrameType
 
 from taskq.core.liveness import BEYOND_GRACE_SECONDS, END_NOW_SECONDS
-from taskq.worker.supervised import END_NOW, Supervised
+from taskq.core.signals import HangUps, stop_signals
+from taskq.worker.supervised import Heard, Supervised
 
 __all__ = ["Stopping"]
 
@@ -23,9 +24,9 @@ _LOOK_SECONDS = 0.25
 
 
 class Stopping:
-    """SIGTERM and SIGINT: `on_stop` is called at the first, and again at the second.
+    """The stop signals: `on_stop` is called at the first, and again at the second.
 
-    Under a supervisor any number of them count as the first, and SIGQUIT is the second; when the
+    Under a supervisor any number of them count as the first, and its word is the second; when the
     supervisor is gone, that is the first as well. `on_stop` is called in the loop. `grace`: seconds
     from the first on after which, with some more, the process is ended whatever it does.
     """
@@ -37,6 +38,7 @@ class Stopping:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_stop: Callable[[], None] | None = None
         self._deadline = float("inf")
+        self._hang_ups = HangUps()
         self.asked = False
         self.forced = False
 
@@ -45,10 +47,8 @@ class Stopping:
         self._loop = asyncio.get_running_loop()
         self._on_stop = on_stop
         # Not the loop's own handlers: they do not run while a job blocks it.
-        signal.signal(signal.SIGTERM, self._handle)
-        signal.signal(signal.SIGINT, self._handle)
-        if self._supervised is not None:
-            signal.signal(END_NOW, self._handle)
+        for signum in stop_signals():
+            signal.signal(signum, self._handle)
         threading.Thread(target=self._look, name="taskq-stopping", daemon=True).start()
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
@@ -57,12 +57,19 @@ class Stopping:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
             return
-        again = signum == END_NOW if self._supervised is not None else self.asked
+        echo = self._hang_ups.is_echo(signum)
         if not self.asked:
-            self.asked = True
-            self._deadline = time.monotonic() + self._grace + BEYOND_GRACE_SECONDS
-            self._call()
-        if again and not self.forced:
+            self._ask()
+        elif self._supervised is None and not echo:
+            self._force()
+
+    def _ask(self) -> None:
+        self.asked = True
+        self._deadline = time.monotonic() + self._grace + BEYOND_GRACE_SECONDS
+        self._call()
+
+    def _force(self) -> None:
+        if not self.forced:
             self.forced = True
             self._deadline = time.monotonic() + END_NOW_SECONDS
             self._call()
@@ -74,13 +81,17 @@ class Stopping:
     def _look(self) -> None:
         supervised = self._supervised
         while True:
-            time.sleep(_LOOK_SECONDS)
-            if supervised is not None and supervised.orphaned:
-                supervised = None
-                os.kill(self._own_pid, signal.SIGTERM)
-                # The handler waits for the main thread, which a job may hold.
-                limit = time.monotonic() + self._grace + BEYOND_GRACE_SECONDS
-                self._deadline = min(self._deadline, limit)
+            if supervised is None:
+                time.sleep(_LOOK_SECONDS)
+            else:
+                heard = supervised.hear(_LOOK_SECONDS)
+                # Not by a signal: its handler waits for the main thread, which a job may hold.
+                if heard is not Heard.NOTHING and not self.asked:
+                    self._ask()
+                if heard is Heard.END_NOW:
+                    self._force()
+                elif heard is Heard.GONE:
+                    supervised = None
             if time.monotonic() > self._deadline:
                 # Not through logging: the thread that hangs may hold its lock.
                 os.write(2, b"taskq: this worker did not end in time and is ended now\n")

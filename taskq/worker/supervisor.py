@@ -21,7 +21,7 @@ from taskq.core.ids import new_id
 from taskq.core.liveness import PATIENCE_SECONDS, REAP_SECONDS, RELOAD_GRACE_SECONDS
 from taskq.execution.executors.ending import how_it_ended
 from taskq.worker.child import WorkerProcess
-from taskq.worker.supervised import DRAIN, END_NOW, RECYCLED
+from taskq.worker.supervised import DRAIN, RECYCLED
 
 __all__ = ["Supervisor", "SupervisorSettings"]
 
@@ -32,7 +32,7 @@ SETTLED_SECONDS = 10.0
 """A process that lived so long starts the pauses anew."""
 
 MOST_FAILED_STARTS = 5
-_AS_ASKED = (0, RECYCLED, -DRAIN, -END_NOW)
+_AS_ASKED = (0, RECYCLED, -DRAIN)
 """How a process ends that was stopped: killed by our signal means that it was just leaving."""
 
 

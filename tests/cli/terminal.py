@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
+import termios
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.waiting import eventually_sync
@@ -126,8 +129,22 @@ def is_running(pid: int) -> bool:
 class Command:
     """A running `taskq` command; what it writes to stderr can be read while it runs."""
 
-    def __init__(self, words: list[str], folder: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        folder: Path,
+        environment: dict[str, str],
+        tty: int | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> None:
         self._errors = folder / f"stderr-{os.urandom(4).hex()}"
+
+        def prepare() -> None:
+            if tty is not None:
+                fcntl.ioctl(tty, termios.TIOCSCTTY, 0)
+            if before is not None:
+                before()
+
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "taskq", *words],
@@ -135,8 +152,10 @@ class Command:
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=errors,
+                stderr=errors if tty is None else tty,
                 start_new_session=True,
+                pass_fds=() if tty is None else (tty,),
+                preexec_fn=prepare,
             )
         self._family: set[int] = set()
 
@@ -219,9 +238,16 @@ class Terminal:
         self._commands: list[Command] = []
         (folder / "app.py").write_text(APP.format(namespace=namespace))
 
-    def type(self, *words: str, **environment: str) -> Command:
-        """Start `taskq WORDS`."""
-        command = Command(list(words), self.folder, self.environment | environment)
+    def type(
+        self,
+        *words: str,
+        tty: int | None = None,
+        before: Callable[[], None] | None = None,
+        **environment: str,
+    ) -> Command:
+        """Start `taskq WORDS`, on a terminal that it is the leader of, or after `before`."""
+        variables = self.environment | environment
+        command = Command(list(words), self.folder, variables, tty, before)
         self._commands.append(command)
         return command
 

@@ -254,9 +254,11 @@ async def tick() -> None: ...
 """
 
 
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 async def test_a_scheduler_alone_fires_and_ends_cleanly(
-    q: TaskQ, task: Any, terminal: Terminal, namespace: str, look: redis.Redis
-) -> None:
+    q: TaskQ, task: Any, terminal: Terminal, namespace: str, look: redis.Redis,
+    which: signal.Signals,
+) -> None:  # fmt: skip
     (terminal.folder / "ticking.py").write_text(APP.format(namespace=namespace))
 
     command = terminal.type("scheduler", "ticking.py")
@@ -265,7 +267,7 @@ async def test_a_scheduler_alone_fires_and_ends_cleanly(
 
     assert "1 schedule in the code" in command.errors
     assert "leads the schedulers now, term 1" in command.errors
-    command.signal(signal.SIGTERM)
+    command.signal(which)
     assert command.ended() == 0
     assert look.hget(keys.leader, "o") is None
 

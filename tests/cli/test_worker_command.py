@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from taskq import Job, JobFailed, JobState, TaskQ
-from tests.cli.terminal import Terminal
+from tests.cli.terminal import Terminal, is_running
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
 
-SIGTERM, SIGINT = signal.SIGTERM, signal.SIGINT
+SIGTERM, SIGINT, SIGHUP, SIGQUIT = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT
 
 
 async def asleep(q: TaskQ, terminal: Terminal, seconds: float) -> Job[str]:
@@ -119,6 +122,59 @@ async def test_the_first_signal_lets_running_jobs_finish(
     assert "1 running job has 30 s to finish" in command.errors
 
 
+@pytest.mark.parametrize("which", [SIGHUP, SIGQUIT])
+async def test_a_hang_up_and_a_quit_end_it_as_sigterm_does(
+    q: TaskQ, terminal: Terminal, which: signal.Signals
+) -> None:
+    command = terminal.type("worker").until_ready()
+    job = await asleep(q, terminal, 0.7)
+
+    command.signal(which)
+
+    assert command.ended() == 0
+    assert await job.result(timeout=1) == "slept"
+
+
+@pytest.mark.leaves_jobs
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_terminal_that_closes_leaves_no_worker_and_blames_no_job(
+    q: TaskQ, terminal: Terminal, workers: str
+) -> None:
+    job = await q.send("app.sleepy", 600.0)
+    # As often as makes a job that kills its worker a poison message
+    for _ in range(3):
+        ours, theirs = pty.openpty()
+        command = terminal.type("worker", "-w", workers, "--grace", "100ms", tty=theirs)
+        os.close(theirs)
+        await eventually(lambda: _runs(q, job))
+        family = {command.pid, *command.children}
+
+        # When somebody closes its window
+        os.close(ours)
+
+        assert command.ended() == 0
+        await eventually(lambda family=family: not any(map(is_running, family)))
+        info = await job.info()
+        assert (info.state, info.failures, info.crashes) == (JobState.QUEUED, 0, 0)
+
+
+async def _runs(q: TaskQ, job: Job[Any]) -> bool:
+    return await job.status() is JobState.RUNNING
+
+
+async def test_what_nohup_made_deaf_to_hang_ups_stays_deaf(q: TaskQ, terminal: Terminal) -> None:
+    def ignore() -> None:
+        signal.signal(SIGHUP, signal.SIG_IGN)
+
+    command = terminal.type("worker", before=ignore).until_ready()
+
+    command.signal(SIGHUP)
+
+    assert await (await q.send("app.add", 1, 2)).result(timeout=5) == 3
+    command.signal(SIGTERM)
+    assert command.ended() == 0
+
+
 @pytest.mark.leaves_jobs
 async def test_what_does_not_finish_within_the_grace_is_handed_back(
     q: TaskQ, terminal: Terminal
@@ -133,14 +189,19 @@ async def test_what_does_not_finish_within_the_grace_is_handed_back(
 
 
 @pytest.mark.leaves_jobs
-async def test_the_second_signal_hands_them_back_now(q: TaskQ, terminal: Terminal) -> None:
+@pytest.mark.parametrize(
+    ("first", "second"), [(SIGINT, SIGINT), (SIGHUP, SIGTERM), (SIGQUIT, SIGQUIT)]
+)
+async def test_the_second_signal_hands_them_back_now(
+    q: TaskQ, terminal: Terminal, first: signal.Signals, second: signal.Signals
+) -> None:
     command = terminal.type("worker").until_ready()
     job = await asleep(q, terminal, 600.0)
 
-    command.signal(SIGINT)
+    command.signal(first)
     command.until_written("stopping; 1 running job has")
     assert command.process.poll() is None
-    command.signal(SIGINT)
+    command.signal(second)
 
     assert command.ended() == 0
     assert await job.status() is JobState.QUEUED

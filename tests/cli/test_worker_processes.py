@@ -15,6 +15,7 @@ from tests.cli.terminal import Command, Terminal, is_running
 from tests.support.waiting import eventually, eventually_sync
 
 SIGTERM, SIGINT, SIGKILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
+SIGHUP, SIGQUIT = signal.SIGHUP, signal.SIGQUIT
 
 pytestmark = pytest.mark.faults
 
@@ -68,8 +69,9 @@ async def test_jobs_of_a_killed_process_run_again_within_a_second_or_so(
     assert command.ended() == 0
 
 
+@pytest.mark.parametrize("which", [SIGTERM, SIGHUP, SIGQUIT])
 async def test_a_signal_drains_all_and_the_workers_leave_nothing(
-    q: TaskQ, terminal: Terminal, look: redis.Redis, namespace: str
+    q: TaskQ, terminal: Terminal, look: redis.Redis, namespace: str, which: signal.Signals
 ) -> None:
     command = terminal.type("worker", "-w", "2").until_ready(workers=2)
     job = await q.send("app.sleepy", 1.0)
@@ -78,7 +80,7 @@ async def test_a_signal_drains_all_and_the_workers_leave_nothing(
     # When a service manager signals every process, as systemd does
     children = command.children
     for pid in {command.pid} | children:
-        os.kill(pid, SIGTERM)
+        os.kill(pid, which)
 
     # Then that is the first signal, not the second
     assert command.ended() == 0
@@ -88,14 +90,17 @@ async def test_a_signal_drains_all_and_the_workers_leave_nothing(
 
 
 @pytest.mark.leaves_jobs
-async def test_a_second_signal_ends_all_now(q: TaskQ, terminal: Terminal) -> None:
+@pytest.mark.parametrize("which", [SIGINT, SIGQUIT])
+async def test_a_second_signal_ends_all_now(
+    q: TaskQ, terminal: Terminal, which: signal.Signals
+) -> None:
     command = terminal.type("worker", "-w", "2").until_ready(workers=2)
     job = await q.send("app.sleepy", 600.0)
     await eventually(lambda: terminal.asleep)
 
-    command.signal(SIGINT)
+    command.signal(which)
     command.until_written("stopping; 1 running job has")
-    command.signal(SIGINT)
+    command.signal(which)
 
     assert command.ended() == 0
     assert await job.status() is JobState.QUEUED

@@ -129,7 +129,7 @@ def test_a_ctrl_c_in_the_terminal_does_not_reach_it(room: Room):
     assert client.ping()
 
 
-@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("signal_name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"])
 def test_a_signal_to_the_keeper_does_not_end_it(room: Room, signal_name: str):
     room.server().ensure()
     room.client()

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 diary = Path(sys.argv[1])
-name, supervisor, pipe = os.environ["TASKQ_SUPERVISED"].split()
+name, line = os.environ["TASKQ_SUPERVISED"].split()
+supervisor = os.getppid()
 slot = name.split("-")[-2]
 own = [word.partition("=")[2] for word in sys.argv[2:] if word.startswith(f"{slot}=")]
 behaviours = own or sys.argv[2:]
@@ -35,24 +36,24 @@ def note(event: str, **facts: object) -> None:
 
 def end(signum: int, _frame: FrameType | None) -> None:
     note("signal", signal=signal.Signals(signum).name)
-    if behaviour != "stay" and (behaviour != "busy" or signum == signal.SIGQUIT):
+    if behaviour not in ("stay", "busy"):
         sys.exit(0)
 
 
 lines = [json.loads(line) for line in diary.read_text().splitlines()] if diary.exists() else []
 number = sum(line["event"] == "start" and line["slot"] == slot for line in lines)
 behaviour = behaviours[min(number, len(behaviours) - 1)]
-for signum in (signal.SIGTERM, signal.SIGQUIT):
-    signal.signal(signum, end)
-note("start", supervisor=int(supervisor))
+signal.signal(signal.SIGTERM, end)
+note("start", supervisor=supervisor)
 if behaviour.startswith("fail"):
     sys.exit(int(behaviour[4:]))
-os.write(int(pipe), b"1")
-os.close(int(pipe))
+os.write(int(line), b"1")
 note("serve")
 if behaviour.startswith("exit"):
     sys.exit(int(behaviour[4:]))
 if behaviour == "crash":
     os.kill(os.getpid(), signal.SIGSEGV)
-while os.getppid() == int(supervisor):
-    time.sleep(0.1)
+while said := os.read(int(line), 1):
+    note("word", word=said.decode())
+    if behaviour == "busy":
+        break

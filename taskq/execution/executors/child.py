@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from taskq.core.job import Progress
 from taskq.core.payload import decode_call, encode_value
 from taskq.core.rebuild import CallRebuilder
+from taskq.core.signals import stop_signals
 from taskq.core.signatures import call_signature
 from taskq.execution.context import DistantJob, enter
 from taskq.execution.executors.address import FunctionAddress, load_function
@@ -296,8 +297,8 @@ def _leave_signals_to_parent() -> None:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
-    signal.signal(signal.SIGINT, ignore)
-    signal.signal(signal.SIGTERM, ignore)
+    for signum in stop_signals():
+        signal.signal(signum, ignore)
 
 
 def _check_fit(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
