@@ -387,6 +387,6 @@ def _locator(url: str | None) -> Locate:
         from taskq.embedded.server import EmbeddedServer
 
         server = EmbeddedServer(server_directory(home))
-        return Address(path=str(await asyncio.to_thread(server.ensure)))
+        return Address(path=str(await asyncio.to_thread(server.ensure)), uid=os.geteuid())
 
     return locate

@@ -13,6 +13,7 @@ from taskq.broker.connection import Connection, ConnectionLost
 from taskq.broker.replies import translate
 from taskq.broker.url import Address
 from taskq.core.errors import ServerError, ServerRefused, ServerUnavailable
+from taskq.core.peer import ForeignPeer, check_peer
 
 __all__ = ["Admit", "Locate", "dial"]
 
@@ -69,7 +70,13 @@ async def dial(
 async def _open(address: Address, protocol: Callable[[], Connection]) -> Connection:
     loop = asyncio.get_running_loop()
     if address.path is not None:
-        _, connection = await loop.create_unix_connection(protocol, address.path)
+        transport, connection = await loop.create_unix_connection(protocol, address.path)
+        if address.uid is not None:
+            try:
+                check_peer(transport.get_extra_info("socket"), address.uid, address.path)
+            except ForeignPeer as error:
+                connection.abort()
+                raise ServerRefused(str(error)) from None
     else:
         _, connection = await loop.create_connection(
             protocol, address.host, address.port, ssl=address.ssl_context()

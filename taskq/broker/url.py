@@ -18,7 +18,8 @@ _SCHEMES = ("redis", "rediss", "unix")
 class Address:
     """A server to connect to.
 
-    `path` is a unix socket; otherwise `host` and `port` are used, with TLS when `tls` is true.
+    `path` is a unix socket; otherwise `host` and `port` are used, with TLS when `tls` is true. With
+    `uid` nothing is said to a server of another user.
     """
 
     host: str = "localhost"
@@ -29,6 +30,7 @@ class Address:
     password: str | None = field(default=None, repr=False)
     tls: bool = False
     ca_file: str | None = None
+    uid: int | None = None
 
     @classmethod
     def parse(cls, url: str) -> Address:

@@ -18,6 +18,7 @@ from taskq.core.liveness import (
     EMBEDDED_LOAD_SECONDS,
     EMBEDDED_START_SECONDS,
 )
+from taskq.core.peer import ForeignPeer
 from taskq.embedded import launch, layout, wire
 from taskq.embedded.binary import find_binary
 from taskq.embedded.directory import check_directory, create_directory
@@ -189,6 +190,11 @@ class EmbeddedServer:
         except wire.ErrorReply as error:
             # Any other error, such as BUSY, comes from a server that serves.
             return _State.LOADING if str(error).startswith("LOADING") else _State.READY
+        except ForeignPeer as error:
+            raise EmbeddedServerError(
+                f"{error}. Set TASKQ_DIR to a directory below parents that only you may rename, or "
+                "TASKQ_URL to the URL of a running server."
+            ) from error
         except OSError as error:
             if error.errno in _NO_FILES:
                 raise _no_files(self.directory, error) from error

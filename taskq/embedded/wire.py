@@ -5,7 +5,10 @@ The keeper imports this module: standard library only, and nothing heavy from it
 
 from __future__ import annotations
 
+import os
 import socket
+
+from taskq.core.peer import check_peer
 
 __all__ = ["ErrorReply", "ask", "dial", "info"]
 
@@ -17,12 +20,14 @@ class ErrorReply(Exception):
 def dial(path: str, timeout: float) -> socket.socket:
     """Connect to the unix socket at `path`; `timeout` seconds hold for every later step too.
 
-    Raises OSError when nobody listens there.
+    Raises OSError when nobody listens there, and `ForeignPeer`, which is one, when the process that
+    does is another user's.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.settimeout(timeout)
         connection.connect(path)
+        check_peer(connection, os.geteuid(), path)
     except BaseException:
         connection.close()
         raise

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 
-from taskq import TaskQ
+from taskq import ServerRefused, TaskQ
+from taskq.broker.client import Client
+from taskq.broker.url import Address
+from taskq.core import peer
 from taskq.core.errors import EmbeddedServerError
 from taskq.embedded import layout
 from taskq.embedded.directory import LONGEST_SOCKET_PATH
@@ -223,3 +232,78 @@ def refused(room: Room, pattern: str) -> None:
         room.server().ensure()
     assert Path(room.path).is_symlink() == before
     until(lambda: not room.processes(), "nothing left running")
+
+
+# ----------------------------------------------------------------- parents that others may rename
+
+
+def test_a_socket_that_another_user_serves_is_not_used(room: Room, monkeypatch: pytest.MonkeyPatch):
+    server = room.server()
+    server.ensure()
+    # Given somebody who put his own directory in place after ours was looked at
+    monkeypatch.setattr(peer, "peer_uid", lambda _: os.geteuid() + 1)
+
+    with pytest.raises(EmbeddedServerError, match=r"served by the user with uid .* Set TASKQ_DIR"):
+        server.ensure()
+    assert server.pid() is None
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_nothing_is_said_to_a_server_of_another_user(room: Room, runner: Callable[..., Any]):
+    path = str(room.server().ensure())
+    uid = os.geteuid()
+
+    async def connect(wanted: int | None) -> None:
+        async def locate() -> Address:
+            return Address(path=path, uid=wanted)
+
+        client = Client(locate)
+        try:
+            await client.command("PING")
+        finally:
+            await client.aclose()
+
+    runner(connect(uid))
+    # A server that is named by its address may be anybody's
+    runner(connect(None))
+    with pytest.raises(ServerRefused, match=f"not by yours \\({uid + 1}\\)"):
+        runner(connect(uid + 1))
+
+
+SERVE = """
+import os, socket, sys
+os.setuid(int(sys.argv[1]))
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[2])
+server.listen()
+print("ready", flush=True)
+server.accept()[0].recv(1)
+"""
+
+
+@as_root
+def test_the_other_end_of_a_socket_says_whose_it_is():
+    folder = Path(tempfile.mkdtemp(prefix="tq"))
+    folder.chmod(0o777)
+    path = str(folder / "s")
+    command = [sys.executable, "-c", SERVE, str(NOBODY), path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd="/") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(path)
+            assert peer.peer_uid(connection) == NOBODY
+            with pytest.raises(peer.ForeignPeer, match="uid 65534"):
+                peer.check_peer(connection, os.geteuid(), path)
+    shutil.rmtree(folder)
+
+
+async def test_the_application_checks_who_serves_its_embedded_server(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TASKQ_DIR", str(room.path))
+    monkeypatch.delenv("TASKQ_URL", raising=False)
+
+    address = await TaskQ().settings.locate()
+
+    assert (address.path, address.uid) == (str(room.socket), os.geteuid())
