@@ -33,6 +33,7 @@ OUTCOMES: Final[tuple[str, ...]] = ("succeeded", "failed", "retried", "cancelled
 """What is counted per queue and minute."""
 
 _LATE_SECONDS = 30.0
+_PRIORITIES = frozenset("0123456789")
 _MOST_LANES = 5_000
 _MOST_WORKERS = 2_000
 _MOST_LOOKS = 2_000
@@ -268,8 +269,9 @@ def _queues(
 ) -> tuple[QueueState, ...]:
     by_queue: dict[str, list[tuple[int, Sequence[int]]]] = {}
     for lane, *numbers in lanes:
-        queue, _, priority = lane.decode().rpartition("/")
-        by_queue.setdefault(queue, []).append((int(priority), numbers))
+        queue, _, priority = text_of(lane).rpartition("/")
+        if priority in _PRIORITIES:
+            by_queue.setdefault(queue, []).append((int(priority), numbers))
     listeners: dict[str, int] = {}
     stopping: dict[str, int] = {}
     for worker in workers:
@@ -277,7 +279,7 @@ def _queues(
             alive, leaves = worker.alive, worker.stopping
             listeners[queue] = listeners.get(queue, 0) + (alive and not leaves)
             stopping[queue] = stopping.get(queue, 0) + (alive and leaves)
-    failures = {queue.decode(): count for queue, count in failed}
+    failures = {text_of(queue): count for queue, count in failed}
     return tuple(
         _queue(
             name,

@@ -213,8 +213,9 @@ async def test_counters_of_the_minute_that_are_words_stop_no_schedule(
     assert (await overview(q)).rates["succeeded"].last_five >= 0
 
 
+@pytest.mark.leaves_jobs
 async def test_the_doctor_and_status_look_at_what_they_can_read(
-    q: TaskQ, look: redis.Redis, keys: Keys
+    q: TaskQ, clean: Any, look: redis.Redis, keys: Keys
 ) -> None:
     look.hset(
         keys.deferring,
@@ -230,6 +231,15 @@ async def test_the_doctor_and_status_look_at_what_they_can_read(
     look.hset(f"{keys.stats}{minute}", mapping={"default:succeeded": "many", BAD: "9" * 5000})
     look.pexpire(f"{keys.stats}{minute}", 60_000)
 
+    for lane in (BAD, b"no priority", b"default/x", b"default/5"):
+        look.sadd(keys.lanes, lane)
+    look.xadd(keys.lane("default", 5), {"i": "text"})
+    look.xgroup_create(keys.lane("default", 5), "g", "0")
+    for key in (keys.job("text"), keys.failed + "default", keys.malformed):
+        look.set(key, "text")
+    look.hset(keys.workers, "w", 1)
+    look.hset(keys.held, "w", "many")
+
     seen = await overview(q)
     settings = q.settings
     verdicts = await examine(
@@ -237,6 +247,8 @@ async def test_the_doctor_and_status_look_at_what_they_can_read(
     )
 
     assert [process.name for process in seen.deferring] == ["c"]
+    assert [(queue.name, queue.failed) for queue in seen.queues] == [("default", 0)]
+    assert [(worker.name, worker.held) for worker in seen.workers] == [("w", 0)]
     assert not [verdict for verdict in verdicts if verdict.level == "bad"]
 
 

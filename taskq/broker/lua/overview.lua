@@ -25,6 +25,13 @@ local SHARE = 16
 local now = clock(offset)
 local cut = 0
 
+-- What others put in the place of something is shown as nothing there, and hides nothing else.
+local function ask(otherwise, ...)
+  local reply = redis.pcall(...)
+  if type(reply) == 'table' and reply.err then return otherwise end
+  return reply
+end
+
 local function group_of(stream)
   local reply = redis.pcall('XINFO', 'GROUPS', stream)
   for i = 1, reply.err and 0 or #reply do
@@ -44,7 +51,7 @@ local function look_at(lane)
   looks = looks - #entries
   local live, first = 0, nil
   for _, entry in ipairs(entries) do
-    if call('HGET', jobs .. tostring(entry[2][2]), 's') == 'q' then
+    if ask(false, 'HGET', jobs .. tostring(entry[2][2]), 's') == 'q' then
       live = live + 1
       first = first or entry[1]
     end
@@ -69,7 +76,7 @@ local function lanes_and_queues()
       local queue = queue_of(lane)
       if not known[queue] then
         known[queue] = true
-        queues[#queues + 1] = { queue, call('ZCOUNT', failed .. queue, now - ttl, '+inf') }
+        queues[#queues + 1] = { queue, ask(0, 'ZCOUNT', failed .. queue, now - ttl, '+inf') }
       end
     end
   end
@@ -82,19 +89,22 @@ local function all_workers()
   for i = 1, math.min(#names, most_workers) do
     local name = names[i]
     local key = descriptions .. name
-    found[i] = { name, tonumber(call('HGET', held, name) or 0), call('GET', key), call('PTTL', key) }
+    local holds = tonumber(ask(false, 'HGET', held, name) or '') or 0
+    found[i] = { name, holds, ask(false, 'GET', key), call('PTTL', key) }
   end
   cut = cut + math.max(0, #names - most_workers)
   return found
 end
 
 local minutes = {}
-for back = 0, 5 do minutes[back + 1] = call('HGETALL', stats .. (math.floor(now / 60000) - back)) end
+for back = 0, 5 do
+  minutes[back + 1] = ask({}, 'HGETALL', stats .. (math.floor(now / 60000) - back))
+end
 
 local found, queues = lanes_and_queues()
 local first = call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
 local scheduled = { call('ZCARD', due), call('ZCOUNT', due, '-inf', now), first and first - now or nil }
 return {
-  now, minutes, found, queues, all_workers(), scheduled, call('LLEN', malformed),
+  now, minutes, found, queues, all_workers(), scheduled, ask(0, 'LLEN', malformed),
   call('SMEMBERS', dead), cut,
 }
