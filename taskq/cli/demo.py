@@ -244,7 +244,7 @@ def _check_parent(pid: int, parent: int) -> None:
 @contextmanager
 def _worker() -> Generator[subprocess.Popen[bytes], None, None]:
     queues = [word for queue in _QUEUES for word in ("-q", queue)]
-    command = [*interpreter(), "-m", "taskq", "worker", f"{_APP}:q", *queues, "-w", "2"]
+    command = [*interpreter(Path.cwd()), "-m", "taskq", "worker", f"{_APP}:q", *queues, "-w", "2"]
     with _running([*command, "--log-level", "error"]) as process:
         yield process
 
@@ -256,7 +256,7 @@ def _web() -> Generator[str, None, None]:
         port = probe.getsockname()[1]
     base = f"http://127.0.0.1:{port}"
     options = ["--factory", "--port", str(port), "--log-level", "error"]
-    with _running([*interpreter(), "-m", "uvicorn", f"{_APP}:create_api", *options]):
+    with _running([*interpreter(Path.cwd()), "-m", "uvicorn", f"{_APP}:create_api", *options]):
         deadline = time.monotonic() + 20
         while not _answers(f"{base}/openapi.json"):
             if time.monotonic() > deadline:

@@ -51,13 +51,14 @@ def serve(
     factory: LoopFactory,
     supervised: Supervised | None,
     announce: Callable[[], Awaitable[None]],
+    directory: Path,
 ) -> int:
     """Run `worker` until it ends, and give the exit code.
 
     One that is to make way for a fresh one gives `RECYCLED` to its supervisor; without a supervisor
-    this process starts again. One that a job cancelled gives `ERROR`. `announce` is awaited first.
-    A server that does not answer is waited for. Raises `ServerRefused` and `EmbeddedServerError`,
-    which waiting does not help.
+    this process starts again, in `directory`. One that a job cancelled gives `ERROR`. `announce` is
+    awaited first. A server that does not answer is waited for. Raises `ServerRefused` and
+    `EmbeddedServerError`, which waiting does not help.
     """
     runner = asyncio.Runner(loop_factory=factory)
     service = _Service(worker, supervised)
@@ -75,7 +76,7 @@ def serve(
         runner.close()
     code = RECYCLED if service.recycled else ERROR if service.cancelled else OK
     if code == RECYCLED and supervised is None:
-        _start_again()
+        _start_again(directory)
     if stuck:
         # Closing the loop, or the interpreter's own end, would wait for what is left.
         _flush()
@@ -202,25 +203,27 @@ def _threads_that_stay() -> list[str]:
         time.sleep(0.01)
 
 
-def again_command() -> list[str]:
-    """The command line that starts this program again."""
-    return [*interpreter(), "-m", "taskq", *sys.argv[1:]]
+def again_command(directory: Path) -> list[str]:
+    """The command line that starts this program again in `directory`, where it was started."""
+    return [*interpreter(directory), "-m", "taskq", *sys.argv[1:]]
 
 
-def interpreter() -> list[str]:
-    """This Python with its options, to run a module with."""
+def interpreter(directory: Path) -> list[str]:
+    """This Python with its options, to run a module with in `directory`."""
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     # A taskq.py or logging.py in the current folder must not come first while we start. Only
     # where taskq itself is in the current folder is it found no other way.
-    beside = Path(taskq.__file__).parent.parent == Path.cwd()
+    beside = Path(taskq.__file__).parent.parent == directory
     isolation = [] if beside or "-P" in flags else ["-P"]
     return [sys.executable, *flags, *isolation]
 
 
-def _start_again() -> NoReturn:
-    """Become a fresh process with the same command line and the same pid."""
+def _start_again(directory: Path) -> NoReturn:
+    """Become a fresh process with the same command line and pid, where this one began."""
     _flush()
-    command = again_command()
+    # The application, or a job, may have gone elsewhere; the command line is for here.
+    os.chdir(directory)
+    command = again_command(directory)
     os.execv(command[0], command)  # noqa: S606 - the interpreter itself
 
 

@@ -26,13 +26,13 @@ def supervise(
 ) -> int:
     """Keep the workers of `settings` running, and give the exit code; `announce` is awaited first.
 
-    With `settings.reloads`, they are replaced when a Python file below the current folder changes.
+    With `settings.reloads`, they are replaced when a Python file below their folder changes.
     """
-    return asyncio.run(_supervise(Supervisor(broker, settings), settings.reloads, announce))
+    return asyncio.run(_supervise(Supervisor(broker, settings), settings, announce))
 
 
 async def _supervise(
-    supervisor: Supervisor, reloads: bool, announce: Callable[[], Awaitable[None]]
+    supervisor: Supervisor, settings: SupervisorSettings, announce: Callable[[], Awaitable[None]]
 ) -> int:
     loop = asyncio.get_running_loop()
     hang_ups = HangUps()
@@ -45,7 +45,9 @@ async def _supervise(
         loop.add_signal_handler(signum, stop, signum)
     await announce()
     ended = asyncio.Event()
-    watching = asyncio.create_task(_watch(supervisor, ended)) if reloads else None
+    watching = None
+    if settings.reloads:
+        watching = asyncio.create_task(_watch(supervisor, settings.directory, ended))
     try:
         return OK if await supervisor.run() else ERROR
     finally:
@@ -62,10 +64,9 @@ def check_reload() -> None:
         raise ConfigError(f"--reload needs watchfiles: run {install_command('reload')}") from None
 
 
-async def _watch(supervisor: Supervisor, ended: asyncio.Event) -> None:
+async def _watch(supervisor: Supervisor, here: Path, ended: asyncio.Event) -> None:
     from watchfiles import PythonFilter, awatch  # pyright: ignore[reportUnknownVariableType]
 
-    here = Path.cwd()
     _log.info("watching the Python files in %s", here)
     async for changes in awatch(here, watch_filter=PythonFilter(), stop_event=ended):
         files = sorted({Path(path).name for _, path in changes})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -232,14 +233,17 @@ def worker(
     )
     supervised = Supervised.from_environment()
     configure_logs(log_level, log_format, with_pid=command.needs_supervisor, jobs=log_jobs)
+    # Before the application is imported, which may go elsewhere.
+    directory = Path.cwd()
     loaded = load_app(target)
     given = {key: value for key, value in settings.items() if value is not None}
-    chosen = cast("WorkerSettingValues", given | {"name": _name(command, supervised)})
+    places = {"name": _name(command, supervised), "directory": directory}
+    chosen = cast("WorkerSettingValues", given | places)
     made = loaded.app.worker(_queues(queue), **chosen)
     if supervised is None and command.needs_supervisor:
-        code = _supervise(command, loaded, made.settings)
+        code = _supervise(command, loaded, made.settings, directory)
     else:
-        code = _serve(command, loaded, made, supervised)
+        code = _serve(command, loaded, made, supervised, directory)
     if code != OK:
         raise typer.Exit(code)
 
@@ -256,21 +260,28 @@ def _name(command: _Command, supervised: Supervised | None) -> str | None:
     return f"{check_name('worker', command.name)}-{new_id()[-8:]}" if command.name else None
 
 
-def _serve(command: _Command, loaded: Loaded, made: Worker, supervised: Supervised | None) -> int:
+def _serve(
+    command: _Command,
+    loaded: Loaded,
+    made: Worker,
+    supervised: Supervised | None,
+    directory: Path,
+) -> int:
     factory = loop_factory(command.uvloop)
 
     async def announce() -> None:
         if supervised is None:
             await _announce(command, loaded, made.settings, factory)
 
-    return serve(made, factory, supervised, announce)
+    return serve(made, factory, supervised, announce, directory)
 
 
-def _supervise(command: _Command, loaded: Loaded, settings: WorkerSettings) -> int:
+def _supervise(command: _Command, loaded: Loaded, settings: WorkerSettings, directory: Path) -> int:
     if command.reload:
         check_reload()
     plan = SupervisorSettings(
-        command=again_command(),
+        command=again_command(directory),
+        directory=directory,
         workers=command.workers,
         name=settings.name or process_name(),
         grace=settings.grace,

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from taskq.worker.supervised import DRAIN, END_NOW, ENVIRONMENT, READY
 
@@ -27,13 +28,14 @@ class WorkerProcess:
         self.killed = False
 
     @classmethod
-    async def start(cls, command: Sequence[str], name: str) -> WorkerProcess:
-        """Start `command`; raises `OSError` when the system has no process to give."""
+    async def start(cls, command: Sequence[str], name: str, directory: Path) -> WorkerProcess:
+        """Start `command` in `directory`; raises `OSError` when the system does not let it."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
+                cwd=directory,
                 env=os.environ | {ENVIRONMENT: f"{name} {theirs.fileno()}"},
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypedDict, cast
 
 from taskq.core.durations import Duration, seconds
@@ -34,6 +35,7 @@ class WorkerSettingValues(TypedDict, total=False):
     unknown_limit: int
     name: str | None
     scheduler: bool
+    directory: str | Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ class WorkerSettings:
     given back before it fails. `name`: the worker's name, which no other living worker
     may have; None makes one.
     `scheduler`: stand ready to fire schedules, if nobody else does; never with `burst`.
+    `directory`: where the processes of process tasks start, whatever jobs make the current
+    directory; None for the one in which the worker starts.
 
     Raises `ConfigError` for what no worker can run with.
     """
@@ -67,6 +71,7 @@ class WorkerSettings:
     unknown_limit: int = 10
     name: str | None = None
     scheduler: bool = True
+    directory: str | Path | None = None
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -105,6 +110,14 @@ def _name(_: str, value: Any) -> str | None:
     return None if value is None else check_name("worker name", value)
 
 
+def _directory(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, Path)) or not Path(value).is_dir():
+        raise ConfigError(f"{name}={value!r}: use the path of a directory that exists")
+    return str(Path(value).absolute())
+
+
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "queues": _queues,
     "concurrency": partial(_whole, most=_MOST),
@@ -119,4 +132,5 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "unknown_limit": partial(_whole, most=_MOST),
     "name": _name,
     "scheduler": flag,
+    "directory": _directory,
 }

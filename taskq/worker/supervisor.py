@@ -15,6 +15,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.core.ids import new_id
@@ -41,6 +42,7 @@ class SupervisorSettings:
     """What a supervisor keeps running.
 
     `command`: starts one worker, which finds its name in the environment (see `Supervised`).
+    `directory`: where it is started.
     `workers`: how many. `name`: what their names begin with. `grace`: seconds that their running
     jobs get when they stop. `burst`: a worker that ended by itself is done. `reloads`: whether
     `reload` will be called, so that a worker that cannot start waits for the next change.
@@ -49,6 +51,7 @@ class SupervisorSettings:
     command: Sequence[str]
     workers: int
     name: str
+    directory: Path = field(default_factory=Path.cwd)
     grace: float = 30.0
     burst: bool = False
     reloads: bool = False
@@ -138,7 +141,7 @@ class Supervisor:
             slot.reloading = False
             try:
                 process = slot.process = await WorkerProcess.start(
-                    self._settings.command, self._new_name(slot)
+                    self._settings.command, self._new_name(slot), self._settings.directory
                 )
             except OSError as error:
                 _log.error("cannot start worker %d: %s", slot.number, error)

@@ -149,7 +149,9 @@ class Worker:
         settings = self.settings
         self._broker = Broker(self._broker_settings, name="taskq-worker")
         self._session = Session(self._broker, settings.name)
-        self._executors = ExecutorSet(threads=settings.threads, processes=settings.processes)
+        self._executors = ExecutorSet(
+            threads=settings.threads, processes=settings.processes, directory=settings.directory
+        )
         intake = Intake(
             self.registry, self._session, self.tally, settings.unknown_limit, settings.queues
         )

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from taskq.core.errors import ConfigError
@@ -13,7 +14,14 @@ from taskq.execution.executors.address import FunctionAddress, address_of, refus
 from taskq.execution.executors.failure import ProcessDied, RemoteError
 from taskq.execution.executors.spawned import SpawnedChild
 
-__all__ = ["FunctionAddress", "ProcessDied", "ProcessExecutor", "RemoteError", "address_of"]
+__all__ = [
+    "FunctionAddress",
+    "ProcessDied",
+    "ProcessExecutor",
+    "RemoteError",
+    "address_of",
+    "current_directory",
+]
 
 # For exit handlers in idle children; nothing of a job depends on them.
 _LEAVE_WITHIN = 1.0
@@ -27,21 +35,29 @@ class ProcessExecutor:
     by a fresh one. They die with the parent process, whatever ends it.
 
     `limit`: processes, default one for each CPU. `start_timeout`: seconds that a process may take
-    to start and to import a function. Raises `ConfigError` for a limit below 1, and where processes
-    cannot be spawned.
+    to start and to import a function. `directory`: where they start, default the current one now.
+    Raises `ConfigError` for a limit below 1, and where processes cannot be spawned.
 
     >>> executor = ProcessExecutor(limit=2)  # doctest: +SKIP
     >>> payload = encode_call(("a.png",), {})  # doctest: +SKIP
     >>> await executor.run(address_of(resize), payload, context=facts)  # doctest: +SKIP
     """
 
-    def __init__(self, limit: int | None = None, *, start_timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        limit: int | None = None,
+        *,
+        start_timeout: float = 60.0,
+        directory: str | Path | None = None,
+    ) -> None:
         limit = (os.cpu_count() or 1) if limit is None else limit
         if limit < 1:
             raise ConfigError(f"limit={limit} leaves no process to run a task: type 1 or more")
         _refuse_without_spawning()
         self._slots = asyncio.Semaphore(limit)
         self._start_timeout = start_timeout
+        # Of this moment: a job may go elsewhere, and what the next process imports lies here.
+        self._directory = directory or current_directory()
         self._children: set[SpawnedChild] = set()
         # The last used is used next: it is the warmest, and the others may be swapped out.
         self._idle: list[SpawnedChild] = []
@@ -142,7 +158,7 @@ class ProcessExecutor:
     async def _load(self, child: SpawnedChild | None, address: FunctionAddress) -> SpawnedChild:
         try:
             if child is None:
-                child = await SpawnedChild.start()
+                child = await SpawnedChild.start(self._directory)
                 self._children.add(child)
             if self._closed:
                 child.kill("the worker's process executor was closed")
@@ -177,6 +193,14 @@ class ProcessExecutor:
             if child is not None:
                 self._children.discard(child)
             self._slots.release()
+
+
+def current_directory() -> str | None:
+    """The current directory; None where it was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
 
 
 def _refuse_without_spawning() -> None:

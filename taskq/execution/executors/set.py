@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from taskq.core.job import Progress
 from taskq.execution.attempt import Attempt
 from taskq.execution.context import facts_of
-from taskq.execution.executors.process import ProcessExecutor, address_of
+from taskq.execution.executors.process import ProcessExecutor, address_of, current_directory
 from taskq.execution.executors.thread import ThreadExecutor
 
 __all__ = ["ExecutorSet"]
@@ -19,10 +20,16 @@ CLOSING_THREADS = 1000
 
 
 class ExecutorSet:
-    """Up to `threads` threads and `processes` processes for tasks that are no coroutines."""
+    """Up to `threads` threads and `processes` processes for tasks that are no coroutines.
 
-    def __init__(self, *, threads: int, processes: int) -> None:
+    Processes start in `directory`; None for the current one now.
+    """
+
+    def __init__(
+        self, *, threads: int, processes: int, directory: str | Path | None = None
+    ) -> None:
         self.threads = ThreadExecutor(threads)
+        self._directory = directory or current_directory()
         self._process_limit = processes
         self._processes: ProcessExecutor | None = None
         self._closing: ThreadExecutor | None = None
@@ -43,7 +50,7 @@ class ExecutorSet:
     async def run_in_process(self, attempt: Attempt, on_start: Callable[[], None]) -> bytes:
         """Run an attempt in a process of its own; gives its serialised result."""
         if self._processes is None:
-            self._processes = ProcessExecutor(self._process_limit)
+            self._processes = ProcessExecutor(self._process_limit, directory=self._directory)
 
         def forward(message: Any) -> None:
             if attempt.report is not None:

@@ -69,12 +69,12 @@ class SpawnedChild:
         exited.add_done_callback(self._give_up_pipe)
 
     @classmethod
-    async def start(cls) -> SpawnedChild:
-        """Spawn a child; raises `OSError` when the system has no process to give."""
+    async def start(cls, directory: str | Path | None = None) -> SpawnedChild:
+        """Spawn a child in `directory`; raises `OSError` when the system has no process to give."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                process = _spawn(theirs.fileno())
+                process = _spawn(theirs.fileno(), directory)
         except BaseException:
             ours.close()
             raise
@@ -216,7 +216,7 @@ def _paths() -> bytes:
     return "\0".join((str(len(own)), *own, *known)).encode("utf-8", "surrogateescape")
 
 
-def _spawn(fd: int) -> subprocess.Popen[bytes]:
+def _spawn(fd: int, directory: str | Path | None) -> subprocess.Popen[bytes]:
     # As multiprocessing does it: -O, -W, -X and the like hold for the child as well.
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
     # And -P: what lies in the current folder is not imported instead of the standard library.
@@ -225,6 +225,7 @@ def _spawn(fd: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - the interpreter itself, and no input of anybody
         [sys.executable, *flags, "-c", _BOOT, str(fd), str(os.getpid())],
         stdin=subprocess.DEVNULL,
+        cwd=directory,
         pass_fds=(fd,),
         # Ctrl-C in the terminal reaches the parent alone, which decides what ends and when.
         start_new_session=True,
