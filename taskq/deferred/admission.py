@@ -55,14 +55,15 @@ class Admission:
             self._turn_away(call)
         return call
 
-    def admit_from_thread(self, call: Call) -> None:
-        """The same for a call from another thread, which has its handle already."""
+    def admit_late(self, call: Call) -> None:
+        """The same for a call whose handle is out: of another thread, or one that was held back."""
         if call.over:
             # Cancelled before this loop had a look at it.
             return
         try:
             admitted = self.admit(call)
         except Exception as error:
+            self._report.refused(call, error)
             call.failed = Failed(type(error).__name__, str(error), "")
             call.error = call.refusal = error
             call.end(JobState.FAILED)

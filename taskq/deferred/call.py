@@ -61,6 +61,7 @@ class Call:
     refusal: BaseException | None = None
     accepted: Latch | None = None
     ended: Latch | None = None
+    before_waiting: Callable[[], None] | None = None
     expires_at: float | None = None
 
     def __init__(
@@ -166,6 +167,8 @@ class Call:
 
     async def until_over(self) -> None:
         """Wait until it is over."""
+        if self.before_waiting is not None:
+            self.before_waiting()
         latch = self.ended
         if latch is None:
             latch = self.ended = Latch()
@@ -175,6 +178,8 @@ class Call:
 
     async def until_accepted(self) -> None:
         """Wait until it is taken; raises why it could not be."""
+        if self.before_waiting is not None:
+            self.before_waiting()
         if self.accepted is not None:
             await self.accepted.wait()
         if self.refusal is not None:

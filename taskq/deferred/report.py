@@ -143,6 +143,10 @@ class Report:
             )
         self._tell(call, outcome, error, request)
 
+    def refused(self, call: Call, error: Exception) -> None:
+        """It was not taken, and whoever deferred it has gone on."""
+        _log.error("%s was not taken: %s", self._named(call), error)
+
     def lost(self, call: Call, reason: str) -> None:
         """It will not run, because this process ends."""
         self.tally.lost += 1

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import asdict
+from functools import partial
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
@@ -18,6 +19,7 @@ from taskq.core.state import JobState
 from taskq.deferred.call import Call
 from taskq.deferred.crew import Crew
 from taskq.deferred.handover import refuse_unfit
+from taskq.deferred.held import HELD
 from taskq.deferred.latch import Latch
 from taskq.deferred.plain import PlainTasks
 from taskq.deferred.ports import Backing
@@ -92,7 +94,11 @@ class DeferredRunner:
         kwargs: dict[str, Any],
         context: Context | None = None,
     ) -> Deferred[Any]:
-        """Run a call soon: what every `defer` does. `context`: by default a copy of this one."""
+        """Run a call soon: what every `defer` does.
+
+        `context`: by default a copy of this one; with a context of its own it is not held back
+        until the end of the request.
+        """
         task = self._plain.of(task)
         check = task.callee.check
         if check is not None:
@@ -104,12 +110,15 @@ class DeferredRunner:
         call = Call(task, options, args, kwargs, crew.cancel, context)
         if options.durable:
             refuse_unfit(call)
+        held = HELD.get() if context is None else None
+        if held is not None and held.keep(call, self._admit_soon):
+            return Deferred(call)
         if here:
             return Deferred(crew.admission.admit(call))
         if crew.admission.full:
             crew.admission.check_from_thread(call)
         call.accepted = Latch()
-        crew.loop.call_soon_threadsafe(self._admit_from_thread, call)
+        self._admit_soon(call)
         return Deferred(call)
 
     def stats(self) -> DeferredStats:
@@ -155,7 +164,7 @@ class DeferredRunner:
             crew = self._crew
             if crew is None or crew.loop is not asyncio.get_running_loop():
                 return
-            await crew.leave(left, self._without_crew)
+            await crew.leave(left, partial(setattr, self, "_crew", None))
             # What was deferred while the rest was handed over has had its time.
             left = 0.0
 
@@ -206,13 +215,14 @@ class DeferredRunner:
         self._crew = crew
         return crew
 
-    def _admit_from_thread(self, call: Call) -> None:
+    def _admit_soon(self, call: Call) -> None:
+        crew, _ = self._current()
+        crew.loop.call_soon_threadsafe(self._admit_late, call)
+
+    def _admit_late(self, call: Call) -> None:
         crew, _ = self._current()
         call.on_cancel = crew.cancel
-        crew.admission.admit_from_thread(call)
-
-    def _without_crew(self) -> None:
-        self._crew = None
+        crew.admission.admit_late(call)
 
 
 class Deferring:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from taskq.fastapi.after_response import AfterResponse
 from taskq.fastapi.commit import OnCommit, enqueue_on_commit
 from taskq.fastapi.lifespans import lifespan
 from taskq.fastapi.router import job_router
@@ -16,6 +17,7 @@ else:
     from taskq.fastapi.injecting import StrictTasks as StrictBackgroundTasks
 
 __all__ = [
+    "AfterResponse",
     "BackgroundTasks",
     "OnCommit",
     "StrictBackgroundTasks",

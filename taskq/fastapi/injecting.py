@@ -23,7 +23,7 @@ from taskq.deferred.runner import DeferredRunner
 from taskq.execution.lifespan import STATE_KEY
 from taskq.fastapi.background import BackgroundTasks
 
-__all__ = ["InjectedTasks", "StrictTasks"]
+__all__ = ["LEFT", "InjectedTasks", "StrictTasks"]
 
 LATE_SECONDS: Final = 1.0
 
@@ -39,7 +39,7 @@ def _exits_after_the_response(version: str) -> bool:
 LATE_EXIT: Final = _exits_after_the_response(fastapi.__version__)
 """Whether dependencies are left when the response is sent. Before FastAPI 0.118: before it is."""
 
-_LEFT = (asyncio.CancelledError, ClientDisconnect)
+LEFT = (asyncio.CancelledError, ClientDisconnect)
 """How a request ends whose client has left, or whose server stops: no fault of the endpoint.
 
 A `ConnectionError` is none of these: it is how the endpoint hears of its database.
@@ -69,7 +69,7 @@ async def _provide_early(
     try:
         yield tasks
     except BaseException as error:
-        await tasks.end(None if isinstance(error, _LEFT) else error)
+        await tasks.end(None if isinstance(error, LEFT) else error)
         raise
     loop = asyncio.get_running_loop()
     # A response with a background of its own never says that it was sent.
@@ -105,7 +105,7 @@ class _End(BackgroundTask):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.func.end(None if isinstance(error, _LEFT) else error)
+        await self.func.end(None if isinstance(error, LEFT) else error)
 
 
 async def _provide_strict(after: fastapi.BackgroundTasks) -> BackgroundTasks:
