@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import fields
@@ -30,7 +31,7 @@ from taskq.execution.bulk import enqueue_all
 from taskq.execution.deferred import Deferred
 from taskq.execution.executors.address import refuse_unguarded_main
 from taskq.execution.handle import Job
-from taskq.execution.home import Home
+from taskq.execution.home import Home, farewell_of
 from taskq.execution.lifespan import STATE_KEY, Lifespan
 from taskq.execution.middleware import AttemptMiddleware, EnqueueMiddleware, MiddlewareKind
 from taskq.execution.portal import Portal
@@ -61,6 +62,9 @@ __all__ = ["TaskQ"]
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T", bound=Task[..., Any])
+
+CLOSING_SECONDS = 5.0
+"""How long a program waits at its end, beyond the grace of deferred calls, for the last of them."""
 
 
 class TaskQ:
@@ -106,7 +110,8 @@ class TaskQ:
         self.desk = BrokerPool(self.settings)
         self._home = Home(self.desk, _deferrer(self.desk, deferred))
         self.resources = Resources(partial(lifespan, self) if lifespan is not None else None)
-        self._portal = Portal(self.desk.aclose)
+        self._portal = Portal(farewell_of(self._home), deferred.grace + CLOSING_SECONDS)
+        self._home.background = weakref.WeakMethod(self._portal.loop)
 
     @cached_property
     def schedules(self) -> Schedules:
@@ -294,7 +299,7 @@ class TaskQ:
         check_known("workers", settings, [field.name for field in fields(WorkerSettings)])
         chosen = WorkerSettings(queues=queues, **cast("dict[str, Any]", settings))
         standby = self.scheduler() if chosen.scheduler and not chosen.burst else None
-        at_last = self._home.drain_if_not_open
+        at_last, self._home.drains = self._home.drain_if_not_open, True
         return Worker(self.settings, self.registry, chosen, self.resources, standby, at_last)
 
     def scheduler(self) -> Scheduler:

@@ -25,8 +25,10 @@ class BrokerPool:
         loop = asyncio.get_running_loop()
         broker = self._brokers.get(loop)
         if broker is None:
-            for closed in [known for known in self._brokers if known.is_closed()]:
-                del self._brokers[closed]
+            # Other threads have loops of their own, and come and go here at the same time.
+            for known in tuple(self._brokers):
+                if known.is_closed():
+                    self._brokers.pop(known, None)
             broker = self._brokers[loop] = Broker(self.settings)
         return broker
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
 from collections.abc import Callable
 
 from taskq.deferred.admission import Admission
@@ -17,9 +19,12 @@ from taskq.deferred.report import DeferredStats, Report
 from taskq.deferred.settings import DeferredSettings
 from taskq.deferred.shift import Shift
 from taskq.deferred.watch import Watch
+from taskq.execution.home import Home
 from taskq.execution.middleware import Middleware
 
-__all__ = ["Crew"]
+__all__ = ["Crew", "Crews"]
+
+_log = logging.getLogger("taskq.deferred")
 
 
 class Crew:
@@ -61,3 +66,63 @@ class Crew:
         await drain(self.shift, self.admission, grace, on_closed)
         self._watch.stop()
         await self._notice.stop()
+
+
+class Crews:
+    """The crew that takes calls now: begun with the first call, and with the first after a drain.
+
+    It belongs to the event loop that opened the TaskQ, else to the one that runs where something is
+    deferred, else to the background loop of `q.run`.
+    """
+
+    def __init__(self, home: Home, make: Callable[[asyncio.AbstractEventLoop], Crew]) -> None:
+        self._home = home
+        self._make = make
+        self._beginning = threading.Lock()
+        self._warned = False
+        self.now: Crew | None = None
+
+    def current(self) -> tuple[Crew, bool]:
+        """The crew that takes calls now, and whether this is its event loop."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        crew = self.now
+        if crew is None or crew.loop.is_closed():
+            with self._beginning:
+                crew = self._begin(running)
+        return crew, crew.loop is running
+
+    def forget(self) -> None:
+        """The crew takes no more calls: the next one begins another."""
+        self.now = None
+
+    def begin_anew(self) -> None:
+        """In a process that was forked off: the parent has the event loop, and its calls."""
+        # A thread of the parent may have held the other one.
+        self._beginning = threading.Lock()
+        self.now = None
+
+    def _begin(self, running: asyncio.AbstractEventLoop | None) -> Crew:
+        if self.now is not None and not self.now.loop.is_closed():
+            # Another thread was faster.
+            return self.now
+        loop = self._home.loop
+        if loop is None or loop.is_closed():
+            loop = running
+            self._warn_if_nobody_drains(running)
+        if loop is None:
+            loop = self._home.background_loop()
+        self.now = self._make(loop)
+        return self.now
+
+    def _warn_if_nobody_drains(self, running: asyncio.AbstractEventLoop | None) -> None:
+        if running is None or self._home.drains or self._warned:
+            return
+        self._warned = True
+        _log.warning(
+            "a call is deferred in an event loop in which nobody has opened its TaskQ: when the "
+            "application stops, nothing waits for such calls. Use FastAPI(lifespan=q.lifespan), or "
+            "`async with q:`; without a queue q.deferred.lifespan, or `async with q.deferred:`"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -66,3 +67,6 @@ class HeldCalls:
 
 HELD: Final = ContextVar[HeldCalls | None]("taskq_held", default=None)
 """Where calls of this context are held back, if they are."""
+
+# The end of a request is heard of in the process that handles it.
+os.register_at_fork(after_in_child=lambda: HELD.set(None))

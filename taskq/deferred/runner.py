@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import asdict
-from functools import partial
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
-from taskq.core.errors import TaskqError
 from taskq.core.options import JobOptions
 from taskq.core.state import JobState
 from taskq.deferred.call import Call
-from taskq.deferred.crew import Crew
+from taskq.deferred.crew import Crew, Crews
 from taskq.deferred.handover import refuse_unfit
 from taskq.deferred.held import HELD
 from taskq.deferred.latch import Latch
@@ -44,7 +41,9 @@ DRAINS = 10
 class DeferredRunner:
     """Runs calls in this process: `q.deferred`.
 
-    It belongs to the event loop that opened the TaskQ, or in which something is deferred first.
+    It belongs to the event loop that opened the TaskQ, or in which something is deferred first; in
+    a script without one to the background loop of `q.run`, where the program waits for it at its
+    end.
     `async with q` and `q.lifespan` drain it at their end; a program without a server opens the
     runner alone: `async with q.deferred`, `FastAPI(lifespan=q.deferred.lifespan)`.
     """
@@ -55,8 +54,7 @@ class DeferredRunner:
         self._backing = backing
         self._report = Report(settings)
         self._plain = PlainTasks(home)
-        self._crew: Crew | None = None
-        self._beginning = threading.Lock()
+        self._crews = Crews(home, self._new_crew)
 
     @overload
     def defer(
@@ -106,7 +104,7 @@ class DeferredRunner:
         conceal = task.callee.conceal
         if conceal is not None:
             args, kwargs = conceal(args, kwargs)
-        crew, here = self._current()
+        crew, here = self._crews.current()
         call = Call(task, options, args, kwargs, crew.cancel, context)
         if options.durable:
             refuse_unfit(call)
@@ -123,7 +121,7 @@ class DeferredRunner:
 
     def stats(self) -> DeferredStats:
         """How much runs and waits now, and what has become of the rest."""
-        crew = self._crew
+        crew = self._crews.now
         if crew is None:
             return DeferredStats(**asdict(self._report.tally))
         shift, outside = crew.shift, crew.admission.outside
@@ -161,10 +159,10 @@ class DeferredRunner:
         """
         left = self.settings.grace if grace is None else grace
         for _ in range(DRAINS):
-            crew = self._crew
+            crew = self._crews.now
             if crew is None or crew.loop is not asyncio.get_running_loop():
                 return
-            await crew.leave(left, partial(setattr, self, "_crew", None))
+            await crew.leave(left, self._crews.forget)
             # What was deferred while the rest was handed over has had its time.
             left = 0.0
 
@@ -186,41 +184,20 @@ class DeferredRunner:
     ) -> None:
         await self._home.drain()
 
-    def _current(self) -> tuple[Crew, bool]:
-        """The crew that takes calls now, and whether this is its event loop."""
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        crew = self._crew
-        if crew is None or crew.loop.is_closed():
-            with self._beginning:
-                crew = self._begin(running)
-        return crew, crew.loop is running
+    def begin_anew(self) -> None:
+        """In a process that was forked off: leave calls and event loop to the parent."""
+        self._crews.begin_anew()
 
-    def _begin(self, running: asyncio.AbstractEventLoop | None) -> Crew:
-        if self._crew is not None and not self._crew.loop.is_closed():
-            # Another thread was faster.
-            return self._crew
-        loop = self._home.loop
-        if loop is None or loop.is_closed():
-            loop = running
-        if loop is None:
-            raise TaskqError(
-                "nothing can be deferred in a thread before an event loop is known: open the TaskQ "
-                "with `async with q`, FastAPI(lifespan=q.lifespan), or q.deferred for it alone"
-            )
+    def _new_crew(self, loop: asyncio.AbstractEventLoop) -> Crew:
         around = self._home.middleware
-        crew = Crew(loop, self._backing, around, self.settings, self._report, self.stats)
-        self._crew = crew
-        return crew
+        return Crew(loop, self._backing, around, self.settings, self._report, self.stats)
 
     def _admit_soon(self, call: Call) -> None:
-        crew, _ = self._current()
+        crew, _ = self._crews.current()
         crew.loop.call_soon_threadsafe(self._admit_late, call)
 
     def _admit_late(self, call: Call) -> None:
-        crew, _ = self._current()
+        crew, _ = self._crews.current()
         call.on_cancel = crew.cancel
         crew.admission.admit_late(call)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures
 import inspect
 import os
 import threading
@@ -27,12 +29,14 @@ class Portal:
     """Runs awaitables on a loop in a daemon thread of its own, started when first used.
 
     The thread ends with the portal, or with the interpreter. `farewell` is awaited there at last:
-    it closes what belongs to the loop. A process that is forked off has none of the threads of its
-    parent: it gets a loop of its own when it first needs one.
+    it closes what belongs to the loop, and the interpreter waits `patience` seconds for it. A
+    process that is forked off has none of the threads of its parent: it gets a loop of its own when
+    it first needs one.
     """
 
-    def __init__(self, farewell: _Farewell | None = None) -> None:
+    def __init__(self, farewell: _Farewell | None = None, patience: float = 1.0) -> None:
         self._farewell = farewell
+        self._patience = patience
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
         self._ending: weakref.finalize[..., Portal] | None = None
@@ -41,34 +45,62 @@ class Portal:
     def run(self, awaitable: Awaitable[T], timeout: float | None = None) -> T:
         """Run `awaitable` to its end; `timeout` is in seconds.
 
-        Raises `TaskqError` in a coroutine, whose event loop this call would block, and
-        `ConfigError` in a process that only imports the main module.
+        Raises `TaskqError` in a coroutine, whose event loop this call would block, and where the
+        interpreter is too far on its way out, and `ConfigError` in a process that only imports the
+        main module.
         """
         try:
             refuse_unguarded_main()
             _refuse_in_a_coroutine()
+            loop = self._started()
         except TaskqError:
             close = getattr(awaitable, "close", None)
             if close is not None:
                 close()
             raise
-        future = asyncio.run_coroutine_threadsafe(_await(awaitable), self._started())
         try:
-            return future.result(timeout)
-        except BaseException:
-            future.cancel()
+            if loop is None:
+                return asyncio.run(_alone(awaitable, timeout, self._farewell))
+            return _result(asyncio.run_coroutine_threadsafe(_await(awaitable), loop), timeout)
+        except RuntimeError as error:
+            if _is_of_shutdown(error):
+                raise TaskqError(
+                    "the interpreter is shutting down and starts no more threads, which making a "
+                    "connection may need: call q.run() before the program ends, in a `finally:` "
+                    "for example, and not in an atexit handler"
+                ) from error
             raise
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, started if it does not run yet.
+
+        Raises `ConfigError` in a process that only imports the main module, and `TaskqError` when
+        the interpreter shuts down.
+        """
+        refuse_unguarded_main()
+        loop = self._started()
+        if loop is None:
+            raise TaskqError("the interpreter is shutting down: there is no event loop any more")
+        return loop
+
+    def _started(self) -> asyncio.AbstractEventLoop | None:
+        """The loop; None when the interpreter shuts down, and its thread has ended already."""
         with self._lock:
             if self._loop is None:
-                loop = self._loop = asyncio.new_event_loop()
+                loop = asyncio.new_event_loop()
                 thread = threading.Thread(
                     target=_serve, args=(loop, self._farewell), name="taskq-portal", daemon=True
                 )
-                thread.start()
-                self._ending = weakref.finalize(self, _end, loop, thread)
-            return self._loop
+                try:
+                    thread.start()
+                except RuntimeError:
+                    loop.close()
+                    return None
+                self._loop = loop
+                self._ending = weakref.finalize(self, _end, loop, thread, 1.0)
+                self._ending.atexit = False
+                atexit.register(_end_at_exit, weakref.ref(self), loop, thread)
+            return None if self._loop.is_closed() else self._loop
 
     def begin_anew(self) -> None:
         """In a process that was forked off: leave the loop to the parent, whose thread runs it."""
@@ -79,6 +111,11 @@ class Portal:
         if self._ending is not None:
             self._ending.detach()
         self._loop, self._ending = None, None
+
+    def end(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+        """End this loop, if it is still the one, and wait for its farewell."""
+        if self._loop is loop:
+            _end(loop, thread, self._patience)
 
 
 _portals: Final[weakref.WeakSet[Portal]] = weakref.WeakSet()
@@ -92,10 +129,42 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    loop.call_soon_threadsafe(loop.stop)
+def _end_at_exit(
+    known: weakref.ref[Portal], loop: asyncio.AbstractEventLoop, thread: threading.Thread
+) -> None:
+    portal = known()
+    if portal is not None:
+        portal.end(loop, thread)
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, patience: float) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(loop.stop)
     if thread is not threading.current_thread():
-        thread.join(1.0)
+        thread.join(patience)
+
+
+def _result(future: concurrent.futures.Future[T], timeout: float | None) -> T:
+    try:
+        return future.result(timeout)
+    except BaseException:
+        future.cancel()
+        raise
+
+
+async def _alone(awaitable: Awaitable[T], timeout: float | None, farewell: _Farewell | None) -> T:
+    """What runs at the very end, when the background loop is gone, in a loop of its own."""
+    try:
+        async with asyncio.timeout(timeout):
+            return await awaitable
+    finally:
+        if farewell is not None:
+            await farewell()
+
+
+def _is_of_shutdown(error: RuntimeError) -> bool:
+    """Whether Python refuses a thread: `cannot schedule new futures after shutdown`."""
+    return "shutdown" in str(error) and not threading.main_thread().is_alive()
 
 
 def _serve(loop: asyncio.AbstractEventLoop, farewell: _Farewell | None) -> None:

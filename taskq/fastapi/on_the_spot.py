@@ -20,6 +20,7 @@ __all__ = ["runner_on_the_spot"]
 async def runner_on_the_spot() -> AsyncGenerator[DeferredRunner, None]:
     """A runner without a queue; what still runs at the end of the block is interrupted."""
     home = Home(_QUEUE, lambda home: DeferredRunner(home, _QUEUE, DeferredSettings()))
+    home.drains = True
     runner = DeferredRunner(home, _QUEUE, DeferredSettings())
     try:
         yield runner

@@ -174,13 +174,6 @@ def test_each_event_loop_has_its_turn() -> None:
     assert [asyncio.run(main(number)) for number in range(3)] == [0, 1, 2]
 
 
-async def test_a_thread_without_a_loop_is_told_what_to_open() -> None:
-    q = brief()
-
-    with pytest.raises(Exception, match="open the TaskQ with"):
-        await asyncio.to_thread(q.defer, print)
-
-
 async def test_a_worker_waits_for_what_its_jobs_deferred(
     q: TaskQ, server: TestServer, namespace: str
 ) -> None:

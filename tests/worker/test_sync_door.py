@@ -221,6 +221,60 @@ def test_a_script_ends_though_it_closed_nothing(server: TestServer, namespace: s
     assert (done.returncode, done.stdout, done.stderr) == (0, "144\n", "")
 
 
+AT_EXIT = """
+import atexit, sys
+from taskq import TaskQ, TaskqError
+
+q = TaskQ(sys.argv[1], namespace=sys.argv[2])
+
+@q.task
+async def square(number: int) -> int:
+    return number * number
+
+async def needs_a_thread():
+    raise RuntimeError("cannot schedule new futures after shutdown")
+
+async def fails():
+    raise RuntimeError("shutdown of the pump")
+
+def last():
+    print(q.run(square(3)), q.run(square.enqueue(3)).created)
+    try:
+        q.run(needs_a_thread())
+    except TaskqError as error:
+        print("in a `finally:`" in str(error))
+
+def use():
+    q.run(square(2))
+    try:
+        q.run(fails())
+    except RuntimeError as error:
+        print(error)
+
+{order}
+"""
+
+
+@pytest.mark.parametrize(
+    "order",
+    ["atexit.register(last); use()", "use(); atexit.register(last)", "atexit.register(last)"],
+    ids=["after its loop has ended", "before its loop ends", "for the first time"],
+)
+def test_at_the_exit_of_the_interpreter_it_works_or_says_why_not(
+    server: TestServer, namespace: str, order: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", AT_EXIT.format(order=order), server.url, namespace],
+        cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+    said = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said[:1] == (["shutdown of the pump"] if "use" in order else ["9 True"])
+    assert "9 True" in said
+    assert said[-1] == "True"
+
+
 FORKING = """
 import os, sys
 from taskq import TaskQ
