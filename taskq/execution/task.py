@@ -164,10 +164,14 @@ class Task(Generic[P, R]):
         return await _enqueue(self.desk, self.callee, PLAIN, args, kwargs)
 
     def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
-        """Run it soon in this process, after the response of a request for example.
+        """Run it soon in this process: it starts at once, beside the caller.
 
-        Nothing is serialised, and nobody is waited for: it may be called in threads too. With
-        options: `f.options(timeout=5, key="a").defer(...)`.
+        So in a web request it starts before the response, and before a commit that follows. Below
+        `taskq.fastapi.AfterResponse`, and with `BackgroundTasks`, it starts after them, and not at
+        all when the endpoint failed.
+
+        Nothing is serialised, and nobody is waited for: it may be called in threads, and in scripts
+        without an event loop. With options: `f.options(timeout=5, key="a").defer(...)`.
 
         Raises `CallError` for arguments that do not fit the signature, and `BacklogFull`.
 
