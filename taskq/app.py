@@ -380,7 +380,9 @@ def _locator(url: str | None) -> Locate:
     The environment is read at each connection, so that it may be set after the import.
     """
     if url is not None and not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigError(f"url={url!r} is no URL; type TaskQ('redis://localhost:6379/0')")
+        raise ConfigError(
+            f"url= is a {type(url).__name__}, not a text; use TaskQ('redis://localhost:6379/0')"
+        )
     given = Address.parse(url) if url else None
     home = Path.cwd()
 

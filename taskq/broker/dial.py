@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -39,7 +40,7 @@ async def dial(
     and what `admit` raises.
     """
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(min(timeout, address.connect_timeout or timeout)):
             connection = await _open(address, protocol)
             try:
                 await _greet(connection, address, name, channels)
@@ -77,10 +78,13 @@ async def _open(address: Address, protocol: Callable[[], Connection]) -> Connect
             except ForeignPeer as error:
                 connection.abort()
                 raise ServerRefused(str(error)) from None
-    else:
-        _, connection = await loop.create_connection(
-            protocol, address.host, address.port, ssl=address.ssl_context()
-        )
+        return connection
+    transport, connection = await loop.create_connection(
+        protocol, address.host, address.port, ssl=address.ssl_context()
+    )
+    if address.keepalive:
+        opened: socket.socket = transport.get_extra_info("socket")
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     return connection
 
 
@@ -88,8 +92,9 @@ async def _greet(
     connection: Connection, address: Address, name: str, channels: Sequence[bytes]
 ) -> None:
     hello: list[str] = ["HELLO", "3"]
-    if address.password is not None:
-        hello += ["AUTH", address.username or "default", address.password]
+    if address.password is not None or address.username is not None:
+        # A user may need no password, and is not to become the default one for that.
+        hello += ["AUTH", address.username or "default", address.password or ""]
     greetings = [connection.call(*hello, "SETNAME", name)]
     if address.database:
         greetings.append(connection.call("SELECT", address.database))

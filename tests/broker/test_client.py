@@ -220,6 +220,19 @@ async def test_a_wrong_password_is_refused_at_once(own_server: Callable[..., Tes
     await client.aclose()
 
 
+async def test_a_user_without_a_password_is_who_connects(
+    own_server: Callable[..., TestServer],
+) -> None:
+    server = own_server()
+    with redis.Redis(unix_socket_path=str(server.socket)) as look:
+        look.execute_command("ACL", "SETUSER", "guest", "on", "nopass", "~*", "&*", "+@all")
+    client = Client(at(Address.parse(f"unix://guest@{server.socket}")))
+
+    assert await client.command("ACL", "WHOAMI") == b"guest"
+
+    await client.aclose()
+
+
 async def test_a_user_without_the_right_is_refused(own_server: Callable[..., TestServer]) -> None:
     server = own_server()
     with redis.Redis(unix_socket_path=str(server.socket)) as look:

@@ -75,7 +75,7 @@ async def test_a_file_of_authorities_that_is_not_there_is_named(
 ) -> None:
     missing = tmp_path / "ca.pem"
     broker = broker_at(f"rediss://localhost:1/0?ssl_ca_certs={missing}", namespace)
-    with pytest.raises(ConfigError, match=rf"ssl_ca_certs='{missing}' cannot be read"):
+    with pytest.raises(ConfigError, match=rf"ssl_ca_certs='{missing}' cannot be used"):
         await broker.client.connect()
     await broker.aclose()
 

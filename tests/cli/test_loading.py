@@ -105,7 +105,7 @@ def test_what_is_wrong_with_a_target_is_said(write: Write, target: str, said: st
         ("import not_there_at_all\n", "ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("def broken(:\n", "SyntaxError"),
         ("raise SystemExit('no settings')\n", "SystemExit: no settings"),
-        ("from taskq import TaskQ\nTaskQ('http://x')\n", "'http://x' has the scheme 'http'"),
+        ("from taskq import TaskQ\nTaskQ('http://x')\n", "the server's URL has the scheme 'http'"),
     ],
 )
 def test_a_module_that_does_not_import_shows_the_end_of_its_own_traceback(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
 import string
 import traceback
+from inspect import signature
 from urllib.parse import quote
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, SSLConnection, parse_url
 
+from taskq.broker.tls import Tls
 from taskq.broker.url import Address
 from taskq.core.errors import ConfigError
+from tests.support.tls import CERTIFICATE
 
 ANY_TIME = settings(deadline=None, max_examples=300)
 SECRET = "hunter2correcthorse"
@@ -35,10 +40,10 @@ SECRET = "hunter2correcthorse"
             Address(host="cache", username="me", password="p@/:#w"),
         ),
         ("redis://cache?username=me&password=pw", Address("cache", username="me", password="pw")),
-        ("rediss://cache", Address(host="cache", tls=True)),
+        ("rediss://cache", Address(host="cache", tls=Tls())),
         (
             "rediss://cache:6380?ssl_ca_certs=/etc/ca.pem",
-            Address(host="cache", port=6380, tls=True, ca_file="/etc/ca.pem"),
+            Address(host="cache", port=6380, tls=Tls(ca_certs="/etc/ca.pem")),
         ),
         ("unix:///run/valkey.sock", Address(path="/run/valkey.sock")),
         ("unix:///run/my%20dir/s?db=4", Address(path="/run/my dir/s", database=4)),
@@ -105,14 +110,23 @@ def test_another_scheme_is_refused_with_what_to_type(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("redis://cache:port", "the port is no number from 1 to 65535"),
-        ("redis://cache:70000", "the port is no number from 1 to 65535"),
+        ("redis://cache:port", "a port that is not a number from 1 to 65535"),
+        ("redis://cache:0", "a port that is not a number from 1 to 65535"),
+        ("redis://cache/1?db=2", "names two databases"),
+        ("redis://cache?db=1&db=2", "has the option db twice"),
+        ("redis://cache?protocol=2", "another protocol than 3"),
+        ("redis://cache?socket_keepalive=maybe", "socket_keepalive"),
+        ("redis://ca\nche", "a line break, inside"),
+        ("redis://cache?ssl_ca_certs=/ca.pem", "ssl_ca_certs, which is for rediss://"),
+        ("rediss://cache?ssl_cert_reqs=perhaps", "use required, optional or none"),
+        ("rediss://cache?ssl_min_version=1", "use TLSv1.2, TLSv1.3"),
+        ("redis://cache:70000", "a port that is not a number from 1 to 65535"),
         ("redis://cache/tasks", "database"),
         ("redis://cache/-1", "database"),
         ("redis://cache/²", "database"),
         ("redis://cache/1/2", "database"),
         ("unix:///run/s?db=x", "db"),
-        ("redis://[::1", r"'redis://\[::1' is no URL; type redis://host:6379/0"),
+        ("redis://[::1", "is not a URL; type redis://host:6379/0"),
         ("unix://run/s", "unix:///"),
         ("unix://", "unix:///"),
     ],
@@ -120,6 +134,92 @@ def test_another_scheme_is_refused_with_what_to_type(url: str) -> None:
 def test_a_url_that_makes_no_sense_is_refused(url: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Address.parse(url)
+
+
+@pytest.mark.parametrize("char", "#?/")
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:{}pw@cache:6380/2", "redis://:p{}w@cache:6380/2", "rediss://me:12{}w@cache"],
+)
+def test_an_unquoted_character_is_refused_with_what_to_write(url: str, char: str) -> None:
+    # Else the host would end there, and another server be connected to
+    with pytest.raises(ConfigError, match=f"write {quote(char, safe='')} for it"):
+        Address.parse(url.format(char))
+
+
+def test_what_looks_like_one_and_is_not_is_read() -> None:
+    assert Address.parse("redis://cache?password=p@w").password == "p@w"
+    assert Address.parse("redis://:p@w@cache").password == "p@w"
+    assert Address.parse("unix://me:pw@/run/s") == Address(
+        path="/run/s", username="me", password="pw"
+    )
+    assert Address.parse("unix:///run/a@b/s").path == "/run/a@b/s"
+    assert Address.parse(" redis://cache\n") == Address(host="cache")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("redis://cache?database=3", "no option 'database'; did you mean 'db'"),
+        ("redis://cache?socket_keepaliv=1", "did you mean 'socket_keepalive'"),
+        ("rediss://cache?ssl_cert_req=none", "did you mean 'ssl_cert_reqs'"),
+        ("rediss://cache?ssl_ca_cert=/x", "did you mean 'ssl_ca_certs'"),
+        ("unix:///run/s?user=me", "did you mean 'username'"),
+        ("redis://cache?password=a&b", "in a password write %26 for &"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_nearest_one(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Address.parse(url)
+
+
+# ------------------------------------------------------------------------------- beside redis-py
+
+VALUES = {
+    "ssl_cert_reqs": "required",
+    "ssl_check_hostname": "true",
+    "ssl_min_version": "771",
+    "ssl_include_verify_flags": "VERIFY_X509_STRICT",
+    "ssl_exclude_verify_flags": "[VERIFY_X509_STRICT, VERIFY_X509_PARTIAL_CHAIN]",
+    "protocol": "3",
+}
+REDIS_OPTIONS = sorted(
+    {*URL_QUERY_ARGUMENT_PARSERS, "client_name", "username", "password"}
+    | {name for name in signature(SSLConnection).parameters if name.startswith("ssl_")}
+)
+
+
+@pytest.mark.parametrize("option", REDIS_OPTIONS)
+def test_every_option_of_redis_py_is_taken(option: str) -> None:
+    value = VALUES.get(option, "1")
+    parse_url(f"rediss://cache?{option}={value}")
+
+    assert Address.parse(f"rediss://cache?{option}={value}").host == "cache"
+
+
+WORD = st.text(string.ascii_letters + string.digits + ":/?#@%&=[]!$ ", min_size=1, max_size=12)
+
+
+@given(WORD | st.none(), WORD | st.none(), st.sampled_from(["userinfo", "query"]))
+@ANY_TIME
+def test_user_password_and_place_are_those_redis_py_reads(
+    user: str | None, password: str | None, where: str
+) -> None:
+    shown = {
+        name: quote(value, safe="")
+        for name, value in (("username", user), ("password", password))
+        if value is not None
+    }
+    url = "redis://cache:6380/2?" + "&".join(f"{name}={value}" for name, value in shown.items())
+    if where == "userinfo" and shown:
+        pair = shown.get("username", "") + (f":{shown['password']}" if password else "")
+        url = f"redis://{pair}@cache:6380/2"
+
+    address, expected = Address.parse(url), parse_url(url)
+
+    assert (address.host, address.port, address.database) == ("cache", 6380, expected["db"])
+    assert address.username == expected.get("username")
+    assert address.password == expected.get("password")
 
 
 @given(st.text(max_size=60) | st.text(":/@?#[]redis.x1%&=", max_size=40).map("redis://".__add__))
@@ -169,6 +269,9 @@ def test_any_password_can_be_written(password: str) -> None:
         f"http://cache?password=@{SECRET}",
         f"me:{SECRET}@cache:6379",
         f"{SECRET}@cache",
+        f"redis://:{SECRET}",
+        f"unix://:12/{SECRET}@/run/s",
+        f"redis://cache?password=a&{SECRET}",
     ],
 )
 def test_a_password_never_shows(url: str) -> None:
@@ -201,6 +304,44 @@ def test_certificates_and_names_are_verified() -> None:
     assert context is not None
     assert context.check_hostname
     assert context.verify_mode.name == "CERT_REQUIRED"
+
+
+def test_what_is_verified_can_be_chosen() -> None:
+    def context(options: str) -> ssl.SSLContext:
+        found = Address.parse(f"rediss://cache?{options}").ssl_context()
+        assert found is not None
+        return found
+
+    unverified = context("ssl_cert_reqs=none")
+    assert (unverified.verify_mode, unverified.check_hostname) == (ssl.CERT_NONE, False)
+    nameless = context("ssl_check_hostname=false")
+    assert (nameless.verify_mode, nameless.check_hostname) == (ssl.CERT_REQUIRED, False)
+    assert context("ssl_min_version=TLSv1.3").minimum_version is ssl.TLSVersion.TLSv1_3
+    assert context("ssl_min_version=772").minimum_version is ssl.TLSVersion.TLSv1_3
+    strict = context("ssl_include_verify_flags=VERIFY_X509_STRICT")
+    assert strict.verify_flags & ssl.VerifyFlags.VERIFY_X509_STRICT
+    loose = context("ssl_exclude_verify_flags=VERIFY_X509_TRUSTED_FIRST")
+    assert not loose.verify_flags & ssl.VerifyFlags.VERIFY_X509_TRUSTED_FIRST
+    data = quote(CERTIFICATE.read_text())
+    assert len(context(f"ssl_ca_data={data}").get_ca_certs()) == 1
+    assert [cipher["name"] for cipher in context("ssl_ciphers=AES256-SHA").get_ciphers()][-1] == (
+        "AES256-SHA"
+    )
+
+
+def test_a_client_certificate_is_shown() -> None:
+    key = CERTIFICATE.with_suffix(".key")
+
+    url = f"rediss://cache?ssl_certfile={CERTIFICATE}&ssl_keyfile={key}"
+    assert Address.parse(url).ssl_context() is not None
+    with pytest.raises(ConfigError, match=f"ssl_keyfile='{CERTIFICATE}' cannot be used"):
+        Address.parse(f"{url}.absent".replace(f"{key}.absent", str(CERTIFICATE))).ssl_context()
+
+
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile"])
+def test_a_file_that_is_not_there_is_named(option: str) -> None:
+    with pytest.raises(ConfigError, match="/nowhere"):
+        Address.parse(f"rediss://cache?{option}=/nowhere").ssl_context()
 
 
 def test_without_tls_there_are_no_settings_for_it() -> None:
