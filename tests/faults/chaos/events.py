@@ -148,6 +148,15 @@ async def half_open_the_lines(stage: Stage) -> bool:
     return True
 
 
+async def half_open_the_heartbeats(stage: Stage) -> bool:
+    """One silent line of two: it costs no worker its lease."""
+    proxy = stage.fleet.draw.choice(stage.proxies)
+    if not proxy.half_open(b"taskq-heart"):
+        return False
+    stage.spawn(_heal(proxy, stage.fleet.draw.uniform(1.0, 12.0)))
+    return True
+
+
 Event = Callable[[Stage], Awaitable[bool]]
 EVENTS: dict[Event, int] = {
     kill_a_lone_worker: 30,
@@ -166,6 +175,7 @@ EVENTS: dict[Event, int] = {
     mute_the_server: 3,
     slow_the_lines: 3,
     half_open_the_lines: 2,
+    half_open_the_heartbeats: 3,
 }
 """What may happen, and how often in relation to the rest. An event gives False when there was
 nothing for it to happen to."""

@@ -21,6 +21,10 @@ from tests.faults.ledger import Ledger
 
 WAIT_SECONDS = 300.0
 
+BALLAST = "x" * 300_000
+MOST_HEAVY = 5
+"""How often the jobs that are asked for together are heavy: the server keeps them for the end."""
+
 
 class Producer:
     """Asks for `rate` jobs per second, none longer than `longest` seconds."""
@@ -30,6 +34,7 @@ class Producer:
         self._name, self._rate, self._longest = seed, rate, longest
         self._ledger = Ledger(os.environ["CHAOS_LEDGER"])
         self._asked = 0
+        self._heavy = 0
         self._beside: set[asyncio.Task[None]] = set()
         self.stopped = asyncio.Event()
 
@@ -46,10 +51,12 @@ class Producer:
     async def _ask(self, count: int) -> None:
         rows: list[tuple[str, str]] = []
         signatures: list[Signature[int]] = []
+        ballast = BALLAST if self._heavy < MOST_HEAVY and self._random.random() < 0.05 else ""
+        self._heavy += bool(ballast)
         for _ in range(count):
             self._asked += 1
             token, fate = f"{self._name}.{self._asked}", self._fate()
-            note, signature = self._signature(token, fate)
+            note, signature = self._signature(token, fate, ballast)
             rows.append((token, note))
             signatures.append(signature)
         self._ledger.write_many("ask", [(token, "-", 0, note) for token, note in rows])
@@ -72,7 +79,7 @@ class Producer:
     def _fate(self) -> str:
         return self._random.choices(program.FATES, (90, 5, 3, 2))[0]
 
-    def _signature(self, token: str, fate: str) -> tuple[str, Signature[int]]:
+    def _signature(self, token: str, fate: str, ballast: str) -> tuple[str, Signature[int]]:
         draw, seconds = self._random, self._seconds()
         task = draw.choices((program.in_loop, program.in_thread, program.in_process), (80, 17, 3))[
             0
@@ -88,7 +95,7 @@ class Producer:
             note += "+expires"
         if draw.random() < 0.1:
             options["id"] = f"own:{token}"
-        return note, task.options(**options).s(token, seconds, fate)
+        return note, task.options(**options).s(token, seconds, fate, ballast)
 
     def _seconds(self) -> float:
         """Most jobs are quick, some take a while, a few take very long."""

@@ -55,21 +55,21 @@ def _end(token: str, fate: str) -> int:
 
 
 @q.task(name="loop", retry=_RETRY, result_ttl=_DAY)
-async def in_loop(token: str, seconds: float, fate: str) -> int:
+async def in_loop(token: str, seconds: float, fate: str, _ballast: str = "") -> int:
     _note("start", token)
     await asyncio.sleep(seconds)
     return _end(token, fate)
 
 
 @q.task(name="thread", retry=_RETRY, result_ttl=_DAY)
-def in_thread(token: str, seconds: float, fate: str) -> int:
+def in_thread(token: str, seconds: float, fate: str, _ballast: str = "") -> int:
     _note("start", token)
     time.sleep(seconds)
     return _end(token, fate)
 
 
 @q.task(name="process", executor="process", retry=_RETRY, result_ttl=_DAY)
-def in_process(token: str, seconds: float, fate: str) -> int:
+def in_process(token: str, seconds: float, fate: str, _ballast: str = "") -> int:
     _note("start", token)
     time.sleep(seconds)
     return _end(token, fate)
