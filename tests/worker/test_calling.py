@@ -314,7 +314,7 @@ async def test_a_task_known_here_is_sent_with_its_own_options(q: TaskQ) -> None:
 
 def test_what_is_no_url_is_refused_where_it_is_given() -> None:
     for wrong in (5, b"redis://localhost", Path("/run/valkey.sock")):
-        with pytest.raises(ConfigError, match=r"type TaskQ\('redis://localhost:6379/0'\)"):
+        with pytest.raises(ConfigError, match=r"use TaskQ\('redis://localhost:6379/0'\)"):
             TaskQ(wrong)
 
 

@@ -70,7 +70,10 @@ async def test_a_program_without_a_guard_does_its_work_once_and_says_what_is_mis
     done = run(script)
 
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("put what starts it under") == jobs, done.stderr
+    # In the line of the failure, and again in its traceback
+    told = "failed: ConfigError: a process that only imports the main module"
+    assert done.stderr.count(told) == jobs, done.stderr
+    assert "put what starts it under" in done.stderr
     info = await q.job("asynchronous" if start is ASYNCHRONOUS else "first").info()
     assert (info.state, info.error_type) == (JobState.FAILED, "ConfigError")
     assert "under `if __name__ == '__main__':`" in (info.error or "")
