@@ -126,7 +126,9 @@ class TaskQ:
         """The schedules that the code declares."""
         from taskq.scheduler.declared import Declarations
 
-        return Declarations()
+        declarations = Declarations()
+        self.registry.on_replaced.append(declarations.forget)
+        return declarations
 
     def schedule(
         self, trigger: Trigger, /, *, id: str | None = None, **options: Unpack[ScheduleOptionValues]

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
+from taskq.core.interactive import register
 from taskq.core.options import JobOptions
 from taskq.core.state import JobState
 from taskq.deferred.call import Call
@@ -148,7 +149,7 @@ class DeferredRunner:
         >>> @q.deferred.on_error  # doctest: +SKIP
         ... def tell(failure): sentry_sdk.capture_exception(failure.error)
         """
-        self._report.hooks.append(hook)
+        register(self._report.hooks, hook)
         return hook
 
     async def drain(self, grace: float | None = None) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from taskq.core.errors import ConfigError, TaskqError
+from taskq.core.interactive import register
 from taskq.core.options import JobOptions
 from taskq.execution.context import JobContext
 
@@ -87,7 +88,8 @@ class Middleware:
                 f"there is no middleware around {kind!r}; type @q.middleware for attempts, or "
                 "@q.middleware('enqueue')"
             )
-        (self.attempts if kind == "attempt" else self.enqueues).append(function)
+        layers: list[Any] = self.attempts if kind == "attempt" else self.enqueues
+        register(layers, function)
 
     def decorator(self, around: Callable[..., Any] | str) -> Any:
         """What `@q.middleware` and `@q.middleware("enqueue")` do; gives the function back."""
@@ -95,11 +97,11 @@ class Middleware:
             self.add("attempt", around)
             return around
 
-        def register(function: Callable[..., Any], /) -> Callable[..., Any]:
+        def decorate(function: Callable[..., Any], /) -> Callable[..., Any]:
             self.add(around, function)
             return function
 
-        return register
+        return decorate
 
 
 NO_MIDDLEWARE: Final = Middleware()

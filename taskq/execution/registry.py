@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from taskq.core.errors import TaskDefinitionError, UnknownTask
+from taskq.core.interactive import is_typed
 from taskq.execution.task import Task
 
 __all__ = ["Registry"]
 
 
 class Registry:
-    """Name to task."""
+    """Name to task. `on_replaced` are called with the name of a task that is typed again."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[Any, Any]] = {}
+        self.on_replaced: list[Callable[[str], None]] = []
 
     def add(self, task: Task[Any, Any]) -> None:
-        """Register a task; raises `TaskDefinitionError` when its name is taken."""
+        """Register a task.
+
+        At a prompt, and where a cell of a notebook is run again, it replaces the one of its name.
+
+        Raises `TaskDefinitionError` when its name is taken elsewhere.
+        """
         other = self._tasks.get(task.name)
-        if other is not None:
+        if other is not None and is_typed(task.function) and is_typed(other.function):
+            for forget in self.on_replaced:
+                forget(task.name)
+        elif other is not None:
             raise TaskDefinitionError(
                 f"two tasks are called {task.name!r}: {_place(other)} and {_place(task)}; give one "
                 "of them another name: @q.task(name='...')"

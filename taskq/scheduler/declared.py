@@ -66,6 +66,11 @@ class Declarations:
 
         return decorate
 
+    def forget(self, task: str) -> None:
+        """Drop the schedules of a task, which is defined anew."""
+        for declared in [known for known in self._all.values() if known.spec.task == task]:
+            del self._all[declared.id]
+
     def _add(self, given: str | None, task: Task[..., Any], spec: Spec, *, paused: bool) -> None:
         schedule = given or check_id(self._free_id(task.name))
         if schedule in self._all:
