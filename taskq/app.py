@@ -10,17 +10,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import fields
 from functools import cached_property, partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, cast, overload
 
 from taskq.broker.broker import BrokerSettings
-from taskq.broker.client import Locate
 from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.pool import BrokerPool
-from taskq.broker.url import Address
-from taskq.core.errors import CallError, ConfigError
+from taskq.core.errors import CallError
 from taskq.core.ids import check_name
 from taskq.core.liveness import ENQUEUE_SECONDS
 from taskq.core.options import check_known
@@ -46,6 +43,7 @@ from taskq.execution.task import (
     TaskOptionValues,
     remote_task,
 )
+from taskq.location import locator
 
 if TYPE_CHECKING:
     from taskq.deferred.runner import DeferredRunner
@@ -99,7 +97,7 @@ class TaskQ:
     ) -> None:
         self.registry = Registry()
         self.settings = BrokerSettings(
-            _locator(url),
+            locator(url),
             Keys(namespace),
             ClockOffset(),
             enqueue_deadline=enqueue_deadline,
@@ -369,33 +367,3 @@ def _deferrer(desk: BrokerPool, settings: DeferredSettings) -> Callable[[Home], 
         return DeferredRunner(home, desk, settings)
 
     return make
-
-
-def server_directory(home: Path) -> Path:
-    """Where the embedded server of programs in `home` lives: TASKQ_DIR, or .taskq there."""
-    return home / (os.environ.get("TASKQ_DIR") or ".taskq")
-
-
-def _locator(url: str | None) -> Locate:
-    """Where the server is: the URL given, the environment's, or an embedded server of our own.
-
-    The environment is read at each connection, so that it may be set after the import.
-    """
-    if url is not None and not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigError(
-            f"url= is a {type(url).__name__}, not a text; use TaskQ('redis://localhost:6379/0')"
-        )
-    given = Address.parse(url) if url else None
-    home = Path.cwd()
-
-    async def locate() -> Address:
-        if given is not None:
-            return given
-        if from_environment := os.environ.get("TASKQ_URL"):
-            return Address.parse(from_environment)
-        from taskq.embedded.server import EmbeddedServer
-
-        server = EmbeddedServer(server_directory(home))
-        return Address(path=str(await asyncio.to_thread(server.ensure)), uid=os.geteuid())
-
-    return locate

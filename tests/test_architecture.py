@@ -22,9 +22,14 @@ FRAGMENTS = [path for path in SCRIPTS if path.parent.name == "include"]
 
 HEAVY = ("click", "croniter", "fastapi", "pydantic", "redis", "rich", "starlette", "typer")
 # An entry that must prepare the interpreter before anything of the package can be imported.
-# app.py: a process that only enqueues, or has a server, pays neither for the worker nor for the
-# embedded server. launch.py: the keeper runs without the package.
-LATE_BY_DESIGN = {"taskq/embedded/launch.py", "taskq/app.py", "taskq/definition.py"}
+# app.py, location.py: a process that only enqueues, or has a server, pays neither for the worker
+# nor for the embedded server. launch.py: the keeper runs without the package.
+LATE_BY_DESIGN = {
+    "taskq/embedded/launch.py",
+    "taskq/app.py",
+    "taskq/definition.py",
+    "taskq/location.py",
+}
 NAMELESS = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 
 

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from taskq.app import TaskQ, server_directory
+from taskq.app import TaskQ
 from taskq.cli.exits import ERROR, USAGE
 from taskq.cli.loading import NothingFound, load_app
 from taskq.cli.printable import printable
@@ -25,6 +25,7 @@ from taskq.core.errors import (
     TaskqError,
     UnknownTask,
 )
+from taskq.location import server_directory
 
 __all__ = ["Choice", "Namespace", "OptionalTarget", "Url", "choose", "explained"]
 
