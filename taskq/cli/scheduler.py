@@ -9,6 +9,7 @@ import os
 import taskq
 from taskq.app import TaskQ
 from taskq.cli.exits import ERROR
+from taskq.cli.init import leave_orphans_to_init
 from taskq.cli.loading import Loaded, load_app
 from taskq.cli.logs import LogFormat, LogLevel, configure_logs
 from taskq.cli.options import Format, Level, Target
@@ -31,6 +32,7 @@ def scheduler(
 
     Example: taskq scheduler shop.tasks:q
     """
+    leave_orphans_to_init()
     configure_logs(log_level, log_format, with_pid=False)
     loaded = load_app(target)
     asyncio.run(_serve(loaded))

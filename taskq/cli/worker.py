@@ -17,6 +17,7 @@ import typer
 import taskq
 from taskq.cli.banner import Banner
 from taskq.cli.exits import OK
+from taskq.cli.init import leave_orphans_to_init
 from taskq.cli.loading import Loaded, load_app
 from taskq.cli.logs import LogFormat, LogLevel, configure_logs
 from taskq.cli.options import PROCESS, Format, Level, Target, duration, size
@@ -212,6 +213,7 @@ def worker(
 
     Example: taskq worker shop.tasks:q -q email -q default -c 50 -w 4
     """
+    leave_orphans_to_init()
     settings = {
         "concurrency": concurrency,
         "threads": threads,
