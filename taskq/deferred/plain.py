@@ -11,7 +11,8 @@ from typing import Any, cast
 from taskq.core.errors import TaskDefinitionError
 from taskq.core.options import TaskOptions
 from taskq.execution.home import Home
-from taskq.execution.task import Task, module_name
+from taskq.execution.naming import module_name
+from taskq.execution.task import Task
 
 __all__ = ["PlainTask", "PlainTasks", "is_coroutine_function", "name_of"]
 
@@ -95,7 +96,7 @@ def name_of(function: Callable[..., Any]) -> str:
     named = whole if shown else cast("type[Any]", type(whole))
     # Methods of built-in classes are of no module.
     module = _attribute(named, "__module__")
-    return f"{module_name(module) if isinstance(module, str) else 'builtins'}.{named.__qualname__}"
+    return f"{module_name(named) if isinstance(module, str) else 'builtins'}.{named.__qualname__}"
 
 
 def _task_of(function: Any) -> Task[..., Any] | None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from taskq.core.concealing import Concealer
@@ -22,6 +20,7 @@ from taskq.execution.deferred import Deferred
 from taskq.execution.handle import Job
 from taskq.execution.home import Home
 from taskq.execution.middleware import JobDraft, handed_in, through
+from taskq.execution.naming import module_name
 from taskq.execution.ports import Desk, Injector
 from taskq.execution.request import PLAIN, Callee, Request
 
@@ -33,7 +32,6 @@ __all__ = [
     "SyncTask",
     "Task",
     "TaskOptionValues",
-    "module_name",
     "remote_task",
     "task_name",
 ]
@@ -350,7 +348,7 @@ def task_name(function: Callable[..., Any], name: str | None) -> str:
     """The name of a task: as given, or `module.function`."""
     if name is not None:
         return check_name("task", name)
-    module = module_name(function.__module__)
+    module = module_name(function)
     derived = f"{module}.{function.__qualname__}".replace(".<locals>.", ".")
     try:
         return check_name("task", derived)
@@ -358,18 +356,3 @@ def task_name(function: Callable[..., Any], name: str | None) -> str:
         raise TaskDefinitionError(
             f"the function's own name {derived!r} cannot name a task; type @q.task(name='...')"
         ) from None
-
-
-def module_name(module: str) -> str:
-    """The module's name; of the one that was run, the name by which others import it.
-
-    So `python tasks.py` enqueues what `taskq worker tasks:q` knows.
-    """
-    if module not in ("__main__", "__mp_main__"):
-        return module
-    main = sys.modules.get(module)
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return str(spec.name).removesuffix(".__main__")
-    path: str | None = getattr(main, "__file__", None)
-    return Path(path).stem if path else module

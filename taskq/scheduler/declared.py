@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar, Unpack, cast
 
 from taskq.core.errors import ConfigError
-from taskq.execution.task import Task, module_name
+from taskq.execution.naming import module_name
+from taskq.execution.task import Task
 from taskq.scheduler.editor import check_id
 from taskq.scheduler.making import check_trigger, make_spec
 from taskq.scheduler.policy import ScheduleOptions, ScheduleOptionValues
@@ -97,4 +98,4 @@ class Declarations:
 
 def home_of(task: Task[..., Any]) -> str:
     """The module of a task's function, by the name others import it by."""
-    return module_name(task.function.__module__)
+    return module_name(task.function)

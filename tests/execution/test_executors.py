@@ -1182,6 +1182,27 @@ class TestMainModules:
             "",
         )
 
+    @pytest.mark.parametrize("launcher", ["cProfile -o profile", "trace --count -C counts"])
+    def test_a_function_of_the_file_that_a_launcher_runs(
+        self, tmp_path: Path, launcher: str
+    ) -> None:
+        text = textwrap.dedent(MAIN).replace(
+            "{guard}\nasyncio", 'if __name__ == "__main__":\n    asyncio'
+        )
+        (tmp_path / "main.py").write_text(text)
+
+        done = subprocess.run(
+            [sys.executable, "-m", *launcher.split(), "main.py", "--flag"],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            text=True,
+            capture_output=True,
+            timeout=20,
+        )
+
+        assert done.stderr == ""
+        assert done.stdout.splitlines()[-1] == "['__mp_main__', 'Point', ['--flag']]"
+
     @pytest.mark.parametrize("module", ["pack.tool", "pack"])
     def test_a_function_of_the_module_that_was_run(self, tmp_path: Path, module: str) -> None:
         text = textwrap.dedent(MAIN).replace(

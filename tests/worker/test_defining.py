@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
 import subprocess
 import sys
+import zipfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -145,16 +147,80 @@ def test_defining_tasks_and_signatures_needs_no_server() -> None:
     assert q.registry.names() == [resize.name]
 
 
-@pytest.mark.parametrize("command", [["tasks.py"], ["-m", "tasks"]], ids=["file", "module"])
-def test_a_task_of_the_file_that_is_run_has_the_name_others_import_it_by(
-    tmp_path: Path, command: list[str]
+TASKS = """
+from taskq import TaskQ
+
+q = TaskQ("redis://localhost:1")
+
+@q.task
+def one() -> None: ...
+
+print(one.name)
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("tasks.py", "tasks.one"),
+        ("-m tasks", "tasks.one"),
+        ("-c 'import tasks'", "tasks.one"),
+        ("-m cProfile -o profile tasks.py", "tasks.one"),
+        ("-m cProfile -o profile -m pkg.tool", "pkg.tool.one"),
+        ("-m trace --count -C counts tasks.py", "tasks.one"),
+        ("-m pkg.tool", "pkg.tool.one"),
+        ("-m runpy pkg.tool", "pkg.tool.one"),
+        # What `taskq worker pkg.__main__:q` imports
+        ("-c 'import pkg.__main__'", "pkg.one"),
+        ("-m pkg", "pkg.one"),
+        ("pkg", "pkg.one"),
+        ("pkg/__main__.py", "pkg.one"),
+        ("-m cProfile -o profile -m pkg", "pkg.one"),
+        ("archive.pyz", "archive.one"),
+        ("- < tasks.py", "__main__.one"),
+        ('-c "$(cat tasks.py)"', "__main__.one"),
+    ],
+)
+def test_a_task_has_the_name_others_import_it_by_however_its_module_is_run(
+    tmp_path: Path, command: str, name: str
 ) -> None:
+    (tmp_path / "pkg").mkdir()
+    for file in ("tasks.py", "pkg/tool.py", "pkg/__main__.py"):
+        (tmp_path / file).write_text(TASKS)
+    (tmp_path / "pkg" / "__init__.py").touch()
+    with zipfile.ZipFile(tmp_path / "archive.pyz", "w") as archive:
+        archive.writestr("__main__.py", TASKS)
+
+    done = subprocess.run(
+        f"{shlex.quote(sys.executable)} {command}", shell=True,
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=20,
+        env=os.environ | {"PYTHONPATH": str(Path(taskq.__file__).parents[1])},
+    )  # fmt: skip
+
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0] == name
+
+
+WRAPPED = """
+def once(function):
+    def wrapper(*args):
+        return function(*args)
+    wrapper.__qualname__ = function.__qualname__
+    wrapper.__module__ = function.__module__
+    return wrapper
+"""
+
+
+def test_a_decorator_of_another_module_does_not_give_a_task_its_name(tmp_path: Path) -> None:
+    (tmp_path / "decorating.py").write_text(WRAPPED)
     (tmp_path / "tasks.py").write_text(
-        "from taskq import TaskQ\nq = TaskQ()\n@q.task\ndef one(): ...\nprint(one.name)\n"
+        TASKS.replace("def one", "@once\ndef one").replace(
+            "import TaskQ", "import TaskQ\nfrom decorating import once"
+        )
     )
 
     done = subprocess.run(
-        [sys.executable, *command],
+        [sys.executable, "tasks.py"],
         cwd=tmp_path, capture_output=True, text=True, check=True, timeout=20,
         env=os.environ | {"PYTHONPATH": str(Path(taskq.__file__).parents[1])},
     )  # fmt: skip

@@ -16,14 +16,10 @@ from types import ModuleType
 from typing import Any
 
 from taskq.core.errors import ConfigError, TaskDefinitionError
+from taskq.execution.naming import CHILD_MAIN, MAIN, main_file, main_module
 
 __all__ = ["FunctionAddress", "address_of", "load_function", "refuse_unguarded_main"]
 
-_MAIN = "__main__"
-
-# The name multiprocessing gives to a main module that is imported by a child: scripts that guard
-# their entry point for it are guarded for taskq as well.
-_CHILD_MAIN = "__mp_main__"
 _LOADED = "__taskq_loaded__"
 
 _importing_main = threading.Event()
@@ -74,20 +70,18 @@ def address_of(fn: Callable[..., Any]) -> FunctionAddress:
             f"imported by its own process: move `def {name}` to the top level of the module (a "
             "decorator's wrapper needs functools.wraps)"
         )
-    if module in (_MAIN, _CHILD_MAIN):
+    if module in (MAIN, CHILD_MAIN):
         refuse_unguarded_main()
-        return _address_in_main(qualname)
+        return _address_in_main(fn, qualname)
     return FunctionAddress(module, qualname)
 
 
-def _address_in_main(qualname: str) -> FunctionAddress:
-    main = sys.modules[_MAIN]
-    spec_name: str | None = getattr(getattr(main, "__spec__", None), "name", None)
-    if spec_name and spec_name != _MAIN:
-        return FunctionAddress(_MAIN, qualname, main_name=spec_name)
-    path: str | None = getattr(main, "__file__", None)
+def _address_in_main(fn: Callable[..., Any], qualname: str) -> FunctionAddress:
+    if (name := main_module(fn)) is not None:
+        return FunctionAddress(MAIN, qualname, main_name=name)
+    path = main_file(fn)
     if path and os.path.isfile(path):
-        return FunctionAddress(_MAIN, qualname, main_path=os.path.abspath(path))
+        return FunctionAddress(MAIN, qualname, main_path=os.path.abspath(path))
     raise TaskDefinitionError(
         f"{qualname} is defined at a prompt, in a notebook or in an archive, and a task with "
         "executor='process' is imported by its own process: write it to a file, such as tasks.py, "
@@ -100,9 +94,9 @@ def refuse_unguarded_main() -> None:
 
     Every such child would enqueue its jobs again, or start children of its own, and these theirs.
     """
-    child_main = sys.modules.get(_CHILD_MAIN)
+    child_main = sys.modules.get(CHILD_MAIN)
     # The event for our own children: a program that imports multiprocessing changes the modules.
-    by_multiprocessing = child_main is not None and child_main is not sys.modules.get(_MAIN)
+    by_multiprocessing = child_main is not None and child_main is not sys.modules.get(MAIN)
     if by_multiprocessing or _importing_main.is_set():
         raise ConfigError(
             "a process that only imports the main module, to run one function of it, is running "
@@ -115,7 +109,7 @@ def load_function(address: FunctionAddress) -> Callable[..., Any]:
 
     Raises `ConfigError` when the module has no such function, and whatever the import raises.
     """
-    module = _import_main(address) if address.module == _MAIN else _import(address.module)
+    module = _import_main(address) if address.module == MAIN else _import(address.module)
     found: Any = module
     for name in address.qualname.split("."):
         found = getattr(found, name, None)
@@ -135,20 +129,20 @@ def _import(name: str) -> ModuleType:
 def _import_main(address: FunctionAddress) -> ModuleType:
     # As multiprocessing's spawn does: the file runs under a name of its own, so that what stands
     # under `if __name__ == "__main__":` does not run, and answers to `__main__` from then on.
-    known = sys.modules.get(_CHILD_MAIN)
+    known = sys.modules.get(CHILD_MAIN)
     # Importing multiprocessing puts this process's own main module there, not the program's.
     if known is not None and hasattr(known, _LOADED):
         return known
-    module = ModuleType(_CHILD_MAIN)
+    module = ModuleType(CHILD_MAIN)
     _importing_main.set()
     try:
         if address.main_name is not None:
-            content = runpy.run_module(address.main_name, run_name=_CHILD_MAIN, alter_sys=True)
+            content = runpy.run_module(address.main_name, run_name=CHILD_MAIN, alter_sys=True)
         else:
-            content = runpy.run_path(str(address.main_path), run_name=_CHILD_MAIN)
+            content = runpy.run_path(str(address.main_path), run_name=CHILD_MAIN)
     finally:
         _importing_main.clear()
     module.__dict__.update(content)
     setattr(module, _LOADED, True)
-    sys.modules[_MAIN] = sys.modules[_CHILD_MAIN] = module
+    sys.modules[MAIN] = sys.modules[CHILD_MAIN] = module
     return module
