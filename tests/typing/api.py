@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, assert_type
 
-from fastapi import Depends
+from fastapi import Depends, FastAPI
 
 from taskq import (
     Job,
@@ -28,6 +28,7 @@ from taskq import (
 from taskq.core.job import Progress
 from taskq.execution.task import AsyncTask, ConfiguredTask, SyncTask
 from taskq.fastapi import (
+    AfterResponse,
     BackgroundTasks,
     OnCommit,
     StrictBackgroundTasks,
@@ -260,6 +261,7 @@ async def background_tasks_have_the_calls_of_fastapi(
 ) -> None:
     tasks.add_task(with_dependencies, 7)
     strict.add_task(print, "a")
+    FastAPI(lifespan=q.lifespan).add_middleware(AfterResponse)
     tasks.options(retry=3, when="always").add_task(print, "a")
 
     tasks.add_task(with_dependencies, "7")  # refused
