@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from taskq.core.errors import ConfigError
@@ -197,13 +197,30 @@ class ThreadExecutor:
     def _ensure_thread(self) -> None:
         if self._threads >= self._running + self._leaked:
             return
-        threading.Thread(
+        thread = threading.Thread(
             target=_work,
             args=(self._calls, self._report),
             name=f"taskq-thread-{next(self._names)}",
             daemon=True,
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            if threading.main_thread().is_alive():
+                raise
+            # From Python 3.12 on none is started while the interpreter shuts down. Those that are
+            # there take the call in their turn; without one the loop has nothing better to do.
+            if not self._threads:
+                self._bound_loop().call_soon(self._work_here)
+            return
         self._threads += 1
+
+    def _work_here(self) -> None:
+        with suppress(Empty):
+            call = self._calls.get_nowait()
+            if call is not None:
+                call.execute()
+                self._report(call)
 
     def _report(self, call: _Call) -> None:
         """Called by the thread. One wake-up of the loop serves all calls that ended before it."""
