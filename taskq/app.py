@@ -109,7 +109,7 @@ class TaskQ:
         self._home = Home(self.desk, _deferrer(self.desk, deferred))
         self.resources = Resources(partial(lifespan, self) if lifespan is not None else None)
         self._portal = Portal(farewell_of(self._home), deferred.grace + CLOSING_SECONDS)
-        self._home.background = weakref.WeakMethod(self._portal.loop)
+        self._home.background = weakref.ref(self._portal)
 
     @cached_property
     def schedules(self) -> Schedules:

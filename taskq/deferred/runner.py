@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import asdict
+from functools import partial
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
@@ -15,13 +16,13 @@ from taskq.core.interactive import register
 from taskq.core.options import JobOptions
 from taskq.core.state import JobState
 from taskq.deferred.call import Call
-from taskq.deferred.crew import Crew, Crews
 from taskq.deferred.handover import refuse_unfit
 from taskq.deferred.held import HELD
 from taskq.deferred.latch import Latch
 from taskq.deferred.plain import PlainTasks
 from taskq.deferred.ports import Backing
 from taskq.deferred.report import DeferredFailure, DeferredStats, ErrorHook, Report
+from taskq.deferred.runtime import Runtime, Runtimes
 from taskq.deferred.settings import DeferredSettings
 from taskq.execution.deferred import Deferred
 from taskq.execution.home import Home
@@ -55,7 +56,7 @@ class DeferredRunner:
         self._backing = backing
         self._report = Report(settings)
         self._plain = PlainTasks(home)
-        self._crews = Crews(home, self._new_crew)
+        self._runtimes = Runtimes(home, self._new_runtime)
 
     @overload
     def defer(
@@ -105,34 +106,32 @@ class DeferredRunner:
         conceal = task.callee.conceal
         if conceal is not None:
             args, kwargs = conceal(args, kwargs)
-        crew, here = self._crews.current()
-        call = Call(task, options, args, kwargs, crew.cancel, context)
+        runtime, here = self._runtimes.current()
+        call = Call(task, options, args, kwargs, runtime.cancel, context)
         if options.durable:
             refuse_unfit(call)
         held = HELD.get() if context is None else None
         if held is not None and held.keep(call, self._admit_soon):
             return Deferred(call)
         if here:
-            return Deferred(crew.admission.admit(call))
-        if crew.admission.full:
-            crew.admission.check_from_thread(call)
+            return Deferred(runtime.admission.admit(call))
+        if runtime.admission.full:
+            runtime.admission.check_from_thread(call)
         call.accepted = Latch()
         self._admit_soon(call)
         return Deferred(call)
 
     def stats(self) -> DeferredStats:
         """How much runs and waits now, and what has become of the rest."""
-        crew = self._crews.now
-        if crew is None:
-            return DeferredStats(**asdict(self._report.tally))
-        shift, outside = crew.shift, crew.admission.outside
-        calls = [*shift.calls]
+        runtimes = [*self._runtimes]
+        calls = [call for runtime in runtimes for call in [*runtime.shift.calls]]
         scheduled = sum(call.state is JobState.SCHEDULED for call in calls)
-        running = len(shift.floor.running)
+        running = sum(len(runtime.shift.floor.running) for runtime in runtimes)
+        outside = sum(len(runtime.admission.outside) for runtime in runtimes)
         first = min((call.asked_at for call in calls), default=None)
         return DeferredStats(
             running=running,
-            waiting=len(calls) - running - scheduled + len(outside),
+            waiting=len(calls) - running - scheduled + outside,
             scheduled=scheduled,
             durable=sum(bool(call.owner) for call in calls),
             oldest=None if first is None else max(0.0, time.time() - first),
@@ -160,10 +159,10 @@ class DeferredRunner:
         """
         left = self.settings.grace if grace is None else grace
         for _ in range(DRAINS):
-            crew = self._crews.now
-            if crew is None or crew.loop is not asyncio.get_running_loop():
+            runtime = self._runtimes.here()
+            if runtime is None:
                 return
-            await crew.leave(left, self._crews.forget)
+            await runtime.leave(left, partial(self._runtimes.forget, runtime))
             # What was deferred while the rest was handed over has had its time.
             left = 0.0
 
@@ -187,20 +186,26 @@ class DeferredRunner:
 
     def begin_anew(self) -> None:
         """In a process that was forked off: leave calls and event loop to the parent."""
-        self._crews.begin_anew()
+        self._runtimes.begin_anew()
 
-    def _new_crew(self, loop: asyncio.AbstractEventLoop) -> Crew:
+    def _new_runtime(self, loop: asyncio.AbstractEventLoop) -> Runtime:
         around = self._home.middleware
-        return Crew(loop, self._backing, around, self.settings, self._report, self.stats)
+        return Runtime(loop, self._backing, around, self.settings, self._report, self.stats)
 
     def _admit_soon(self, call: Call) -> None:
-        crew, _ = self._crews.current()
-        crew.loop.call_soon_threadsafe(self._admit_late, call)
+        runtime, _ = self._runtimes.current()
+        runtime.loop.call_soon_threadsafe(self._admit_late, call)
 
     def _admit_late(self, call: Call) -> None:
-        crew, _ = self._crews.current()
-        call.on_cancel = crew.cancel
-        crew.admission.admit_late(call)
+        runtime = self._runtimes.here()
+        if runtime is None:
+            # The one it was meant for was drained meanwhile.
+            runtime, here = self._runtimes.current()
+            if not here:
+                runtime.loop.call_soon_threadsafe(self._admit_late, call)
+                return
+        call.on_cancel = runtime.cancel
+        runtime.admission.admit_late(call)
 
 
 class Deferring:

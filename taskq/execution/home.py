@@ -35,12 +35,24 @@ class Deferrer(Protocol):
         ...
 
 
+class Background(Protocol):
+    """The event loop behind `q.run`."""
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """It, started if it does not run yet."""
+        ...
+
+    def owns(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether `loop` is it."""
+        ...
+
+
 class Home:
     """Where jobs are handed in, who runs calls in this process, and what is wrapped around both.
 
     `deferrer` is asked for when something is deferred for the first time. `loop` is the event loop
-    that opened the TaskQ: calls deferred in other threads run there, and where there is none in a
-    loop that `background` knows. `drains`: whether somebody drains calls of a loop that did not
+    that opened the TaskQ: calls deferred in other threads run there, and where there is none in the
+    loop of `background`. `drains`: whether somebody drains calls of a loop that did not
     open the TaskQ, as a worker does.
     """
 
@@ -60,7 +72,7 @@ class Home:
         self.middleware = Middleware()
         self.loop: asyncio.AbstractEventLoop | None = None
         # Weak, because the thread of that loop leads here.
-        self.background: weakref.WeakMethod[Callable[[], asyncio.AbstractEventLoop]] | None = None
+        self.background: weakref.ref[Background] | None = None
         self.drains = False
         self._make = deferrer
         self._deferrer: Deferrer | None = None
@@ -74,10 +86,15 @@ class Home:
 
     def background_loop(self) -> asyncio.AbstractEventLoop:
         """The loop of `q.run`, started if it does not run yet; raises `TaskqError`."""
-        loop = None if self.background is None else self.background()
-        if loop is None:
+        background = None if self.background is None else self.background()
+        if background is None:
             raise TaskqError("nothing can be deferred here: no event loop runs in this thread")
-        return loop()
+        return background.loop()
+
+    def is_background(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether `loop` is that of `q.run`, which is drained at its end."""
+        background = None if self.background is None else self.background()
+        return background is not None and background.owns(loop)
 
     def begin_anew(self) -> None:
         """In a process that was forked off: leave the event loop to the parent, and its calls."""

@@ -83,6 +83,10 @@ class Portal:
             raise TaskqError("the interpreter is shutting down: there is no event loop any more")
         return loop
 
+    def owns(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether `loop` is that of this portal."""
+        return loop is self._loop
+
     def _started(self) -> asyncio.AbstractEventLoop | None:
         """The loop; None when the interpreter shuts down, and its thread has ended already."""
         with self._lock:

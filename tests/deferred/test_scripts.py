@@ -37,8 +37,8 @@ def say(text):
 """
 
 
-def run(script: str, server: TestServer, namespace: str) -> list[str]:
-    """What a script says, which must come to its end."""
+def run(script: str, server: TestServer, namespace: str, *, lost: int = 0) -> list[str]:
+    """What a script says, which must come to its end; `lost`: how many calls it leaves."""
     done = subprocess.run(
         [
             sys.executable,
@@ -52,7 +52,10 @@ def run(script: str, server: TestServer, namespace: str) -> list[str]:
         text=True,
         timeout=50,
     )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = done.stderr.splitlines()
+    assert len(told) == lost, told
+    assert all("is lost" in line for line in told), told
     return done.stdout.split()
 
 
@@ -87,6 +90,38 @@ threads = [threading.Thread(target=defer) for _ in range(3)]
     )
 
     assert said == ["8", "8", "8"]
+
+
+def test_a_loop_that_is_opened_later_runs_its_own_calls(server: TestServer, namespace: str) -> None:
+    said = run(
+        """
+async def where():
+    return asyncio.get_running_loop()
+
+async def main():
+    async with q:
+        print(await q.defer(where) is asyncio.get_running_loop())
+        loop = await asyncio.to_thread(lambda: q.run(q.defer(where).result()))
+        print(loop is asyncio.get_running_loop())
+        print(q.deferred.stats().pending)
+
+async def deferring():
+    return await q.defer(where) is asyncio.get_running_loop()
+
+q.deferred.options(delay=60).defer(say, "late")
+print(q.run(q.defer(where).result(timeout=10)) is q.run(where()), q.run(deferring()))
+asyncio.run(main())
+print(q.deferred.stats().pending)
+q.run(q.deferred.drain(0))
+print(q.deferred.stats().pending, q.deferred.stats().lost)
+q.defer(say, "at-the-end")
+""",
+        server,
+        namespace,
+        lost=1,
+    )
+
+    assert said == ["True", "True", "True", "True", "1", "1", "0", "1", "at-the-end"]
 
 
 FORKS = {

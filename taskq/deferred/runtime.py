@@ -1,11 +1,11 @@
-"""A crew: the parts that run what is deferred in one event loop, wired."""
+"""The runtime: the parts that run what is deferred in one event loop, wired."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from taskq.deferred.admission import Admission
 from taskq.deferred.call import Call
@@ -22,12 +22,12 @@ from taskq.deferred.watch import Watch
 from taskq.execution.home import Home
 from taskq.execution.middleware import Middleware
 
-__all__ = ["Crew", "Crews"]
+__all__ = ["Runtime", "Runtimes"]
 
 _log = logging.getLogger("taskq.deferred")
 
 
-class Crew:
+class Runtime:
     """Takes the calls of one event loop, from the first to the drain."""
 
     def __init__(
@@ -68,57 +68,76 @@ class Crew:
         await self._notice.stop()
 
 
-class Crews:
-    """The crew that takes calls now: begun with the first call, and with the first after a drain.
+class Runtimes:
+    """The runtimes that take calls now: begun with their first call, and again after a drain.
 
-    It belongs to the event loop that opened the TaskQ, else to the one that runs where something is
-    deferred, else to the background loop of `q.run`.
+    The main one is that of the event loop that opened the TaskQ, else of the one that runs where
+    something is deferred. Without either, calls go to the one in the background loop of `q.run`.
     """
 
-    def __init__(self, home: Home, make: Callable[[asyncio.AbstractEventLoop], Crew]) -> None:
+    def __init__(self, home: Home, make: Callable[[asyncio.AbstractEventLoop], Runtime]) -> None:
         self._home = home
         self._make = make
         self._beginning = threading.Lock()
         self._warned = False
-        self.now: Crew | None = None
+        self._main: Runtime | None = None
+        self._background: Runtime | None = None
 
-    def current(self) -> tuple[Crew, bool]:
-        """The crew that takes calls now, and whether this is its event loop."""
+    def current(self) -> tuple[Runtime, bool]:
+        """The runtime that takes a call now, and whether this is its event loop."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
             running = None
-        crew = self.now
-        if crew is None or crew.loop.is_closed():
+        runtime = self._main
+        if runtime is None or runtime.loop.is_closed():
             with self._beginning:
-                crew = self._begin(running)
-        return crew, crew.loop is running
+                runtime = self._begin(running)
+        return runtime, runtime.loop is running
 
-    def forget(self) -> None:
-        """The crew takes no more calls: the next one begins another."""
-        self.now = None
+    def here(self) -> Runtime | None:
+        """The runtime of the running event loop."""
+        running = asyncio.get_running_loop()
+        return next((each for each in self if each.loop is running), None)
+
+    def __iter__(self) -> Iterator[Runtime]:
+        return iter([each for each in (self._main, self._background) if each is not None])
+
+    def forget(self, runtime: Runtime) -> None:
+        """It takes no more calls: the next one begins another."""
+        if self._main is runtime:
+            self._main = None
+        else:
+            self._background = None
 
     def begin_anew(self) -> None:
-        """In a process that was forked off: the parent has the event loop, and its calls."""
+        """In a process that was forked off: the parent has the event loops, and their calls."""
         # A thread of the parent may have held the other one.
         self._beginning = threading.Lock()
-        self.now = None
+        self._main = self._background = None
 
-    def _begin(self, running: asyncio.AbstractEventLoop | None) -> Crew:
-        if self.now is not None and not self.now.loop.is_closed():
+    def _begin(self, running: asyncio.AbstractEventLoop | None) -> Runtime:
+        if self._main is not None and not self._main.loop.is_closed():
             # Another thread was faster.
-            return self.now
+            return self._main
         loop = self._home.loop
-        if loop is None or loop.is_closed():
-            loop = running
-            self._warn_if_nobody_drains(running)
-        if loop is None:
-            loop = self._home.background_loop()
-        self.now = self._make(loop)
-        return self.now
+        opened = loop is not None and not loop.is_closed()
+        loop = loop if opened else running
+        if loop is None or self._home.is_background(loop):
+            return self._in_background()
+        if not opened:
+            self._warn_if_nobody_drains()
+        self._main = self._make(loop)
+        return self._main
 
-    def _warn_if_nobody_drains(self, running: asyncio.AbstractEventLoop | None) -> None:
-        if running is None or self._home.drains or self._warned:
+    def _in_background(self) -> Runtime:
+        loop = self._home.background_loop()
+        if self._background is None or self._background.loop is not loop:
+            self._background = self._make(loop)
+        return self._background
+
+    def _warn_if_nobody_drains(self) -> None:
+        if self._home.drains or self._warned:
             return
         self._warned = True
         _log.warning(
