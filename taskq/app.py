@@ -18,7 +18,7 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.pool import BrokerPool
 from taskq.core.errors import CallError
-from taskq.core.ids import check_name
+from taskq.core.ids import check_job_id
 from taskq.core.liveness import ENQUEUE_SECONDS
 from taskq.core.options import check_known
 from taskq.core.retention import Retention
@@ -258,7 +258,7 @@ class TaskQ:
 
     def job(self, job_id: str) -> Job[Any]:
         """A handle from an id; asks the server nothing."""
-        return Job(self.desk, check_name("job id", job_id))
+        return Job(self.desk, check_job_id(job_id))
 
     def run(self, awaitable: Awaitable[R], timeout: float | None = None) -> R:
         """The one door from synchronous code: run `awaitable` to its end and return its value.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal, NamedTuple
 
 import msgpack
 
@@ -19,7 +19,7 @@ from taskq.core.job import Delivery
 from taskq.core.liveness import CALL_SECONDS
 from taskq.core.signing import Signing
 
-__all__ = ["Consumer", "DeclaredDead", "Frame", "delivery_of", "handed_over"]
+__all__ = ["EVERYTHING", "Consumer", "DeclaredDead", "Frame", "Room", "delivery_of", "handed_over"]
 
 Frame = tuple[Delivery, str, bytes, int, int, int]
 """What ended, then kind, payload, ttl (ms), delay (ms), count: see `finish.lua`."""
@@ -27,6 +27,32 @@ Frame = tuple[Delivery, str, bytes, int, int, int]
 
 class DeclaredDead(Exception):
     """The server does not know this worker: it was declared dead, or the data is gone."""
+
+
+Which = Literal["h", "l", "s"]
+
+
+class Room(NamedTuple):
+    """What a worker can start besides coroutines, and in which turn it asks for the kinds.
+
+    `kinds` and `waits_for` are of the letters `l` (event loop), `t` (threads) and `p` (processes).
+    """
+
+    threads: int
+    processes: int
+    kinds: str = "ltp"
+    waits_for: str = "l"
+
+    def without(self, taken: Iterable[Delivery]) -> Room:
+        """What is left of it."""
+        threads = processes = 0
+        for delivery in taken:
+            threads += delivery.lane[-1] == "t"
+            processes += delivery.lane[-1] == "p"
+        return self._replace(threads=self.threads - threads, processes=self.processes - processes)
+
+
+EVERYTHING: Final = Room(1_000_000, 1_000_000)
 
 
 class Consumer:
@@ -49,12 +75,15 @@ class Consumer:
     ) -> None:
         self._client = client
         self._offset = offset
-        self._idle = keys.idle
         self._keep_failed = keep_failed
         self._signing = signing if signing is not None and signing.enabled else None
         self.worker = worker
+        self.saw_suspects = False
+        """Whether the last fetch found that suspects wait: jobs that brought down their workers."""
         self.failure_ttl_ms = int(failure_ttl * 1000)
-        self._scripts = {name: script(name) for name in ("fetch", "finish", "progress")}
+        self._scripts = {
+            name: script(name) for name in ("begin", "fetch", "finish", "leave", "progress")
+        }
         self._fetch_keys = (
             keys.jobs,
             keys.lane_prefix,
@@ -82,19 +111,28 @@ class Consumer:
             keys.cancels + worker,
         )
         self._progress_keys = (keys.jobs, keys.watch_channel)
+        self._begin_keys = (keys.jobs,)
+        self._leave_keys = (keys.idle, keys.wake_channel)
 
     async def fetch(
-        self, want: int, queues: Sequence[str], *, lowest_first: bool = False
+        self,
+        want: int,
+        queues: Sequence[str],
+        which: Which = "h",
+        room: Room = EVERYTHING,
     ) -> list[Delivery]:
-        """Take up to `want` jobs of `queues`, highest priority first.
+        """Take up to `want` jobs of `queues`: `h` highest priority first, `l` lowest first.
 
-        Never cancel it and never send it twice blindly: a lost reply strands what it took, which
-        the reconciler finds. Raises `DeclaredDead`, `ServerError` and `ConnectionLost`.
+        `s` takes suspects alone, no more than may run together. Of those that run in threads and in
+        processes it takes no more than `room` says. Never cancel it and never send it
+        twice blindly: a lost reply strands what it took, which the reconciler finds. Raises
+        `DeclaredDead`, `ServerError` and `ConnectionLost`.
         """
-        taken, more = await self._fetch_some(want, queues, lowest_first)
+        taken, more = await self._fetch_some(want, queues, which, room)
         while more and len(taken) < want:
             try:
-                found, more = await self._fetch_some(want - len(taken), queues, lowest_first)
+                left = room.without(taken)
+                found, more = await self._fetch_some(want - len(taken), queues, which, left)
             except (ServerError, ConnectionLost):
                 # What a lost reply took is found by the reconciler; what came before it is here.
                 if not taken:
@@ -104,22 +142,25 @@ class Consumer:
         return taken
 
     async def _fetch_some(
-        self, want: int, queues: Sequence[str], lowest_first: bool
+        self, want: int, queues: Sequence[str], which: Which, room: Room
     ) -> tuple[list[Delivery], bool]:
-        """What one call finds, and whether it stopped before it had seen everything."""
+        """What one call finds, and whether it may not have seen all."""
         reply = await self._client.script(
             self._scripts["fetch"],
             self._fetch_keys,
             self._offset.ms,
             self.worker,
             want,
-            int(lowest_first),
+            which,
             self.failure_ttl_ms,
+            *room,
             *queues,
         )
         if reply is None:
             raise DeclaredDead(self.worker)
-        return [delivery_of(row) for row in reply[1:]], reply[0] == 1
+        more, suspects, *rows = reply
+        self.saw_suspects = suspects == b"1"
+        return [delivery_of(row) for row in rows], more == b"1"
 
     async def finish(self, frames: Sequence[Frame]) -> list[int]:
         """End attempts; per frame 1 done, 2 done before, 0 refused, 3 the job is unknown.
@@ -143,21 +184,39 @@ class Consumer:
         return [self._offset.ms, self.worker, self._keep_failed, *runs]
 
     def _framed(self, frame: Frame) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        (job_id, lane, entry, attempt, *_), kind, payload, ttl, delay, count = frame
+        (job_id, lane, entry, fence, *_), kind, payload, ttl, delay, count = frame
         if self._signing is not None and kind == "S":
             payload = self._signing.seal(payload, "result", job_id)
-        own = (job_id, entry[len(lane) + 1 :], attempt, payload)
+        own = (job_id, entry[len(lane) + 1 :], fence, payload)
         # The script asks for delay and count only of the kinds that have them.
         return (kind, lane, ttl), own if kind in ("S", "C") else (*own, delay, count)
 
-    async def leave_idle(self, queues: Sequence[str]) -> None:
+    async def leave_idle(self, queues: Sequence[str], *, fetches: bool = False) -> None:
         """Be handed no more jobs; what was handed over before has arrived when this returns.
+
+        Unless it `fetches` again soon, a wake-up on its way goes to another worker.
 
         A server that cannot be reached hands nothing over.
         """
         with contextlib.suppress(ConnectionError):
-            for queue in queues:
-                await self._client.command("SREM", self._idle + queue, self.worker)
+            await self._client.script(
+                self._scripts["leave"], self._leave_keys, self.worker, int(not fetches), *queues
+            )
+
+    async def begin(self, delivery: Delivery) -> bool:
+        """Say that a job that was in a crash before begins; false when it is held no longer."""
+
+        async def once(_: bool) -> int:
+            return await self._client.script(
+                self._scripts["begin"],
+                self._begin_keys,
+                self._offset.ms,
+                self.worker,
+                delivery.id,
+                delivery.fence,
+            )
+
+        return await retrying(once, seconds=CALL_SECONDS, what="the start could not be told") == 1
 
     async def progress(self, job_id: str, attempt: int, report: bytes) -> bool:
         """Store the progress of a running attempt; false when it no longer holds the job."""
@@ -182,30 +241,31 @@ def handed_over(message: bytes) -> Delivery:
 
 
 def delivery_of(row: list[Any]) -> Delivery:
-    """A job as `fetch.lua` and `strays.lua` give it; the last three only where there were any."""
+    """A job as `fetch.lua` and `strays.lua` give it; the last four only where there were any."""
     try:
         return _delivery(row)
     except ValueError:
         # What others wrote into a hash: a job of its own, which fails, and takes no other along.
-        job_id, lane, stream_id, attempt, envelope = row[:5]
+        job_id, lane, stream_id, fence, envelope = row[:5]
         name = job_id.decode("utf-8", "backslashreplace")
         return Delivery(
-            name, lane.decode(), lane + b" " + stream_id, int(attempt), envelope or b"", 0, 0, 0, 0
+            name, lane.decode(), lane + b" " + stream_id, int(fence), envelope or b"", 0, 0, 0, 0
         )
 
 
 def _delivery(row: list[Any]) -> Delivery:
-    job_id, lane, stream_id, attempt, envelope, enqueued = row[:6]
-    failures, crashes, unknown = row[6:] or (0, 0, 0)
+    job_id, lane, stream_id, fence, envelope, enqueued = row[:6]
+    failures, crashes, unknown, unstarted = row[6:] or (0, 0, 0, 0)
     return Delivery(
         job_id.decode(),
         lane.decode(),
         # Streams number their entries each for itself; with its lane an entry has a name.
         lane + b" " + stream_id,
-        int(attempt),
+        int(fence),
         envelope or b"",
         int(failures or 0),
         int(crashes or 0),
         int(unknown or 0),
         int(enqueued or 0),
+        int(unstarted or 0),
     )

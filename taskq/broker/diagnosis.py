@@ -28,6 +28,7 @@ from taskq.broker.overview import Overview, QueueState, read_overview
 from taskq.broker.permissions import judge_permissions
 from taskq.core.counting import counted
 from taskq.core.errors import ServerRefused
+from taskq.core.job import KINDS
 from taskq.core.signing import Signing
 
 __all__ = ["examine", "judge_clock", "judge_latency", "judge_overview", "judge_signing"]
@@ -246,7 +247,7 @@ async def _streams(client: Client, keys: Keys, overview: Overview) -> Verdict:
         reverse=True,
     )
     for depth, queue, priority in long[:_MOST_SAMPLED]:
-        dead = await _dead_share(client, keys, keys.lane(queue, priority))
+        dead = await _dead_share(client, keys, queue, priority)
         if dead > 0.5:
             return Verdict(
                 "streams",
@@ -271,11 +272,18 @@ def _consumers(keys: Keys, queue: QueueState, registered: int) -> Verdict:
     )
 
 
-async def _dead_share(client: Client, keys: Keys, stream: str) -> float:
+async def _dead_share(client: Client, keys: Keys, queue: str, priority: int) -> float:
     """Of the first entries that wait, how many are of jobs that do not wait any more."""
-    groups = await client.command("XINFO", "GROUPS", stream)
-    last = next((group[b"last-delivered-id"] for group in groups if group[b"name"] == b"g"), b"0-0")
-    entries = await client.command("XRANGE", stream, b"(" + last, "+", "COUNT", _SAMPLE)
+    entries: list[Any] = []
+    for executor in KINDS:
+        stream = keys.lane(queue, priority, executor)
+        if not await client.command("XLEN", stream):
+            continue
+        groups = await client.command("XINFO", "GROUPS", stream)
+        last = next(
+            (found[b"last-delivered-id"] for found in groups if found[b"name"] == b"g"), b"0-0"
+        )
+        entries += await client.command("XRANGE", stream, b"(" + last, "+", "COUNT", _SAMPLE)
     states = await asyncio.gather(
         *(client.command("HGET", keys.jobs.encode() + fields[1], "s") for _, fields in entries),
         return_exceptions=True,

@@ -51,13 +51,13 @@ def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int
     kept = fields.get(b"r", b"") if now <= over_since + ttl else b""
     result, forged = _result(job_id, kept, signing)
     failure = failure or forged
-    queue, _, priority = lane.rpartition("/")
+    queue, _, place = lane.rpartition("/")
     return JobInfo(
         id=job_id,
         task=envelope.task,
         state=state,
         queue=queue,
-        priority=_number(priority),
+        priority=_number(place[:1]),
         args=tuple(args),
         kwargs=kwargs,
         headers=envelope.headers or {},
@@ -66,7 +66,7 @@ def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int
         expires_at=_instant(fields.get(b"x")),
         started_at=_instant(fields.get(b"b")),
         finished_at=_instant(fields.get(b"f")),
-        attempt=_number(fields.get(b"a")),
+        attempt=_runs(fields),
         failures=_number(fields.get(b"c")),
         crashes=_number(fields.get(b"k")),
         worker=_worker(fields),
@@ -130,14 +130,19 @@ def _result(job_id: str, data: bytes, signing: Signing) -> tuple[Any, FailureRec
 def _attempts(
     fields: dict[bytes, bytes], state: JobState, failure: FailureRecord | None
 ) -> tuple[AttemptRecord, ...]:
-    """The records of ended attempts, and the last one as the job's own fields tell it."""
-    records: list[AttemptRecord] = []
-    for name, value in fields.items():
-        if name[:1] == b"h" and name[1:].isdigit() and len(name) < 12:
-            records.append(_past_attempt(int(name[1:]), value))
-    records.sort(key=lambda record: record.number)
-    number = _number(fields.get(b"a"))
-    if number and (not records or records[-1].number < number) and state is not JobState.EXPIRED:
+    """The records of ended attempts, and the last one as the job's own fields tell it.
+
+    They are kept by fence. It counts takes too that never started, and left no record.
+    """
+    past = {
+        int(name[1:]): value
+        for name, value in fields.items()
+        if name[:1] == b"h" and name[1:].isdigit() and len(name) < 12
+    }
+    fence, number = _number(fields.get(b"a")), _runs(fields)
+    first = max(1, number - len(past) + 1) if fence in past else 1
+    records = [_past_attempt(first + n, past[key]) for n, key in enumerate(sorted(past))]
+    if number > len(past) and fence not in past and state is not JobState.EXPIRED:
         ended = state.finished
         outcome = str(failure.kind if failure else state) if ended else None
         records.append(
@@ -151,6 +156,11 @@ def _attempts(
             )
         )
     return tuple(records)
+
+
+def _runs(fields: dict[bytes, bytes]) -> int:
+    """How often the job was started: taken, but for the takes that were given back before."""
+    return max(0, _number(fields.get(b"a")) - _number(fields.get(b"m")))
 
 
 def _past_attempt(number: int, value: bytes) -> AttemptRecord:

@@ -8,19 +8,25 @@ key                   type   holds                                   lives
 ===================== ====== ======================================= =============================
 ``{ns}:j:<id>``       hash   one job (fields below)                  until finished, then its ttl
 ``{ns}:q:<lane>``     stream ids of queued jobs, one group ``g``      with the queue
-``{ns}:lanes``        set    lanes in use: ``<queue>/<priority>``     with the queues
+``{ns}:lanes``        hash   queue -> digits of the priorities that    while not swept
+                             have a stream, ``r`` when jobs came back,
+                             ``s`` when suspects wait
 ``{ns}:due``          zset   ids of scheduled jobs by due time (ms)   while any waits
 ``{ns}:expiry``       zset   ids of jobs with ``expires`` (ms)        while any waits
 ``{ns}:idle:<queue>`` set    workers that wait for a job              1 minute after the last look
-``{ns}:workers``      hash   worker id -> beat counter                live workers
+``{ns}:workers``      zset   worker id by number of its last          live workers
+                             heartbeat; -1 while its jobs are taken
+                             back
 ``{ns}:held``         hash   worker id -> number of jobs it holds     live workers
 ``{ns}:slots``        hash   worker id -> how many it runs at once    live workers
-``{ns}:dead``         set    workers whose jobs are being taken back  until done
+``{ns}:serves``       hash   worker id -> its queues, with spaces     live workers
+``{ns}:promoter``     string the worker that promotes due jobs        1 minute after its heartbeat
+``{ns}:swept``        hash   lane -> how far the sweep has come       1 day after the last
 ``{ns}:worker:<id>``  string description of a worker                  1 minute after its last beat
 ``{ns}:cancels:<id>`` set    cancel requests for a worker's jobs      1 day after the last
 ``{ns}:failed:<q>``   zset   ids of failed jobs by time, bounded      failure ttl after the last
-``{ns}:stats:<min>``  hash   ``<queue>:<outcome>`` -> count           1 day
-``{ns}:sent:<client>``string number of a producer's last batch        1 minute after the last
+``{ns}:stats:<min>``  hash   ``<queue>:<outcome>`` -> count           10 minutes
+``{ns}:sent:<client>``string number of a producer's last batch        1 hour after the last
 ``{ns}:deferring``    hash   process -> time and what it has deferred   1 minute after the last
 ``{ns}:malformed``    list   raw stream entries that are no jobs      1 week after the last
 ``{ns}:schedules``    zset   ids of schedules by next fire (ms); inf  with the schedules
@@ -37,12 +43,13 @@ waits for), ``{ns}:next`` (a new earliest due time), ``{ns}:lead`` (nobody leads
 time, how many, and why, in msgpack).
 
 Fields of a job: ``e`` envelope, ``s`` state, ``q`` lane, ``t`` enqueued at, ``o`` origin of an id
-chosen by the caller, ``x`` expires at, ``d`` due at, ``a`` attempt (the fence), ``w`` worker
-(of a durable call that never left its process: its owner),
-``b`` began at, ``c`` failures, ``k`` crashes, ``u`` times released as unknown, ``z`` cancel wanted,
-``n`` clients that wait, ``v`` clients that watch, ``p`` progress, ``r`` result, ``E`` error,
-``f`` finished at, ``l`` ttl of the record, ``h<n>`` record of attempt n. All times are milliseconds
-of the server's clock.
+chosen by the caller, ``x`` expires at, ``d`` due at, ``a`` times taken (the fence), ``w`` worker
+(of a durable call that never left its process: its owner), ``b`` began at, ``c`` failures,
+``k`` crashes, ``g`` how many suspects may run together with it, ``u`` times released as unknown,
+``m`` takes that never started, ``y`` fence of the take that began, of one that crashed before,
+``z`` cancel wanted, ``n`` clients that wait, ``v`` clients that watch, ``p`` progress,
+``r`` result, ``E`` error, ``f`` finished at, ``l`` ttl of the record, ``h<n>`` record of the
+attempt with fence n. All times are milliseconds of the server's clock.
 """
 
 from __future__ import annotations
@@ -51,6 +58,7 @@ import re
 from typing import Final
 
 from taskq.core.errors import ConfigError
+from taskq.core.job import lane_of
 
 GROUP: Final = "g"
 
@@ -81,7 +89,9 @@ class Keys:
         self.workers = tag + "workers"
         self.held = tag + "held"
         self.slots = tag + "slots"
-        self.dead = tag + "dead"
+        self.serves = tag + "serves"
+        self.promoter = tag + "promoter"
+        self.swept = tag + "swept"
         self.worker_info = tag + "worker:"
         self.cancels = tag + "cancels:"
         self.failed = tag + "failed:"
@@ -104,5 +114,5 @@ class Keys:
     def job(self, job_id: str) -> str:
         return self.jobs + job_id
 
-    def lane(self, queue: str, priority: int) -> str:
-        return f"{self.lane_prefix}{queue}/{priority}"
+    def lane(self, queue: str, priority: int, executor: str = "loop") -> str:
+        return self.lane_prefix + lane_of(queue, priority, executor)

@@ -1,10 +1,10 @@
-"""Who lives: beats, dead workers, and jobs stranded by a lost reply."""
+"""Who lives: heartbeats, dead workers, and jobs stranded by a lost reply."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from taskq.broker.client import Client
 from taskq.broker.clock import ClockOffset
@@ -15,15 +15,48 @@ from taskq.core.envelope import pack_failure
 from taskq.core.job import Delivery
 from taskq.core.outcome import Failed
 
-__all__ = ["BeatReply", "Leases", "ReapPolicy", "Reaped"]
+__all__ = ["BeatReply", "Held", "Leases", "ReapPolicy", "Reaped", "Silent"]
+
+_REAPED_AT_ONCE: Final = 200
+"""So many jobs take the server some milliseconds."""
+
+
+class Silent(NamedTuple):
+    """A worker that was not heard for a while: its name, and the number of its last heartbeat.
+
+    Below zero is one whose jobs somebody began to take back, and did not end.
+    """
+
+    worker: str
+    heartbeat: int
+
+
+class Held(NamedTuple):
+    """An entry that the server says a worker holds, by its name, and whose it is.
+
+    `job_id` is empty for an entry that leads to no running job of this worker.
+    """
+
+    entry: bytes
+    lane: str
+    job_id: str
+    fence: int
 
 
 @dataclass(frozen=True, slots=True)
 class BeatReply:
-    """What the server tells a living worker: how many jobs it holds, which are to be cancelled."""
+    """What the server tells a living worker: the number of this heartbeat, and what it missed.
 
+    `held`: how many jobs it holds. `cancels`: which of them are to be cancelled. `promotes`:
+    whether it is the one to promote due jobs. `silent`: who was not heard since the heartbeat it
+    named.
+    """
+
+    heartbeat: int
     held: int
     cancels: tuple[str, ...]
+    promotes: bool
+    silent: tuple[Silent, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,104 +85,142 @@ class Leases:
         self._offset = offset
         self._scripts = {name: script(name) for name in ("beat", "reap", "strays")}
 
-    async def beat(self, worker: str, description: bytes, *, register: int = 0) -> BeatReply | None:
+    async def beat(
+        self, worker: str, description: bytes, *, since: int = 0, promotes: bool = True
+    ) -> BeatReply | None:
         """Say that `worker` lives; None when the server has declared it dead.
 
-        `register`: it is new here, and runs so many jobs at once; None when its name is taken.
+        `since` is an earlier heartbeat of its own: who was not heard after it is silent. With
+        `promotes` false it does not take the promotion of due jobs, and gives it up.
         """
+        return await self._beat(worker, description, since, int(promotes))
+
+    async def register(
+        self,
+        worker: str,
+        description: bytes,
+        slots: int,
+        queues: Sequence[str],
+        *,
+        promotes: bool = True,
+    ) -> BeatReply | None:
+        """Have the server know `worker`, who runs `slots` jobs of `queues` at once.
+
+        None when its name is taken.
+        """
+        return await self._beat(worker, description, 0, int(promotes), slots, " ".join(queues))
+
+    async def _beat(self, worker: str, *args: Any) -> BeatReply | None:
         keys = self._keys
         reply = await self._client.script(
             self._scripts["beat"],
-            (keys.workers, keys.held, keys.cancels + worker, keys.worker_info + worker, keys.slots),
+            (
+                *(keys.workers, keys.held, keys.slots, keys.serves, keys.promoter),
+                *(keys.cancels + worker, keys.worker_info + worker),
+            ),
             worker,
-            int(register),
-            description,
+            *args,
         )
         if reply is None:
             return None
-        return BeatReply(reply[0], tuple(job_id.decode() for job_id in reply[1]))
+        heartbeat, held, cancels, promotes, silent = reply
+        names, numbers = silent[::2], silent[1::2]
+        return BeatReply(
+            heartbeat,
+            held,
+            tuple(_text(job_id) for job_id in cancels),
+            promotes == b"1",
+            tuple(Silent(_text(n), int(beat)) for n, beat in zip(names, numbers, strict=True)),
+        )
 
-    async def counters(self) -> dict[str, str]:
-        """The beat counter of every registered worker."""
-        reply = await self._client.command("HGETALL", self._keys.workers)
-        return {worker.decode(): counter.decode() for worker, counter in reply.items()}
+    async def heartbeats(self) -> dict[str, int]:
+        """The number of the last heartbeat of every registered worker."""
+        reply = await self._client.command("ZRANGE", self._keys.workers, 0, -1, "WITHSCORES")
+        return {_text(worker): int(beat) for worker, beat in reply}
 
-    async def holders(self) -> dict[str, str]:
-        """The beat counter of every registered worker that holds jobs."""
+    async def last_heartbeat(self, worker: str) -> int | None:
+        """The number of a worker's last heartbeat; None when it is not registered."""
+        beat = await self._client.command("ZSCORE", self._keys.workers, worker)
+        return None if beat is None else int(beat)
+
+    async def holders(self) -> dict[str, int]:
+        """The last heartbeat of every registered worker that holds jobs."""
         held = await self._client.command("HGETALL", self._keys.held)
-        holding = {worker.decode() for worker, count in held.items() if int(count) > 0}
-        return {name: beat for name, beat in (await self.counters()).items() if name in holding}
-
-    async def half_reaped(self) -> list[str]:
-        """Workers whose jobs somebody began to take back, and did not end."""
-        reply = await self._client.command("SMEMBERS", self._keys.dead)
-        return [worker.decode() for worker in reply]
+        holding = {_text(worker) for worker, count in held.items() if count > b"0"}
+        return {name: beat for name, beat in (await self.heartbeats()).items() if name in holding}
 
     async def reap(
-        self, worker: str, policy: ReapPolicy, *, counter: str = "", died: bool = True
+        self, worker: str, policy: ReapPolicy, *, heartbeat: int | None = None, died: bool = True
     ) -> Reaped | None:
-        """Give a worker's jobs to the others; None when its beat moved on from `counter`.
+        """Give a worker's jobs to the others; None when it was heard after `heartbeat`.
 
         `died=False` is a worker that leaves: its jobs count no crash.
         """
         moved = poisoned = 0
         while True:
-            reply = await self._reap_some(worker, policy, counter, died)
+            reply = await self._reap_some(worker, policy, heartbeat, died)
             if reply is None:
                 return None
             moved, poisoned = moved + reply[0], poisoned + reply[1]
             if reply[2] != b"1":
                 return Reaped(moved, poisoned)
+            heartbeat = None
 
     async def _reap_some(
-        self, worker: str, policy: ReapPolicy, counter: str, died: bool
+        self, worker: str, policy: ReapPolicy, heartbeat: int | None, died: bool
     ) -> tuple[int, int, bytes] | None:
         keys = self._keys
         return await self._client.script(
             self._scripts["reap"],
             (
-                keys.jobs,
-                keys.lane_prefix,
-                keys.lanes,
-                keys.idle,
-                keys.workers,
-                keys.held,
-                keys.dead,
-                keys.failed,
-                keys.done_channel,
-                keys.wake_channel,
-                keys.cancels + worker,
-                keys.worker_info + worker,
-                keys.expiry,
-                keys.slots,
+                *(keys.jobs, keys.lane_prefix, keys.lanes, keys.idle),
+                *(keys.workers, keys.held, keys.slots, keys.serves, keys.promoter),
+                *(keys.failed, keys.done_channel, keys.wake_channel),
+                *(keys.cancels + worker, keys.worker_info + worker, keys.expiry),
             ),
             self._offset.ms,
             worker,
-            counter,
+            "" if heartbeat is None else heartbeat,
             int(died),
-            1000,
+            _REAPED_AT_ONCE,
             policy.max_crashes,
             int(policy.failure_ttl * 1000),
             policy.keep_failed,
             _poison(policy.max_crashes),
         )
 
-    async def held(self, worker: str) -> set[bytes]:
-        """The entries of all jobs the server says `worker` holds."""
-        return set(await self._strays(worker, ""))
+    async def suspects_wait(self, queues: Sequence[str]) -> bool:
+        """Whether jobs of these queues wait that brought down their workers again and again."""
+        signs = await self._client.command("HMGET", self._keys.lanes, *queues)
+        return any(sign is not None and b"s" in sign for sign in signs)
 
-    async def hand_again(self, worker: str, entries: Iterable[bytes]) -> list[Delivery]:
-        """The jobs behind `entries` that are still this worker's, as a fetch gives them."""
+    async def held(self, worker: str) -> list[Held]:
+        """What the server says `worker` holds."""
+        return [
+            Held(lane + b" " + stream_id, _text(lane), _text(job_id), int(fence or 0))
+            for lane, stream_id, job_id, fence in await self._strays(worker, "")
+        ]
+
+    async def redeliver(self, worker: str, entries: Iterable[bytes]) -> list[Delivery]:
+        """The jobs behind `entries` that are still this worker's, as a fetch gives them.
+
+        As many as fit into one reply; the others are asked for again.
+        """
         return [delivery_of(row) for row in await self._strays(worker, *entries)]
 
     async def _strays(self, worker: str, *entries: bytes | str) -> list[Any]:
         keys = self._keys
         return await self._client.script(
             self._scripts["strays"],
-            (keys.jobs, keys.lane_prefix, keys.lanes),
+            (keys.jobs, keys.lane_prefix, keys.lanes, keys.serves),
             worker,
             *entries,
         )
+
+
+def _text(name: bytes) -> str:
+    # Names are ASCII. What a stranger wrote among them must not hide the rest.
+    return name.decode("utf-8", "backslashreplace")
 
 
 def _poison(crashes: int) -> bytes:

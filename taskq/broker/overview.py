@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,9 +10,14 @@ from typing import Any, Final
 
 from taskq.broker.client import Client
 from taskq.broker.clock import ClockOffset
-from taskq.broker.descriptions import read_description
+from taskq.broker.descriptions import (
+    DESCRIPTION_MS,
+    DeferringState,
+    read_deferring,
+    read_description,
+)
 from taskq.broker.keys import Keys
-from taskq.broker.lenient import count_of, text_of, time_of
+from taskq.broker.lenient import count_of, text_of
 from taskq.broker.scheduling import Scheduling, read_scheduling
 from taskq.broker.scripts import script
 from taskq.broker.trouble import Trouble
@@ -33,12 +39,9 @@ OUTCOMES: Final[tuple[str, ...]] = ("succeeded", "failed", "retried", "cancelled
 """What is counted per queue and minute."""
 
 _LATE_SECONDS = 30.0
-_PRIORITIES = frozenset("0123456789")
-_MOST_LANES = 5_000
+_LANE = re.compile(r"(.+)/([0-9])[tp]?")
 _MOST_WORKERS = 2_000
-_MOST_LOOKS = 2_000
-# As `beat.lua` sets it: what is left of it tells when the last beat was.
-_DESCRIPTION_MS = 60_000
+_QUEUES_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,36 +103,13 @@ class WorkerState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeferringState:
-    """A process that defers calls, as it described itself `silent` seconds ago.
-
-    `durable` ones of its calls run elsewhere if it dies; the others are lost then.
-    """
-
-    name: str
-    host: str = ""
-    pid: int = 0
-    running: int = 0
-    waiting: int = 0
-    scheduled: int = 0
-    durable: int = 0
-    oldest: float | None = None
-    succeeded: int = 0
-    failed: int = 0
-    spilled: int = 0
-    lost: int = 0
-    started_at: datetime | None = None
-    silent: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
     """Everything about one namespace at one moment of the server's clock.
 
     `scheduled` jobs are due later or wait for a retry; `overdue` of them are past their time.
     `next_due` is in seconds, negative when overdue, None when none waits. `half_reaped` are dead
-    workers whose jobs are being taken back. `left_out` counts lanes and workers over the limit of
-    one look.
+    workers whose jobs are being taken back. `left_out` counts the workers over the limit of one
+    look.
     """
 
     taken_at: datetime
@@ -164,6 +144,7 @@ class Overview:
 
     def _unserved(self) -> Iterable[Trouble]:
         if self.left_out:
+            # One of those that are not known may serve it.
             return
         for queue in self.queues:
             if queue.waiting and not queue.workers:
@@ -221,26 +202,12 @@ async def read_overview(
     """
     reply = await client.script(
         script("overview"),
-        (
-            keys.jobs,
-            keys.lane_prefix,
-            keys.lanes,
-            keys.due,
-            keys.workers,
-            keys.held,
-            keys.dead,
-            keys.worker_info,
-            keys.failed,
-            keys.stats,
-            keys.malformed,
-        ),
+        (keys.due, keys.workers, keys.held, keys.worker_info, keys.stats, keys.malformed),
         offset.ms,
-        int(failure_ttl * 1000),
-        _MOST_LANES,
         _MOST_WORKERS,
-        _MOST_LOOKS,
     )
-    now, minutes, lanes, failed, workers, due, malformed, dead, left_out = reply
+    now, minutes, workers, due, malformed, dead, left_out = reply
+    lanes, failed = await _read_queues(client, keys, offset, failure_ttl)
     deferring = await client.command("HGETALL", keys.deferring)
     described = sorted(map(_worker, workers), key=lambda worker: worker.name)
     rates = _rates(minutes, (now % 60_000) / 60_000)
@@ -249,16 +216,38 @@ async def read_overview(
         taken_at=datetime.fromtimestamp(now / 1000, UTC),
         queues=_queues(lanes, failed, described, rates),
         workers=tuple(described),
-        deferring=tuple(_deferring(deferring, now)),
+        deferring=tuple(read_deferring(deferring, now)),
         scheduled=scheduled,
         overdue=overdue,
         next_due=first[0] / 1000 if first else None,
         malformed=malformed,
-        half_reaped=tuple(sorted(name.decode() for name in dead)),
+        half_reaped=tuple(sorted(map(text_of, dead))),
         rates=_total(rates.values()),
         left_out=left_out,
         scheduling=await read_scheduling(client, keys, offset),
     )
+
+
+async def _read_queues(
+    client: Client, keys: Keys, offset: ClockOffset, failure_ttl: float
+) -> tuple[list[Sequence[Any]], list[Sequence[Any]]]:
+    """Lanes and failed jobs by queue, some hundred at a time: others use the server in between."""
+    lanes: dict[bytes, Sequence[Any]] = {}
+    failed: dict[bytes, Sequence[Any]] = {}
+    cursor = b"0"
+    while True:
+        cursor, some_lanes, some_failed = await client.script(
+            script("queues"),
+            (keys.jobs, keys.lane_prefix, keys.lanes, keys.failed),
+            offset.ms,
+            int(failure_ttl * 1000),
+            cursor,
+            _QUEUES_AT_ONCE,
+        )
+        lanes |= {row[0]: row for row in some_lanes}
+        failed |= {row[0]: row for row in some_failed}
+        if cursor == b"0":
+            return list(lanes.values()), list(failed.values())
 
 
 def _queues(
@@ -269,9 +258,8 @@ def _queues(
 ) -> tuple[QueueState, ...]:
     by_queue: dict[str, list[tuple[int, Sequence[int]]]] = {}
     for lane, *numbers in lanes:
-        queue, _, priority = text_of(lane).rpartition("/")
-        if priority in _PRIORITIES:
-            by_queue.setdefault(queue, []).append((int(priority), numbers))
+        if found := _LANE.fullmatch(text_of(lane)):
+            by_queue.setdefault(found[1], []).append((int(found[2]), numbers))
     listeners: dict[str, int] = {}
     stopping: dict[str, int] = {}
     for worker in workers:
@@ -298,7 +286,7 @@ def _queue(name: str, lanes: Sequence[tuple[int, Sequence[int]]], **others: Any)
     return QueueState(
         name=name,
         waiting=sum(numbers[0] for _, numbers in lanes),
-        by_priority={priority: numbers[0] for priority, numbers in lanes if numbers[0]},
+        by_priority=_by_priority(lanes),
         oldest=max(ages, default=None),
         running=sum(numbers[1] for _, numbers in lanes),
         consumers=max((numbers[2] for _, numbers in lanes), default=0),
@@ -306,12 +294,20 @@ def _queue(name: str, lanes: Sequence[tuple[int, Sequence[int]]], **others: Any)
     )
 
 
+def _by_priority(lanes: Sequence[tuple[int, Sequence[int]]]) -> dict[int, int]:
+    waiting: dict[int, int] = {}
+    for priority, numbers in lanes:
+        if numbers[0]:
+            waiting[priority] = waiting.get(priority, 0) + numbers[0]
+    return waiting
+
+
 def _worker(row: Sequence[Any]) -> WorkerState:
     name, held, description, left_ms = row
     told: dict[str, Any] = read_description(description)
     started = told.get("started_at")
     return WorkerState(
-        name=name.decode(),
+        name=text_of(name),
         host=str(told.get("host", "")),
         pid=int(told.get("pid", 0)),
         queues=tuple(map(str, told.get("queues", ()))),
@@ -322,40 +318,8 @@ def _worker(row: Sequence[Any]) -> WorkerState:
         started_at=datetime.fromtimestamp(started, UTC) if started else None,
         rss=int(told.get("rss", 0)),
         stopping=told.get("stopping", False),
-        silent=max(0.0, (_DESCRIPTION_MS - left_ms) / 1000) if left_ms > 0 else None,
+        silent=max(0.0, (DESCRIPTION_MS - left_ms) / 1000) if left_ms > 0 else None,
     )
-
-
-def _deferring(reply: Mapping[bytes, bytes], now: int) -> Iterable[DeferringState]:
-    for name, record in sorted(reply.items()):
-        written, _, description = record.partition(b" ")
-        silent = max(0.0, (now - (time_of(written) or 0)) / 1000)
-        if silent > _DESCRIPTION_MS / 1000:
-            # It did not say goodbye, and whoever comes next takes its record away.
-            continue
-        told = read_description(description)
-        started = told.get("started_at")
-        yield DeferringState(
-            name=text_of(name),
-            host=str(told.get("host", "")),
-            started_at=datetime.fromtimestamp(started, UTC) if started else None,
-            oldest=told.get("oldest"),
-            silent=silent,
-            **{count: int(told.get(count, 0)) for count in _COUNTS},
-        )
-
-
-_COUNTS = (
-    "pid",
-    "running",
-    "waiting",
-    "scheduled",
-    "durable",
-    "succeeded",
-    "failed",
-    "spilled",
-    "lost",
-)
 
 
 def _rates(minutes: Sequence[Sequence[Any]], elapsed: float) -> dict[str, dict[str, Rate]]:

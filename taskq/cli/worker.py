@@ -270,6 +270,9 @@ def _serve(
     directory: Path,
 ) -> int:
     factory = loop_factory(command.uvloop)
+    made.command = again_command(directory)
+    if supervised is not None and supervised.suspects:
+        made.serve_suspects()
 
     async def announce() -> None:
         if supervised is None:

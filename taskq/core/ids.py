@@ -12,7 +12,7 @@ from typing import Final
 from taskq.core.chance import CHANCE
 from taskq.core.errors import ConfigError
 
-__all__ = ["IdSeries", "check_name", "new_id", "process_name"]
+__all__ = ["IdSeries", "check_job_id", "check_name", "new_id", "process_name"]
 
 _DIGITS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = tuple(high + low for high in _DIGITS for low in _DIGITS)
@@ -80,6 +80,16 @@ def process_name() -> str:
     """A name for a worker: host, pid and an id, never used twice."""
     host = re.sub(r"[^A-Za-z0-9_.-]", "-", os.uname().nodename)[:40] or "host"
     return f"{host}-{os.getpid()}-{new_id()[-8:]}"
+
+
+def check_job_id(job_id: str) -> str:
+    """Return `job_id` if a job may have it, chosen or made, else raise `ConfigError`.
+
+    Those that schedules make are of two names with an `@` between.
+    """
+    for name in job_id.split("@", 1) if isinstance(job_id, str) else [job_id]:  # pyright: ignore[reportUnnecessaryIsInstance]
+        check_name("job id", name)
+    return job_id
 
 
 def check_name(what: str, name: str) -> str:

@@ -5,14 +5,43 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from taskq.core.durations import in_zone
 from taskq.core.errors import ConfigError
 from taskq.core.state import JobState
 from taskq.core.text import fitting
 
-__all__ = ["AttemptRecord", "Delivery", "Ending", "Fire", "JobInfo", "NewJob", "Progress"]
+__all__ = [
+    "KINDS",
+    "AttemptRecord",
+    "Delivery",
+    "Ending",
+    "Fire",
+    "JobInfo",
+    "NewJob",
+    "Progress",
+    "lane_of",
+    "queue_of",
+]
+
+
+KINDS: Final = {"loop": "", "thread": "t", "process": "p"}
+"""Executors, and what their lanes have behind the priority."""
+
+
+def lane_of(queue: str, priority: int, executor: str = "loop") -> str:
+    """The lane of jobs of one queue, priority and executor.
+
+    >>> lane_of("images", 5, "thread")
+    'images/5t'
+    """
+    return f"{queue}/{priority}{KINDS[executor]}"
+
+
+def queue_of(lane: str) -> str:
+    """The queue of a lane."""
+    return lane.rpartition("/")[0]
 
 
 class NewJob(NamedTuple):
@@ -54,17 +83,27 @@ class Fire(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """A job handed to a worker, with what its lease is made of."""
+    """A job handed to a worker, with what its lease is made of.
+
+    `fence` counts how often the job was taken, and never goes back: with the worker it names this
+    delivery. `unstarted` of them never ran.
+    """
 
     id: str
     lane: str
     entry: bytes
-    attempt: int
+    fence: int
     envelope: bytes
     failures: int
     crashes: int
     unknown: int
     enqueued_ms: int
+    unstarted: int = 0
+
+    @property
+    def attempt(self) -> int:
+        """The number of this run: how often the job was started, this time included."""
+        return self.fence - self.unstarted
 
 
 @dataclass(frozen=True, slots=True)

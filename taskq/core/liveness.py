@@ -32,8 +32,11 @@ worker and server live, the loss of this line never costs the worker its jobs.
 HEARTBEAT_RETRY_SECONDS = 0.1
 """After a heartbeat that failed; the pause doubles, up to `HEARTBEAT_SECONDS`."""
 
-OBSERVE_SECONDS = 0.5
-"""Between two looks at the counters: a death is seen a lease and a look after the last beat."""
+SILENT_SECONDS = 2.0
+"""Who was not heard for so long may be dead, and another one promotes due jobs.
+
+Longer than a heartbeat: each that lives is heard in between. Shorter than the lease.
+"""
 
 FRESH_SECONDS = 2.5
 """An observer counts silence only while its own heartbeat landed within this time.
@@ -48,19 +51,33 @@ NAME_CHECK_SECONDS = 0.25
 LOOP_STALL_SECONDS = 1.0
 """An event loop that did not turn for so long is warned about. Shorter than the lease."""
 
+LOOP_HAND_BACK_SECONDS = 0.5
+"""And after so long, what the worker has not started is handed back, to those that have time.
+
+Longer than a look, so that a job of some tens of milliseconds costs nothing.
+"""
+
 LOOP_CHECK_SECONDS = 0.25
 """Between two looks at the loop."""
 
 # ----------------------------------------------------------------------------- a worker's services
 
-POLL_SECONDS = 1.0
-"""Wake-ups are messages and may be lost: an idle worker fetches by itself this often.
+POLL_SECONDS = 5.0
+"""A worker that was woken may die before it fetches: an idle worker fetches by itself this often.
+
+Shorter than the lease: such a job waits no longer than those of the dead.
 
 An idle worker is parked for 60 s at the server, many times this.
 """
 
 PROMOTE_SECONDS = 1.0
-"""And looks for due jobs this often, where none is known to be due before."""
+"""The worker that promotes looks for due jobs this often, where none is known to be due before."""
+
+SWEEP_SECONDS = 2.0
+"""And for what nobody uses any more this often, at some fifty queues."""
+
+SWEEP_ROUND_SECONDS = 30.0
+"""Between two rounds over all queues."""
 
 STUCK_SECONDS = 0.5
 """What waited for a slot for so long is handed back, to workers that have one free."""

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from taskq.core.errors import ConfigError, ForgedMessage, UnsignedMessage
+from taskq.core.job import queue_of
 
 __all__ = ["ENVIRONMENT", "Purpose", "Signing", "unsealed"]
 
@@ -90,11 +91,11 @@ class Signing:
 
     def seal_job(self, job_id: str, lane: str, envelope: bytes) -> bytes:
         """The envelope of a job, sealed for its id and the queue of its lane."""
-        return self.seal(envelope, "job", job_id, lane[:-2])
+        return self.seal(envelope, "job", job_id, queue_of(lane))
 
     def open_job(self, job_id: str, lane: str, data: bytes) -> bytes:
         """The envelope of a job that was handed out; raises as `open`."""
-        return self.open(data, "job", job_id, lane[:-2])
+        return self.open(data, "job", job_id, queue_of(lane))
 
     def _bound(self, message: bytes, purpose: Purpose, whose: Iterable[str]) -> bytes:
         # Each with its length: no two lists of names give the same bytes.

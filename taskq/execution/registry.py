@@ -19,6 +19,7 @@ class Registry:
     def __init__(self) -> None:
         self._tasks: dict[str, Task[Any, Any]] = {}
         self.on_replaced: list[Callable[[str], None]] = []
+        self._executors: set[str] = set()
 
     def add(self, task: Task[Any, Any]) -> None:
         """Register a task.
@@ -37,6 +38,7 @@ class Registry:
                 "of them another name: @q.task(name='...')"
             )
         self._tasks[task.name] = task
+        self._executors.add(task.task_options.executor)
 
     def find(self, name: str) -> Task[Any, Any] | None:
         """The task of this name, or None."""
@@ -50,6 +52,10 @@ class Registry:
             f"no task is registered as {name!r}{hint}. Does the worker import the module that "
             "defines it?"
         )
+
+    def executors(self) -> set[str]:
+        """The executors that some task runs on."""
+        return self._executors
 
     def names(self) -> list[str]:
         """All registered names, sorted."""

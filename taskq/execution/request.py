@@ -11,7 +11,7 @@ from taskq.core.concealing import Concealer
 from taskq.core.durations import Duration, instant_ms, seconds
 from taskq.core.envelope import pack_envelope
 from taskq.core.ids import new_id
-from taskq.core.job import NewJob
+from taskq.core.job import NewJob, lane_of
 from taskq.core.options import JobOptions, TaskOptions
 from taskq.core.payload import encode_call
 from taskq.execution.handle import Job
@@ -61,7 +61,7 @@ class Callee:
         self.conceal = conceal
         self.middleware = middleware
         self.patience = 0
-        self.lane = f"{options.queue}/{options.priority}"
+        self.lane = lane_of(options.queue, options.priority, options.executor)
         self.expires = "" if options.expires is None else _from_now(options.expires)
 
     def waited_for(self) -> None:
@@ -175,7 +175,7 @@ def _placed(callee: Callee, options: JobOptions, envelope: bytes) -> NewJob:
     return NewJob(
         options.id or new_id(),
         envelope,
-        f"{queue}/{priority}",
+        lane_of(queue, priority, defaults.executor),
         when,
         callee.expires if options.expires is None else _expires(options.expires),
         new_id() if options.id else "",

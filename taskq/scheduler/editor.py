@@ -17,7 +17,7 @@ from taskq.core.errors import (
     TaskqError,
 )
 from taskq.core.ids import check_name, new_id
-from taskq.core.options import JobOptions, TaskOptions
+from taskq.core.options import ExecutorName, JobOptions, TaskOptions
 from taskq.core.payload import decode_call
 from taskq.execution.handle import Job
 from taskq.execution.registry import Registry
@@ -253,7 +253,12 @@ def _options_of(spec: Spec) -> ScheduleOptions:
     )
 
 
+_EXECUTORS: dict[str, ExecutorName] = {"thread": "thread", "process": "process"}
+
+
 def _by_name(spec: Spec) -> Callee:
     """A task of which only the name is known: its own options are those the schedule has."""
-    options = TaskOptions(queue=spec.queue, priority=spec.priority)
+    options = TaskOptions(
+        queue=spec.queue, priority=spec.priority, executor=_EXECUTORS.get(spec.executor, "loop")
+    )
     return Callee(spec.task, options, check=None, rebuild=None)

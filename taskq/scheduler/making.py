@@ -45,6 +45,7 @@ def make_spec(callee: Callee, trigger: Trigger, options: ScheduleOptions) -> Spe
         policy=options.policy,
         queue=defaults.queue if job.queue is None else job.queue,
         priority=defaults.priority if job.priority is None else job.priority,
+        executor="" if defaults.executor == "loop" else defaults.executor,
         timeout=job.timeout,
         result_ttl=job.result_ttl,
         retry=job.retry,

@@ -81,12 +81,14 @@ def plan(due: DueSchedule, spec: Spec, now: int) -> Firing:
 def job_id(schedule: str, slot: int) -> str:
     """The id of the job of one fire: readable, and the same whoever makes it.
 
+    Ids that callers choose have no `@`: none of them takes the place of a fire.
+
     >>> job_id("nightly", 1_800_000_000_000)
-    'nightly:2027-01-15T08:00:00Z'
+    'nightly@2027-01-15T08:00:00Z'
     """
     instant = from_ms(slot)
     fraction = f".{slot % 1000:03d}" if slot % 1000 else ""
-    return f"{schedule}:{instant:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    return f"{schedule}@{instant:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def _jobs(

@@ -13,7 +13,7 @@ from taskq.broker.schedule_record import StoredSchedule
 from taskq.core.durations import in_zone
 from taskq.core.envelope import pack_envelope
 from taskq.core.errors import ConfigError, DecodeError
-from taskq.core.job import Fire
+from taskq.core.job import Fire, lane_of
 from taskq.core.payload_limits import judge_record
 from taskq.core.retry import Retry
 from taskq.scheduler.policy import Policy
@@ -35,7 +35,8 @@ class Spec:
     """A schedule without its state: what to run, when, and under which options.
 
     `payload` are the arguments as the queue carries them. `since` is the first fire time it may
-    make (ms): its seal covers no fire before. `declared` is the module that declared it and
+    make (ms): its seal covers no fire before. `executor` is that of the task, empty for the event
+    loop. `declared` is the module that declared it and
     `fingerprint` what the code said, both empty for schedules added at run time.
     """
 
@@ -53,13 +54,14 @@ class Spec:
     tags: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict[str, str])
     since: int | None = None
+    executor: str = ""
     declared: str = ""
     fingerprint: str = ""
 
     @property
     def lane(self) -> str:
         """Where its jobs wait."""
-        return f"{self.queue}/{self.priority}"
+        return lane_of(self.queue, self.priority, self.executor or "loop")
 
     @property
     def jitter_ms(self) -> int:

@@ -10,14 +10,19 @@ from taskq.core.errors import ServerUnavailable
 from taskq.worker.fetcher import Fetcher
 from taskq.worker.holdings import Holdings
 from taskq.worker.promoter import Promoter
+from taskq.worker.quarantine import Quarantine
 
-__all__ = ["until_empty"]
+__all__ = ["until_empty", "until_no_suspects"]
 
 LOOK_SECONDS = 0.2
 
 
 async def until_empty(
-    promoter: Promoter, fetcher: Fetcher, holdings: Holdings, leases: Leases
+    promoter: Promoter,
+    fetcher: Fetcher,
+    holdings: Holdings,
+    leases: Leases,
+    quarantine: Quarantine,
 ) -> None:
     """Return when a look at the queues, after promoting what is due, finds nothing left to do.
 
@@ -31,23 +36,34 @@ async def until_empty(
         busy = holdings.busy
         await holdings.until_idle()
         await holdings.settler.drain()
-        if not busy and not moved and not await _taken_over(leases):
+        if busy or moved or await _taken_over(leases) or await quarantine.had_suspects():
+            continue
+        return
+
+
+async def until_no_suspects(fetcher: Fetcher, holdings: Holdings) -> None:
+    """Return when no suspect is left that may run now."""
+    while True:
+        fetcher.found_nothing.clear()
+        fetcher.wake.set()
+        await fetcher.found_nothing.wait()
+        if not holdings.busy:
             return
+        await holdings.until_idle()
+        await holdings.settler.drain()
 
 
 async def _taken_over(leases: Leases) -> bool:
     """Whether jobs of the dead came back; returns when all who hold jobs are known to live."""
     try:
-        if await leases.half_reaped():
-            return True
         unheard = await leases.holders()
         while unheard:
             await asyncio.sleep(LOOK_SECONDS)
-            counters = await leases.counters()
-            if not unheard.keys() <= counters.keys():
-                # The reaper of this worker, or of another one, was there.
+            heard = await leases.heartbeats()
+            if not unheard.keys() <= heard.keys():
+                # This worker, or another one, took its jobs back.
                 return True
-            unheard = {name: beat for name, beat in unheard.items() if beat == counters[name]}
+            unheard = {name: beat for name, beat in unheard.items() if beat == heard[name]}
     except (ServerUnavailable, ConnectionLost):
         return True
     return False

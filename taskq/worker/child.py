@@ -28,15 +28,21 @@ class WorkerProcess:
         self.killed = False
 
     @classmethod
-    async def start(cls, command: Sequence[str], name: str, directory: Path) -> WorkerProcess:
-        """Start `command` in `directory`; raises `OSError` when the system does not let it."""
+    async def start(
+        cls, command: Sequence[str], name: str, directory: Path, *, suspects: bool = False
+    ) -> WorkerProcess:
+        """Start `command` in `directory`, to serve `suspects` alone if they are named.
+
+        Raises `OSError` when the system does not let it.
+        """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
+        tie = f"{name} {theirs.fileno()}" + " suspects" * suspects
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=directory,
-                env=os.environ | {ENVIRONMENT: f"{name} {theirs.fileno()}"},
+                env=os.environ | {ENVIRONMENT: tie},
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
                 # Ctrl-C in the terminal reaches the supervisor alone, which says it to all.

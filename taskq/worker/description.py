@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 
 import msgpack
 
@@ -15,18 +16,22 @@ __all__ = ["describe"]
 def describe(
     settings: WorkerSettings,
     *,
+    queues: Sequence[str],
     running: int,
     finished: int,
     born: float,
     memory: int,
     stopping: bool,
 ) -> bytes:
-    """The description as bytes; `born` is in seconds since the epoch, `memory` in bytes."""
+    """The description as bytes.
+
+    `queues` are those it listens to; `born` is in seconds since the epoch, `memory` in bytes.
+    """
     return msgpack.packb(
         {
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "queues": list(settings.queues),
+            "queues": list(queues),
             "concurrency": settings.concurrency,
             "running": running,
             "finished": finished,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable, Collection
+from typing import Literal
 
 from taskq.broker.connection import ConnectionLost
-from taskq.broker.consumer import DeclaredDead
+from taskq.broker.consumer import DeclaredDead, Room
 from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError, ServerRefused
-from taskq.core.liveness import ALONE_SECONDS, POLL_SECONDS, STUCK_SECONDS
+from taskq.core.job import KINDS
+from taskq.core.liveness import POLL_SECONDS, STUCK_SECONDS
 from taskq.core.passing import seconds_passed
 from taskq.worker.holdings import Holdings
 from taskq.worker.session import Session
@@ -30,14 +33,25 @@ AHEAD_MOST = 4
 HANDED_SECONDS = 0.001
 """How long a job that was handed over may take before the next fetch does not wait for its end."""
 
-BATCH = 1000
+BATCH = 500
+"""So many jobs take the server some milliseconds."""
 
 
 class Fetcher:
-    """One background loop: ask for as many jobs as there is room for, wait until there is more."""
+    """One background loop: ask for as many jobs as there is room for, wait until there is more.
+
+    `executors` gives those that some task runs on. `on_suspects` is called when suspects wait;
+    without it this worker serves suspects alone.
+    """
 
     def __init__(
-        self, session: Session, holdings: Holdings, tally: Tally, settings: WorkerSettings
+        self,
+        session: Session,
+        holdings: Holdings,
+        tally: Tally,
+        settings: WorkerSettings,
+        executors: Callable[[], Collection[str]],
+        on_suspects: Callable[[], None] | None,
     ) -> None:
         self._session = session
         self._holdings = holdings
@@ -45,17 +59,19 @@ class Fetcher:
         self._settings = settings
         self._queue_names = tuple(settings.queues)
         self._loop = asyncio.get_running_loop()
-        self._turn = 0
+        self._turn = self._turns = 0
         self._low_debt = 0.0
         self._pace = (self._loop.time(), 0)
-        self._ahead = 0
         self._handed = False
         self._took = 0.0
         self.wake = asyncio.Event()
         holdings.on_settled = self.settled
+        holdings.load.on_room = self.wake.set
+        self._executors = executors
         self.paused = False
         self.fetching = False
         self.found_nothing = asyncio.Event()
+        self._on_suspects = on_suspects
 
     async def run(self) -> None:
         """Fetch until `stop`; survives the server."""
@@ -93,7 +109,7 @@ class Fetcher:
         self._holdings.changed.set()
 
     async def _step(self) -> None:
-        want = min(BATCH, self._holdings.room(self._ahead))
+        want = self._want()
         if want <= 0:
             await self._until_room()
             return
@@ -102,7 +118,7 @@ class Fetcher:
         self._handed = False
         consumer, sent = self._session.consumer, seconds_passed()
         try:
-            jobs = await consumer.fetch(want, self._queues(), lowest_first=self._lowest_first())
+            jobs = await consumer.fetch(want, self._queues(), self._which(), self._room())
         finally:
             self.fetching = False
         if consumer is not self._session.consumer:
@@ -112,19 +128,50 @@ class Fetcher:
         self._holdings.take(jobs)
         self._took = self._loop.time()
         self._measure()
+        if consumer.saw_suspects and self._on_suspects is not None:
+            self._on_suspects()
         if len(jobs) < want:
             self.found_nothing.set()
             await self._until_woken()
+
+    def _want(self) -> int:
+        if self._on_suspects is None:
+            # As many as may run together, and none beside them.
+            return 0 if self._holdings.known else self._settings.concurrency
+        return min(BATCH, self._holdings.room())
+
+    def _which(self) -> Literal["h", "l", "s"]:
+        if self._on_suspects is None:
+            return "s"
+        self._low_debt += self._settings.low_share
+        if self._low_debt < 1:
+            return "h"
+        self._low_debt -= 1
+        return "l"
+
+    def _room(self) -> Room:
+        """What can be started of each kind; the kinds take turns, and only those known are awaited.
+
+        Jobs of other kinds may have come for tasks that nobody here knows: a poll finds them.
+        """
+        load, ahead, turn = self._holdings.load, self._holdings.ahead, self._turns % 3
+        self._turns += 1
+        return Room(
+            load.room("t", ahead),
+            load.room("p", ahead),
+            "ltpltp"[turn : turn + 3],
+            "l" + "".join(KINDS[executor] for executor in self._executors()),
+        )
 
     async def _until_room(self) -> None:
         self._holdings.changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STUCK_SECONDS):
                 await self._holdings.changed.wait()
-        waited = self._loop.time() - self._took
-        if waited >= STUCK_SECONDS:
-            self._ahead = 0
-            self._holdings.give_back_backlog(suspects=waited >= ALONE_SECONDS)
+        if self._loop.time() - self._took >= STUCK_SECONDS:
+            self._took = self._loop.time()
+            self._holdings.ahead = 0
+            self._holdings.give_back_backlog()
 
     async def _until_woken(self) -> None:
         if self.paused:
@@ -141,7 +188,8 @@ class Fetcher:
         then, before = self._pace
         if now - then >= AHEAD_SECONDS:
             rate = (ended - before) / (now - then)
-            self._ahead = min(AHEAD_MOST * self._settings.concurrency, int(rate * AHEAD_SECONDS))
+            most = AHEAD_MOST * self._settings.concurrency
+            self._holdings.ahead = min(most, int(rate * AHEAD_SECONDS))
             self._pace = (now, ended)
 
     def _queues(self) -> tuple[str, ...]:
@@ -149,10 +197,3 @@ class Fetcher:
         queues = self._queue_names
         self._turn = (self._turn + 1) % len(queues)
         return queues[self._turn :] + queues[: self._turn]
-
-    def _lowest_first(self) -> bool:
-        self._low_debt += self._settings.low_share
-        if self._low_debt < 1:
-            return False
-        self._low_debt -= 1
-        return True

@@ -1,21 +1,19 @@
 """Heart: says once a second that the worker lives, from its own thread and its own connection.
 
-So a job that blocks the event loop does not cost the worker its lease. The same thread notices when
-the loop stands still, and names the job and the line that hold it.
+So a job that blocks the event loop does not cost the worker its lease. Each answer tells who has
+fallen silent: the same thread takes the jobs of the dead back. Every worker does; none leads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
-import time
 from collections.abc import Callable
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.connection import ConnectionLost
-from taskq.broker.leases import BeatReply
+from taskq.broker.leases import BeatReply, Silent
 from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError
 from taskq.core.liveness import (
@@ -23,40 +21,52 @@ from taskq.core.liveness import (
     HEARTBEAT_REPLY_SECONDS,
     HEARTBEAT_RETRY_SECONDS,
     HEARTBEAT_SECONDS,
-    LOOP_CHECK_SECONDS,
-    LOOP_STALL_SECONDS,
 )
 from taskq.core.passing import seconds_passed
-from taskq.execution.stall import culprit
+from taskq.worker.observer import Observer
+from taskq.worker.session import Session
+from taskq.worker.stall_monitor import StallMonitor
+from taskq.worker.tally import Tally
 
 __all__ = ["Heart"]
 
 _log = logging.getLogger("taskq.worker")
 
+_BREATH_SECONDS = 0.05
+"""Between two heartbeats at least, while others are being taken back."""
+
 
 class Heart:
-    """Beats for the worker called `name()`, described by `describe()`.
+    """Beats for the worker of `session`, described by `describe()`.
 
     `on_reply` is called in the worker's loop with the name, each answer (None means declared dead)
-    and when that beat was sent.
+    and when that heartbeat was sent. `monitor` runs in the same thread.
+    `promotes`: whether this worker may be the one that promotes due jobs.
     """
 
     def __init__(
         self,
         settings: BrokerSettings,
-        name: Callable[[], str],
+        session: Session,
         describe: Callable[[], bytes],
         on_reply: Callable[[str, BeatReply | None, float], None],
+        monitor: StallMonitor,
+        tally: Tally,
+        *,
+        promotes: bool,
     ) -> None:
         self._settings = settings
-        self._name = name
+        self._session = session
         self._describe = describe
         self._on_reply = on_reply
-        self._loop = asyncio.get_running_loop()
-        self._main_thread = threading.get_ident()
-        self._ticked = time.monotonic()
+        self._monitor = monitor
+        self._tally = tally
+        self._promotes = promotes
+        self._observer = Observer()
+        self._observed = ""
         self._own: asyncio.AbstractEventLoop | None = None
-        self._stopping: asyncio.Event | None = None
+        self._next: asyncio.Event | None = None
+        self._reaping: set[asyncio.Task[None]] = set()
         self._ended = False
         self._thread = threading.Thread(target=self._live, name="taskq-heart", daemon=True)
 
@@ -65,92 +75,96 @@ class Heart:
         self._thread.start()
 
     async def stop(self) -> None:
-        """End the thread; the worker's last beat stays as it is."""
+        """End the thread; the worker's last heartbeat stays as it is."""
         self._ended = True
-        if self._own is not None and self._stopping is not None and self._thread.is_alive():
-            self._own.call_soon_threadsafe(self._stopping.set)
+        if self._own is not None and self._next is not None and self._thread.is_alive():
+            self._own.call_soon_threadsafe(self._next.set)
         await asyncio.to_thread(self._thread.join, 2.0)
 
     def _live(self) -> None:
-        asyncio.run(self._beat_and_watch())
+        asyncio.run(self._beat_until_ended())
 
-    async def _beat_and_watch(self) -> None:
+    async def _beat_until_ended(self) -> None:
         self._own = asyncio.get_running_loop()
-        self._stopping = asyncio.Event()
-        if self._ended:
-            # Stopped before it had a loop to be told in.
-            return
+        self._next = asyncio.Event()
         broker = Broker(
             self._settings,
             name="taskq-heart",
             connect_timeout=HEARTBEAT_CONNECT_SECONDS,
             reply_timeout=HEARTBEAT_REPLY_SECONDS,
         )
-        watch = asyncio.create_task(self._watch())
-        pause = HEARTBEAT_RETRY_SECONDS
+        monitoring = asyncio.create_task(self._monitor.run(broker, self._next.set))
+        retry = HEARTBEAT_RETRY_SECONDS
         try:
-            while not self._stopping.is_set():
-                if await self._beat(broker):
-                    pause = HEARTBEAT_RETRY_SECONDS
-                    await _either(self._stopping, HEARTBEAT_SECONDS)
+            while not (self._ended or self._monitor.abandoned):
+                self._next.clear()
+                pause = await self._beat(broker)
+                if pause is None:
+                    pause = CHANCE.uniform(retry / 2, retry)
+                    retry = min(HEARTBEAT_SECONDS, retry * 2)
                 else:
-                    await _either(self._stopping, CHANCE.uniform(pause / 2, pause))
-                    pause = min(HEARTBEAT_SECONDS, pause * 2)
+                    retry = HEARTBEAT_RETRY_SECONDS
+                await _either(self._next, pause)
         finally:
-            watch.cancel()
+            for task in (monitoring, *self._reaping):
+                task.cancel()
             await broker.aclose()
 
-    async def _beat(self, broker: Broker) -> bool:
-        """Whether it landed: the server answered it."""
-        name, sent = self._name(), seconds_passed()
+    async def _beat(self, broker: Broker) -> float | None:
+        """One heartbeat, and what follows from its answer; seconds until the next one.
+
+        None when it did not land.
+        """
+        name, sent = self._session.name, seconds_passed()
+        if name != self._observed:
+            # The numbers that were seen under another name are not this worker's.
+            self._observed, self._observer = name, Observer()
+        since = self._observer.since(sent)
+        promotes = self._promotes and not self._monitor.stalled
         try:
             # Connection and reply are bounded by themselves; finding the server is not.
             async with asyncio.timeout(HEARTBEAT_CONNECT_SECONDS + 2 * HEARTBEAT_REPLY_SECONDS):
-                reply = await broker.leases.beat(name, self._describe())
+                reply = await broker.leases.beat(
+                    name, self._describe(), since=since, promotes=promotes
+                )
         except (ServerError, ConnectionLost, TimeoutError):
             # The fetcher says what is wrong with the server.
-            return False
+            return None
         except Exception:
-            # Without beats the worker would be declared dead while it works.
-            _log.exception("a beat failed, which is an error of taskq; the next one follows")
-            return False
-        self._call(self._on_reply, name, reply, sent)
-        return True
+            # Without heartbeats the worker would be declared dead while it works.
+            _log.exception("a heartbeat failed, which is an error of taskq; the next one follows")
+            return None
+        self._monitor.call(self._on_reply, name, reply, sent)
+        return HEARTBEAT_SECONDS if reply is None else self._observe(broker, reply, sent)
 
-    async def _watch(self) -> None:
-        """Ask the loop for a sign of life, and warn once each time it gives none for a second."""
-        warned = False
-        while True:
-            self._call(self._tick)
-            await asyncio.sleep(LOOP_CHECK_SECONDS)
-            stalled = time.monotonic() - self._ticked
-            if stalled < LOOP_STALL_SECONDS:
-                warned = False
-            elif not warned:
-                warned = True
-                self._warn(stalled)
+    def _observe(self, broker: Broker, reply: BeatReply, sent: float) -> float:
+        observer = self._observer
+        observer.landed(reply.heartbeat, sent, seconds_passed())
+        for worker in observer.dead(reply.silent, sent):
+            task = asyncio.create_task(self._reap(broker, worker))
+            self._reaping.add(task)
+            task.add_done_callback(self._reaping.discard)
+        # Not a heartbeat later than need be.
+        soonest = observer.next_death(reply.silent) - seconds_passed()
+        return min(HEARTBEAT_SECONDS, max(_BREATH_SECONDS, soonest))
 
-    def _tick(self) -> None:
-        self._ticked = time.monotonic()
-
-    def _warn(self, stalled: float) -> None:
-        frame = sys._current_frames().get(self._main_thread)  # pyright: ignore[reportPrivateUsage]
-        who, where = culprit(frame)
-        _log.warning(
-            "%s has blocked the event loop for %.1f s at %s; every other job of this worker waits. "
-            "Make it a plain def to run it in a thread, or executor='process' for computing",
-            who,
-            stalled,
-            where,
-        )
-
-    def _call(self, function: Callable[..., None], *args: object) -> None:
+    async def _reap(self, broker: Broker, dead: Silent) -> None:
         try:
-            self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:
-            # The worker's loop is closed: nobody is left to be told.
-            if self._stopping is not None:
-                self._stopping.set()
+            reaped = await broker.leases.reap(
+                dead.worker, broker.reap_policy, heartbeat=dead.heartbeat
+            )
+        except (ServerError, ConnectionLost):
+            # It is silent in the next answer too.
+            return
+        if reaped is None:
+            return
+        self._tally.reaped += reaped.moved
+        _log.warning(
+            "worker %s is dead: %d of its jobs go to others, %d have killed too many workers",
+            dead.worker,
+            reaped.moved,
+            reaped.poisoned,
+        )
 
 
 async def _either(event: asyncio.Event, seconds: float) -> None:

@@ -8,48 +8,85 @@ in a few milliseconds, and is handed back when they take longer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 
 from taskq.core.job import Delivery
 from taskq.core.outcome import Cancelled, Outcome
 from taskq.execution.attempt import Interruption
-from taskq.execution.executors.set import ExecutorSet
-from taskq.worker.backlog import Backlog
-from taskq.worker.intake import Intake
+from taskq.worker.claims import StartClaims
 from taskq.worker.session import Session
 from taskq.worker.settler import Settler
 from taskq.worker.slots import Slots
 from taskq.worker.tally import Tally
 
-__all__ = ["Holdings"]
+__all__ = ["Holdings", "Load"]
+
+AHEAD_MOST = 4
+"""No more jobs wait for each thread or process than so many."""
+
+
+class Load:
+    """How many jobs wait or run in threads (`t`) and in processes (`p`), as their lanes say.
+
+    `limits`: how many run there at once. `on_room` is called once a thread or a process is free
+    after all were taken.
+    """
+
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self._limits = limits
+        self._taken = dict.fromkeys(limits, 0)
+        self.on_room: Callable[[], None] | None = None
+
+    def add(self, delivery: Delivery) -> None:
+        """It waits here, or runs."""
+        if (kind := delivery.lane[-1]) in self._taken:
+            self._taken[kind] += 1
+
+    def remove(self, delivery: Delivery) -> None:
+        """It waits and runs here no more."""
+        if (kind := delivery.lane[-1]) not in self._taken:
+            return
+        self._taken[kind] -= 1
+        if self._taken[kind] == self._limits[kind] - 1 and self.on_room is not None:
+            self.on_room()
+
+    def room(self, kind: str, ahead: int) -> int:
+        """How many more may come, `ahead` of them to wait."""
+        limit = self._limits[kind]
+        return max(0, limit + min(ahead, AHEAD_MOST * limit) - self._taken[kind])
 
 
 class Holdings:
     """Starts what was fetched as slots come free, and settles what has ended.
 
-    `concurrency`: jobs that run at once. `suspect_from`: see `Backlog`. `changed` is set whenever
-    a slot or the backlog changes.
+    `concurrency`: jobs that run at once. `ahead`: how many more may wait for a slot. `changed` is
+    set whenever a slot or the backlog changes.
     """
 
     def __init__(
         self,
         session: Session,
-        intake: Intake,
-        executors: ExecutorSet,
+        slots: Slots,
         tally: Tally,
+        claims: StartClaims,
         *,
         concurrency: int,
-        suspect_from: int,
+        load: Load,
     ) -> None:
         self._session = session
+        self._tally = tally
+        self._claims = claims
         self._concurrency = concurrency
-        self._backlog = Backlog(suspect_from)
+        self._backlog: deque[Delivery] = deque()
         self._known: set[bytes] = set()
         self._closed = False
         self._filling = False
         self._loop = asyncio.get_running_loop()
-        self._tally = tally
-        self.slots = Slots(intake, executors, tally, self._ended)
+        self.ahead = 0
+        self.load = load
+        self.slots = slots
+        slots.on_end = self._ended
         self.settler = Settler(session, tally, self._confirmed)
         self.changed = asyncio.Event()
         self.on_settled: Callable[[], None] | None = None
@@ -67,18 +104,15 @@ class Holdings:
     @property
     def busy(self) -> bool:
         """Whether a job waits, runs, or is being settled."""
-        return bool(len(self.slots) or len(self._backlog)) or not self.settler.idle
+        return bool(len(self.slots) or self._backlog) or not self.settler.idle
 
     def knows(self, entry: bytes) -> bool:
         """Whether this delivery is held here."""
         return entry in self._known
 
-    def room(self, ahead: int) -> int:
-        """How many jobs may be fetched, `ahead` of them for the backlog."""
-        if self._backlog.blocked:
-            return 0
-        room = self._concurrency - len(self.slots) + ahead - len(self._backlog)
-        return min(room, 1) if self._backlog.wary else room
+    def room(self) -> int:
+        """How many jobs may be fetched."""
+        return self._concurrency - len(self.slots) + self.ahead - len(self._backlog)
 
     def take(self, deliveries: Iterable[Delivery]) -> None:
         """Hold deliveries, and start what there are slots for; when closed, hand them back.
@@ -88,13 +122,14 @@ class Holdings:
         """
         known = self._known
         new = [delivery for delivery in deliveries if delivery.entry not in known]
-        if self._closed:
-            self.settler.hand_back(new)
-            return
         for delivery in new:
             known.add(delivery.entry)
-            self._backlog.add(delivery)
-        self.fill()
+            self._backlog.append(delivery)
+            self.load.add(delivery)
+        if self._closed:
+            self.give_back_backlog()
+        else:
+            self.fill()
 
     def fill(self) -> None:
         """Start what there are slots for, unless the server has to say first that it knows us."""
@@ -102,11 +137,9 @@ class Holdings:
         slots, backlog = self.slots, self._backlog
         may_start = self._session.fresh and not self._closed
         free = self._concurrency - len(slots) if may_start else 0
-        while free > 0 and (delivery := backlog.next(len(slots), len(self._known))) is not None:
-            slots.start(delivery)
+        while free > 0 and backlog:
+            slots.start(backlog.popleft())
             free -= 1
-        if backlog.blocked:
-            self.settler.hand_back(backlog.surplus(len(slots)))
         self.changed.set()
 
     def close(self) -> None:
@@ -114,37 +147,51 @@ class Holdings:
         self._closed = True
         self.give_back_backlog()
 
-    def give_back_backlog(self, *, suspects: bool = True) -> None:
-        """Hand back what waits for a slot; its attempts are not counted.
-
-        Without `suspects` those that wait to run alone stay.
-        """
-        self.settler.hand_back(self._backlog.clear(suspects=suspects))
+    def give_back_backlog(self) -> None:
+        """Hand back what waits for a slot; its attempts are not counted."""
+        while self._backlog:
+            delivery = self._backlog.popleft()
+            self.load.remove(delivery)
+            if self._claims.start(delivery):
+                self.settler.hand_back(delivery)
+            else:
+                self._known.discard(delivery.entry)
 
     def cancel(self, job_id: str) -> None:
         """Interrupt a job that runs here; one in the backlog never starts."""
-        waiting = self._backlog.remove(job_id)
-        if waiting is not None:
+        waiting = next((delivery for delivery in self._backlog if delivery.id == job_id), None)
+        if waiting is None:
+            self.slots.cancel(job_id)
+            return
+        self._backlog.remove(waiting)
+        self.load.remove(waiting)
+        if self._claims.start(waiting):
             self.settler.settle(waiting, Cancelled(), 0)
         else:
-            self.slots.cancel(job_id)
+            self._known.discard(waiting.entry)
 
     def forget_all(self) -> None:
         """Nothing of what is held is ours any more: stop it, and tell nobody."""
+        for delivery in self._backlog:
+            self.load.remove(delivery)
         self._backlog.clear()
         self._known.clear()
+        self._claims.clear()
         self._tally.lost += len(self.slots)
         self.slots.interrupt_all(Interruption.LOST)
 
     async def until_idle(self) -> None:
         """Wait until nothing runs and nothing waits for a slot."""
-        while len(self.slots) or len(self._backlog):
+        while len(self.slots) or self._backlog:
             self.changed.clear()
             await self.changed.wait()
 
     def _ended(self, delivery: Delivery, outcome: Outcome | None, result_ttl: float) -> None:
         if outcome is not None:
             self.settler.settle(delivery, outcome, int(result_ttl * 1000))
+        else:
+            self._known.discard(delivery.entry)
+        self.load.remove(delivery)
         if not len(self.slots):
             # Nothing else can end in this turn.
             self.settler.flush()
@@ -156,7 +203,8 @@ class Holdings:
 
     def _confirmed(self, delivery: Delivery) -> None:
         self._known.discard(delivery.entry)
+        self._claims.end(delivery)
+        if not self._known:
+            self.changed.set()
         if self.on_settled is not None:
             self.on_settled()
-        if self._backlog.blocked:
-            self.fill()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgpack
 
 from taskq.core.envelope import VERSION, Envelope, unpack_envelope
 from taskq.core.errors import AttemptLost, PayloadError, UnsignedMessage, UntrustedMessage
-from taskq.core.job import Delivery, Progress
+from taskq.core.job import KINDS, Delivery, Progress, lane_of, queue_of
 from taskq.core.outcome import Failed, FailureKind, Outcome, Released
 from taskq.core.signing import unsealed
 from taskq.execution.attempt import Attempt
@@ -20,6 +19,7 @@ from taskq.execution.ports import Reporter, RunningJob
 from taskq.execution.registry import Registry
 from taskq.execution.task import Task
 from taskq.worker.session import Session
+from taskq.worker.settings import WorkerSettings
 from taskq.worker.tally import Tally
 
 __all__ = ["Intake"]
@@ -34,7 +34,7 @@ class Intake:
     """Verifies and reads envelopes, and looks up tasks.
 
     A delivery names its lane itself, and the seal of its envelope says only that the job belongs
-    there. So jobs of other lanes than those of `queues` are handed back, however they came.
+    there. So jobs of other queues than those of `settings` are handed back, however they came.
     """
 
     def __init__(
@@ -42,14 +42,18 @@ class Intake:
         registry: Registry,
         session: Session,
         tally: Tally,
-        unknown_limit: int,
-        queues: Iterable[str],
+        settings: WorkerSettings,
     ) -> None:
-        self._lanes = frozenset(f"{queue}/{priority}" for queue in queues for priority in range(10))
+        self._lanes = frozenset(
+            lane_of(queue, priority, executor)
+            for queue in settings.queues
+            for priority in range(10)
+            for executor in KINDS
+        )
         self._registry = registry
         self._session = session
         self._tally = tally
-        self._unknown_limit = unknown_limit
+        self._unknown_limit = settings.unknown_limit
         self._open = session.signing.open_job if session.signing.enabled else _unverified
         self._loop = asyncio.get_running_loop()
         # One for all attempts: each of a million jobs would leave one behind.
@@ -101,8 +105,8 @@ class Intake:
             timeout=envelope.timeout,
             retry=_merged(task, envelope),
         )
-        attempt.fence = delivery.attempt
-        attempt.queue = delivery.lane[:-2]
+        attempt.fence = delivery.fence
+        attempt.queue = queue_of(delivery.lane)
         attempt.headers = envelope.headers
         attempt.fire = envelope.fire
         attempt.enqueued_ms = delivery.enqueued_ms

@@ -1,8 +1,9 @@
-"""Promoter: moves due jobs to their queues, at their time. Every worker has one; none leads."""
+"""Promoter: moves due jobs to their queues, at their time. One worker does, the others stand by."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from taskq.broker.broker import Broker
@@ -15,35 +16,60 @@ __all__ = ["Promoter"]
 
 _log = logging.getLogger("taskq.worker")
 
-LIMIT = 1000
+LIMIT = 250
+"""So many jobs take the server some milliseconds; others are answered in between."""
 
 
 class Promoter:
-    """One background loop: promote, then sleep until the next job is due or a nearer one comes."""
+    """One background loop: promote, then sleep until the next job is due or a nearer one comes.
+
+    The answer to each heartbeat says whether this worker is the one. Two that believe it for a
+    moment do no harm: the server decides who moves a job.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._nearer = asyncio.Event()
+        self._chosen = asyncio.Event()
 
-    def look(self) -> None:
-        """A job was added that is due before all others."""
+    @property
+    def chosen(self) -> bool:
+        """Whether this worker promotes."""
+        return self._chosen.is_set()
+
+    def choose(self, chosen: bool) -> None:
+        """Promote from now on, or no longer."""
+        if chosen == self._chosen.is_set():
+            return
+        if chosen:
+            self._chosen.set()
+        else:
+            self._chosen.clear()
         self._nearer.set()
 
     async def run(self) -> None:
-        """Promote until cancelled; survives the server."""
+        """Promote while chosen, until cancelled; survives the server."""
+        client, channel = self._broker.client, self._broker.keys.next_channel
         while True:
-            self._nearer.clear()
+            await self._chosen.wait()
             try:
-                moved, next_in = await self.promote()
+                # Before the first look: what comes between the two is heard.
+                await client.subscribe(channel, lambda _: self._nearer.set())
+                while self._chosen.is_set():
+                    await self._step()
+                await client.unsubscribe(channel)
             except (ServerError, ConnectionLost):
-                moved, next_in = 0, None
-            if moved >= LIMIT:
-                continue
-            try:
-                async with asyncio.timeout(_pause(next_in)):
-                    await self._nearer.wait()
-            except TimeoutError:
-                continue
+                await asyncio.sleep(CHANCE.uniform(PROMOTE_SECONDS / 2, PROMOTE_SECONDS))
+
+    async def _step(self) -> None:
+        self._nearer.clear()
+        moved, next_in = await self.promote()
+        if moved >= LIMIT:
+            return
+        pause = PROMOTE_SECONDS if next_in is None else min(next_in, PROMOTE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._nearer.wait()
 
     async def promote(self) -> tuple[int, float | None]:
         """Promote what is due: how many jobs, and seconds until the next (None: none is known)."""
@@ -52,10 +78,3 @@ class Promoter:
         if moved:
             _log.debug("%d jobs became due", moved)
         return moved, next_in
-
-
-def _pause(next_in: float | None) -> float:
-    if next_in is not None and next_in < PROMOTE_SECONDS:
-        return next_in
-    # Workers that look at the same time do the same work twice: spread them.
-    return CHANCE.uniform(PROMOTE_SECONDS / 2, PROMOTE_SECONDS)

@@ -46,12 +46,12 @@ class Reconciler:
 
     async def _look(self) -> None:
         name = self._session.name
-        entries = await self._broker.leases.held(name)
-        now = {entry for entry in entries if not self._holdings.knows(entry)}
+        held = await self._broker.leases.held(name)
+        now = {stray.entry for stray in held if not self._holdings.knows(stray.entry)}
         strays, self._strangers = now & self._strangers, now
         if not strays:
             return
-        found = await self._broker.leases.hand_again(name, strays)
+        found = await self._broker.leases.redeliver(name, strays)
         found = [job for job in found if not self._holdings.knows(job.entry)]
         if name != self._session.name or not found:
             return

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable
 
 from taskq.broker.broker import Broker
+from taskq.broker.leases import BeatReply
 from taskq.core.errors import ConfigError
 from taskq.core.ids import process_name
-from taskq.core.liveness import LEASE_SECONDS, NAME_CHECK_SECONDS
+from taskq.core.liveness import FRESH_SECONDS, LEASE_SECONDS, NAME_CHECK_SECONDS
 from taskq.core.passing import seconds_passed
-from taskq.worker.observer import Observer
+from taskq.worker.settings import WorkerSettings
 
 __all__ = ["Session"]
 
@@ -42,28 +43,42 @@ class Session:
         """The server knew this worker when it answered what was sent at `sent`."""
         self._renewed = max(self._renewed, sent)
 
-    async def register(self, describe: Callable[[], bytes], slots: int) -> None:
-        """Have the server know this worker, as one that runs `slots` jobs at once.
+    async def register(
+        self, describe: Callable[[], bytes], settings: WorkerSettings, *, promotes: bool
+    ) -> BeatReply:
+        """Have the server know this worker, what it serves, and whether it may promote due jobs.
 
         A name that a dead worker left behind is free once that one's lease is over. Raises
         `ConfigError` when a living worker has it.
         """
-        observer, leases, seen = Observer(), self._broker.leases, ""
+        leases, seen, since, looked = self._broker.leases, None, 0.0, 0.0
         while True:
             sent = seconds_passed()
-            if await leases.beat(self.name, describe(), register=slots) is not None:
-                return self.renew(sent)
-            counter = (await leases.counters()).get(self.name, "")
-            if seen and counter not in (seen, ""):
-                raise ConfigError(
-                    f"a worker with the name {self.name!r} is running: type another name, or leave "
-                    "it out for one that is never used twice"
-                )
-            seen = counter
-            # Each answer is as a beat of our own that landed.
-            counters = {"": str(sent), self.name: counter}
-            if observer.judge(counters, "", seconds_passed()):
-                await leases.reap(self.name, self._broker.reap_policy, counter=counter)
+            reply = await leases.register(
+                self.name,
+                describe(),
+                settings.concurrency,
+                settings.queues,
+                promotes=promotes,
+            )
+            if reply is not None:
+                self.renew(sent)
+                return reply
+            heartbeat = await leases.last_heartbeat(self.name)
+            now = seconds_passed()
+            if now - looked > FRESH_SECONDS:
+                # The server, or this process, stood still: so may the other one's heartbeats have.
+                since = now
+            looked = now
+            if heartbeat != seen:
+                if seen is not None and heartbeat is not None:
+                    raise ConfigError(
+                        f"a worker with the name {self.name!r} is running: use another name, or "
+                        "leave it out for one that is never used twice"
+                    )
+                seen, since = heartbeat, now
+            elif now - since >= LEASE_SECONDS:
+                await leases.reap(self.name, self._broker.reap_policy, heartbeat=heartbeat)
             await asyncio.sleep(NAME_CHECK_SECONDS)
 
     def rename(self) -> None:

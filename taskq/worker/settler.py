@@ -63,10 +63,9 @@ class Settler:
         self._waiting.append(frame)
         self._waiting_bytes += size
 
-    def hand_back(self, deliveries: list[Delivery]) -> None:
-        """Give back what never started; its attempts are not counted."""
-        for delivery in deliveries:
-            self.settle(delivery, Released(started=False), 0)
+    def hand_back(self, delivery: Delivery) -> None:
+        """Give back what never started; its attempt is not counted."""
+        self.settle(delivery, Released(started=False), 0)
 
     async def drain(self) -> None:
         """Wait until the server has answered for everything."""

@@ -8,20 +8,27 @@ from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
 
+from taskq.broker.connection import ConnectionLost
+from taskq.core.errors import ServerError
 from taskq.core.job import Delivery
 from taskq.core.liveness import CANCEL_GRACE_SECONDS
-from taskq.core.outcome import Outcome
+from taskq.core.outcome import Outcome, Released
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.classify import interrupted, unforeseen
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.job_log import job_fields, log_outcome
 from taskq.execution.runner import judged, run_attempt
+from taskq.worker.claims import StartClaims
 from taskq.worker.intake import Intake
+from taskq.worker.session import Session
 from taskq.worker.tally import Tally
 
 __all__ = ["Ended", "Slots"]
 
 _log = logging.getLogger("taskq.worker")
+
+_APART_SECONDS = 0.005
+"""Between two jobs that were in a crash: the first of them shows what it does."""
 
 Ended = Callable[[Delivery, Outcome | None, float], None]
 """Takes a delivery, its outcome (None: nobody wants it), and its result's ttl in seconds."""
@@ -39,16 +46,27 @@ class _Run:
 class Slots:
     """Runs deliveries, each in an asyncio task of its own, and calls `on_end` with each outcome."""
 
-    def __init__(self, intake: Intake, executors: ExecutorSet, tally: Tally, on_end: Ended) -> None:
+    def __init__(
+        self,
+        session: Session,
+        intake: Intake,
+        executors: ExecutorSet,
+        tally: Tally,
+        claims: StartClaims,
+    ) -> None:
+        self._session = session
         self._intake = intake
         self._executors = executors
         self._tally = tally
-        self._on_end = on_end
+        self._claims = claims
         self._loop = asyncio.get_running_loop()
         # Jobs start wherever there is room, inside another one as well: they share no context.
         self._context = copy_context()
         self._running: dict[bytes, _Run] = {}
         self._watcher = self._watch
+        self._beginning = asyncio.Lock()
+        self._next_begin = 0.0
+        self.on_end: Ended = _unheard
 
     def __len__(self) -> int:
         return len(self._running)
@@ -85,6 +103,11 @@ class Slots:
                 run.attempt.uprooted = True
 
     async def _run(self, run: _Run) -> None:
+        if not self._claims.start(run.delivery):
+            # It was handed back while a job blocked this event loop.
+            del self._running[run.delivery.entry]
+            self.on_end(run.delivery, None, 0.0)
+            return
         try:
             made = self._intake.attempt(run.delivery)
         except Exception as error:
@@ -102,17 +125,33 @@ class Slots:
         attempt.on_interrupt = self._watcher
         self._tally.started += 1
         try:
-            outcome = await run_attempt(attempt, self._executors)
-        except GeneratorExit as error:
-            # A future that carries it closes all coroutines that await it, run_attempt among them.
-            outcome = judged(attempt, error)
+            if run.delivery.crashes and not await self._begins(run.delivery):
+                outcome: Outcome = Released(started=False)
+            else:
+                outcome = await run_attempt(attempt, self._executors)
         except BaseException as error:
-            # Whatever it is, it must not keep the slot.
-            outcome = unforeseen(attempt.id, error)
+            # Whatever it is, it must not keep the slot. A future that carries GeneratorExit closes
+            # all coroutines that await it, run_attempt among them.
+            closed = isinstance(error, GeneratorExit)
+            outcome = judged(attempt, error) if closed else unforeseen(attempt.id, error)
         if run.delivery.entry in self._running:
             self._end(run, outcome)
         else:
             self._tally.leaked -= 1
+
+    async def _begins(self, delivery: Delivery) -> bool:
+        """Say that a job begins which was in a crash; whether it is this worker's still.
+
+        One begins at a time: should it bring this worker down too, it is the one that began last.
+        """
+        async with self._beginning:
+            await asyncio.sleep(self._next_begin - self._loop.time())
+            try:
+                return await self._session.consumer.begin(delivery)
+            except (ServerError, ConnectionLost):
+                return True
+            finally:
+                self._next_begin = self._loop.time() + _APART_SECONDS
 
     def _watch(self, attempt: Attempt) -> None:
         """An interrupted coroutine may refuse to end; the job and the slot do not wait for it."""
@@ -136,7 +175,11 @@ class Slots:
         del self._running[run.delivery.entry]
         attempt = run.attempt
         if attempt is not None and attempt.interruption is Interruption.LOST:
-            self._on_end(run.delivery, None, 0.0)
+            self.on_end(run.delivery, None, 0.0)
             return
         log_outcome(run.delivery, attempt, outcome)
-        self._on_end(run.delivery, outcome, run.result_ttl)
+        self.on_end(run.delivery, outcome, run.result_ttl)
+
+
+def _unheard(_: Delivery, __: Outcome | None, ___: float) -> None:
+    """Nothing has ended before somebody listens."""

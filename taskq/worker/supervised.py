@@ -19,7 +19,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-__all__ = ["DRAIN", "END_NOW", "ENVIRONMENT", "READY", "RECYCLED", "Heard", "Supervised"]
+__all__ = [
+    "AS_ASKED",
+    "DRAIN",
+    "END_NOW",
+    "ENVIRONMENT",
+    "READY",
+    "RECYCLED",
+    "Heard",
+    "Supervised",
+]
 
 ENVIRONMENT: Final = "TASKQ_SUPERVISED"
 DRAIN: Final = signal.SIGTERM
@@ -27,6 +36,9 @@ READY: Final = b"1"
 END_NOW: Final = b"!"
 RECYCLED: Final = 75
 """Exit code of a worker that made way for a fresh one."""
+
+AS_ASKED: Final = (0, RECYCLED, -DRAIN)
+"""How a process ends that was stopped: killed by our signal means that it was just leaving."""
 
 
 class Heard(Enum):
@@ -43,6 +55,8 @@ class Supervised:
 
     name: str
     line: int
+    suspects: bool = False
+    """Whether it is to serve suspects alone, and to end when none wait."""
 
     @classmethod
     def from_environment(cls) -> Supervised | None:
@@ -50,9 +64,9 @@ class Supervised:
         text = os.environ.pop(ENVIRONMENT, None)
         if text is None:
             return None
-        name, line = text.split()
+        name, line, *suspects = text.split()
         os.set_inheritable(int(line), False)
-        return cls(name, int(line))
+        return cls(name, int(line), bool(suspects))
 
     def tell_ready(self) -> None:
         """Tell the supervisor that this worker serves; once."""

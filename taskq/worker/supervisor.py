@@ -22,7 +22,7 @@ from taskq.core.ids import new_id
 from taskq.core.liveness import PATIENCE_SECONDS, REAP_SECONDS, RELOAD_GRACE_SECONDS
 from taskq.execution.executors.ending import how_it_ended
 from taskq.worker.child import WorkerProcess
-from taskq.worker.supervised import DRAIN, RECYCLED
+from taskq.worker.supervised import AS_ASKED, RECYCLED
 
 __all__ = ["Supervisor", "SupervisorSettings"]
 
@@ -33,8 +33,6 @@ SETTLED_SECONDS = 10.0
 """A process that lived so long starts the pauses anew."""
 
 MOST_FAILED_STARTS = 5
-_AS_ASKED = (0, RECYCLED, -DRAIN)
-"""How a process ends that was stopped: killed by our signal means that it was just leaving."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +158,7 @@ class Supervisor:
         if code not in (0, RECYCLED):
             self._report(slot, process, code)
         if self._stopping.is_set():
-            self._all_well = self._all_well and (code in _AS_ASKED or not process.served)
+            self._all_well = self._all_well and (code in AS_ASKED or not process.served)
             return False
         if slot.reloading:
             return True

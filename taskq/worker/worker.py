@@ -2,9 +2,11 @@
 
 ::
 
-    Heart (own thread) ── beats ──> server          Reaper, Promoter: for everybody's jobs
+    Heart (own thread) ── heartbeats ──> server     it takes back the jobs of the dead, and hands
+      └ StallMonitor                                back what a blocked event loop does not start
     Fetcher ──> Holdings ──> Slots ──> run_attempt ──> Settler ──> server
                   ^── cancels and wake-ups come by push; Reconciler finds what a lost reply hid
+    Promoter, Sweeper: one worker for all           Quarantine: suspects, in workers of their own
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -28,19 +32,23 @@ from taskq.execution.attempt import Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.registry import Registry
 from taskq.execution.resources import Resources
-from taskq.worker.burst import until_empty
+from taskq.worker.burst import until_empty, until_no_suspects
+from taskq.worker.claims import StartClaims
 from taskq.worker.description import describe
 from taskq.worker.fetcher import Fetcher
 from taskq.worker.heart import Heart
-from taskq.worker.holdings import Holdings
+from taskq.worker.holdings import Holdings, Load
 from taskq.worker.intake import Intake
 from taskq.worker.promoter import Promoter
-from taskq.worker.reaper import Reaper
+from taskq.worker.quarantine import Quarantine
 from taskq.worker.reconciler import Reconciler
 from taskq.worker.recycling import Recycling
 from taskq.worker.services import Services
 from taskq.worker.session import Session
 from taskq.worker.settings import WorkerSettings
+from taskq.worker.slots import Slots
+from taskq.worker.stall_monitor import StallMonitor
+from taskq.worker.sweeper import Sweeper
 from taskq.worker.tally import Tally
 
 __all__ = ["Worker"]
@@ -53,8 +61,11 @@ class Worker:
 
     Use it as `async with worker: ...`, or `await worker.run()` until `worker.stop()`. A `companion`
     runs beside it: it begins last and ends first, before running jobs are waited for. `at_last` is
-    awaited when the jobs are over, before what they use is closed.
+    awaited when the jobs are over, before what they use is closed. `command`, when it is known,
+    starts a process with a worker like this one.
     """
+
+    command: Sequence[str] | None = None
 
     def __init__(
         self,
@@ -68,30 +79,34 @@ class Worker:
         self.settings = settings
         self.registry = registry
         self.tally = Tally()
-        self._broker_settings = broker
-        self._resources = resources
+        self.broker_settings = broker
+        self.resources = resources
         self._companion = companion
         self._at_last = at_last
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._starting_over = False
+        self._suspects_only = False
+
+    def serve_suspects(self) -> None:
+        """Run only jobs whose workers died again and again, until none waits; before it starts."""
+        self._suspects_only = True
+        self._companion = None
 
     async def __aenter__(self) -> Worker:
-        await self._resources.open()
+        await self.resources.open()
         self._build()
         try:
             await self._register()
-            client, keys = self._broker.client, self._broker.keys
-            await client.subscribe(keys.next_channel, lambda _: self.promoter.look())
-            client.on_reconnect(self.fetcher.wake.set)
+            self._broker.client.on_reconnect(self.fetcher.wake.set)
         except BaseException:
             await self._broker.aclose()
-            await self._resources.close()
+            await self.resources.close()
             raise
         self._services.guard()
         self._services.start("fetcher", self.fetcher.run)
         self._services.start("promoter", self.promoter.run)
-        self._services.start("reaper", self.reaper.run)
+        self._services.start("sweeper", Sweeper(self._broker, self.promoter).run)
         self._services.start("recycling", self.recycling.run)
         self._heart.start()
         if self._companion is not None:
@@ -109,7 +124,7 @@ class Worker:
             if self._at_last is not None:
                 await self._at_last()
         finally:
-            await self._resources.close()
+            await self.resources.close()
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Work until `stop`, or with `burst` until nothing is due.
@@ -121,9 +136,17 @@ class Worker:
             if on_ready is not None:
                 on_ready()
             done = asyncio.create_task(self._stop.wait())
-            if self.settings.burst:
+            if self.settings.burst or self._suspects_only:
                 empty = asyncio.create_task(
-                    until_empty(self.promoter, self.fetcher, self.holdings, self._broker.leases)
+                    until_no_suspects(self.fetcher, self.holdings)
+                    if self._suspects_only
+                    else until_empty(
+                        self.promoter,
+                        self.fetcher,
+                        self.holdings,
+                        self._broker.leases,
+                        self._quarantine,
+                    )
                 )
                 await asyncio.wait({done, empty}, return_when=asyncio.FIRST_COMPLETED)
                 if not empty.done():
@@ -147,35 +170,52 @@ class Worker:
 
     def _build(self) -> None:
         settings = self.settings
-        self._broker = Broker(self._broker_settings, name="taskq-worker")
+        self._broker = Broker(self.broker_settings, name="taskq-worker")
         self._session = Session(self._broker, settings.name)
         self._executors = ExecutorSet(
             threads=settings.threads, processes=settings.processes, directory=settings.directory
         )
-        intake = Intake(
-            self.registry, self._session, self.tally, settings.unknown_limit, settings.queues
-        )
+        intake = Intake(self.registry, self._session, self.tally, settings)
+        claims = StartClaims()
         self.holdings = Holdings(
             self._session,
-            intake,
-            self._executors,
+            Slots(self._session, intake, self._executors, self.tally, claims),
             self.tally,
+            claims,
             concurrency=settings.concurrency,
-            suspect_from=max(1, self._broker_settings.max_crashes - 1),
+            load=Load({"t": settings.threads, "p": settings.processes}),
         )
         self._services = Services(self.holdings.slots.uprooted)
-        self.fetcher = Fetcher(self._session, self.holdings, self.tally, settings)
         self.promoter = Promoter(self._broker)
-        self.reaper = Reaper(self._broker, self._session, self.tally)
+        make = partial(_for_suspects, self)
+        self._quarantine = Quarantine(self._broker, settings, self.command, make)
+        self.fetcher = Fetcher(
+            self._session,
+            self.holdings,
+            self.tally,
+            settings,
+            self.registry.executors,
+            None if self._suspects_only else self._quarantine.start,
+        )
         self.recycling = Recycling(settings, self.tally, self._executors, self.stop)
         self._reconciler = Reconciler(self._broker, self._session, self.holdings, self.tally)
+        monitor = StallMonitor(self._session, settings.queues, claims, self.fetcher.wake.set)
         self._heart = Heart(
-            self._broker_settings, lambda: self._session.name, self._describe, self._on_beat
+            self.broker_settings,
+            self._session,
+            self._describe,
+            self._on_beat,
+            monitor,
+            self.tally,
+            promotes=not self._suspects_only,
         )
 
     async def _register(self) -> None:
         client, keys = self._broker.client, self._broker.keys
-        await self._session.register(self._describe, self.settings.concurrency)
+        reply = await self._session.register(
+            self._describe, self.settings, promotes=not self._suspects_only
+        )
+        self.promoter.choose(reply.promotes)
         await client.subscribe(keys.wake_channel + self._session.name, self._on_wake)
 
     def _on_wake(self, message: bytes) -> None:
@@ -187,9 +227,10 @@ class Worker:
             self.holdings.take((handed_over(message[4:]),))
             if not idle:
                 self.fetcher.look_soon()
-            if self.holdings.room(0) <= 0:
+            if self.holdings.room() <= 0:
                 # Idle for other queues still, as the server sees it, and full.
-                self._services.send(self._session.consumer.leave_idle(self.settings.queues))
+                consumer, queues = self._session.consumer, self.settings.queues
+                self._services.send(consumer.leave_idle(queues, fetches=True))
         elif message.startswith(b"cancel "):
             self.holdings.cancel(message[7:].decode())
 
@@ -202,6 +243,7 @@ class Worker:
                 self._services.send(self._start_over())
             return
         self._session.renew(sent)
+        self.promoter.choose(reply.promotes)
         for job_id in reply.cancels:
             self.holdings.cancel(job_id)
         self.holdings.fill()
@@ -234,11 +276,13 @@ class Worker:
         self.fetcher.stop()
         if self._companion is not None:
             await self._companion.__aexit__(None, None, None)
+        quarantine = asyncio.create_task(self._quarantine.close(self.settings.grace))
         await self._services.leave("fetcher", within=5.0)
         self.holdings.close()
         await self._session.consumer.leave_idle(self.settings.queues)
         left = await self._wait_for_jobs()
         await self.holdings.settler.close(within=max(HAND_IN_SECONDS, left))
+        await quarantine
         self._services.cancel()
         await self._heart.stop()
         with contextlib.suppress(ConnectionError):
@@ -275,9 +319,18 @@ class Worker:
     def _describe(self) -> bytes:
         return describe(
             self.settings,
+            queues=() if self._suspects_only else self.settings.queues,
             running=self.holdings.running,
             finished=self.tally.finished,
             born=self.recycling.born,
             memory=self.recycling.memory(),
             stopping=self._stop.is_set(),
         )
+
+
+def _for_suspects(worker: Worker) -> Worker:
+    """A worker in the same process that serves suspects."""
+    settings = replace(worker.settings, name=None, max_jobs=None, max_memory=None)
+    other = Worker(worker.broker_settings, worker.registry, settings, worker.resources)
+    other.serve_suspects()
+    return other

@@ -378,7 +378,7 @@ async def test_a_permission_that_is_missing_is_named(
 @pytest.mark.leaves_jobs
 async def test_troubles_of_queues_and_leases_are_judged(q: TaskQ, look: redis.Redis) -> None:
     await q.remote("t").options(queue="images").enqueue()
-    look.sadd(q.settings.keys.dead, "gone-worker")
+    look.zadd(q.settings.keys.workers, {"gone-worker": -1})
 
     verdicts = await examined(q)
 

@@ -22,7 +22,7 @@ from tests.support.scripts import (
 )
 
 HOUR = 3_600_000
-DAY = 86_400_000
+MINUTE = 60_000
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def over(scene: Scene, state: str, **more: Any) -> Kept:
 def counted(scene: Scene, **counts: int) -> dict[str, Any]:
     """The counters of this minute; the keywords are outcomes in the default queue."""
     value = {f"default:{name}": count for name, count in counts.items()}
-    return {f"stats:{scene.now() // 60_000}": Kept(value, About(DAY))}
+    return {f"stats:{scene.now() // 60_000}": Kept(value, About(10 * MINUTE))}
 
 
 async def say(scene: Scene, consumer: Consumer, *frames: Frame, again: int = 2) -> None:
@@ -129,7 +129,7 @@ async def test_a_failed_job_nobody_keeps_leaves_nothing(scene: Scene, consumer: 
 
     assert without(scene.state(), *counted(scene)) == {
         "q:default/5": Lane(),
-        "lanes": {LANE},
+        "lanes": {"default": "5"},
         "held": {"w1": 0},
         "workers": {"w1": 7},
     }
@@ -289,13 +289,14 @@ async def test_a_release_of_an_attempt_that_never_started_does_not_count_it(
     await say(scene, consumer, frame("B", job))
 
     assert scene.state() == before | counted(scene, released=1) | {
-        "j:a": fields(scene, "q", a=2, c=1, w=""),
-        "q:default/5": Lane(waiting=["a"]),
+        "j:a": fields(scene, "q", a=3, c=1, m=1, w=""),
+        "lanes": {"default": "5r"},
+        "q:default/5": Lane(returned=["a"]),
         "held": {"w1": 0},
     }
 
 
-async def test_whoever_fetches_a_released_job_gets_the_same_number(
+async def test_a_released_job_is_run_under_the_same_number_and_another_fence(
     scene: Scene, consumer: Consumer
 ) -> None:
     job = scene.put_running("a")
@@ -304,9 +305,67 @@ async def test_whoever_fetches_a_released_job_gets_the_same_number(
 
     [delivery] = await other.fetch(1, ["default"])
 
-    assert delivery.attempt == 1
+    assert (delivery.attempt, delivery.fence) == (1, 2)
     assert await consumer.finish([frame("S", job, b"too late")]) == [0]
     assert scene.job("a")["s"] == "r"
+
+
+async def test_what_is_released_is_run_before_what_was_enqueued_after_it(
+    scene: Scene, consumer: Consumer
+) -> None:
+    jobs = [scene.put_running(f"first{n}") for n in range(3)]
+    scene.put_queued("later")
+
+    await consumer.finish([frame("B", job) for job in reversed(jobs)])
+
+    assert scene.lane() == Lane(waiting=["later"], returned=["first0", "first1", "first2"])
+    delivered = await consumer.fetch(9, ["default"])
+    assert [job.id for job in delivered] == ["first0", "first1", "first2", "later"]
+    assert scene.look.hget(scene.keys.lanes, "default") == b"5"
+    consumers = scene.look.xinfo_consumers(scene.keys.lane("default", 5), "g")
+    assert [found["name"] for found in consumers] == [b"w1"]
+
+
+async def test_a_release_keeps_its_place_again_and_again(scene: Scene, consumer: Consumer) -> None:
+    first = scene.put_running("first")
+    scene.put_queued("later")
+    await consumer.finish([frame("B", first)])
+    for fence in (2, 3, 4):
+        [again] = await consumer.fetch(1, ["default"])
+        assert (again.id, again.attempt, again.fence) == ("first", 1, fence)
+        assert again.entry == first.entry
+
+        await consumer.finish([frame("B", again)])
+
+    assert scene.lane() == Lane(waiting=["later"], returned=["first"])
+
+
+async def test_a_release_that_is_said_again_does_not_end_the_next_take(
+    scene: Scene, consumer: Consumer
+) -> None:
+    """The same worker may hold the same entry again before the reply to the first is given up."""
+    release = frame("B", scene.put_running("a"))
+    await consumer.finish([release])
+    await consumer.fetch(1, ["default"])
+    before = scene.state()
+
+    assert await consumer.finish([release]) == [2]
+
+    assert scene.state() == before
+
+
+async def test_a_job_of_which_nothing_is_left_takes_only_its_own_workers_entry_along(
+    scene: Scene, consumer: Consumer
+) -> None:
+    """Ids of entries repeat in a stream that was deleted and made again."""
+    mine = scene.put_running("gone", "w1")
+    other = scene.put_running("other", "w2")
+    scene.look.delete(scene.keys.job("gone"))
+    before = scene.state()
+
+    assert await consumer.finish([frame("S", mine._replace(entry=other.entry), b"r")]) == [3]
+
+    assert scene.state() == before
 
 
 async def test_between_a_release_and_the_next_fetch_nobody_may_write(
@@ -379,8 +438,10 @@ async def test_a_stale_attempt_changes_nothing(scene: Scene, consumer: Consumer,
     job = scene.put_running("a", a=2)
     before = scene.state()
 
-    stale = job._replace(attempt=1)
-    assert await consumer.finish([frame(kind, stale, b"x", count=1)]) == [0]
+    stale = job._replace(fence=1)
+    # What is given back is another's already: so it was.
+    answer = 2 if kind == "B" else 0
+    assert await consumer.finish([frame(kind, stale, b"x", count=1)]) == [answer]
 
     assert scene.state() == before
 
@@ -477,7 +538,7 @@ async def test_a_job_of_a_chosen_id_ends_though_its_stream_was_deleted(
 async def test_of_many_frames_each_is_judged_for_itself(scene: Scene, consumer: Consumer) -> None:
     good, stale, foreign = (
         scene.put_running("good"),
-        scene.put_running("stale", a=2)._replace(attempt=1),
+        scene.put_running("stale", a=2)._replace(fence=1),
         scene.put_running("foreign", "w2"),
     )
     gone = good._replace(id="gone", entry=entry_name(LANE, b"9-9"))

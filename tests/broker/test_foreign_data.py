@@ -231,13 +231,12 @@ async def test_the_doctor_and_status_look_at_what_they_can_read(
     look.hset(f"{keys.stats}{minute}", mapping={"default:succeeded": "many", BAD: "9" * 5000})
     look.pexpire(f"{keys.stats}{minute}", 60_000)
 
-    for lane in (BAD, b"no priority", b"default/x", b"default/5"):
-        look.sadd(keys.lanes, lane)
+    look.hset(keys.lanes, mapping={BAD: "?", "no lane": "?", "default": "5x"})
     look.xadd(keys.lane("default", 5), {"i": "text"})
     look.xgroup_create(keys.lane("default", 5), "g", "0")
     for key in (keys.job("text"), keys.failed + "default", keys.malformed):
         look.set(key, "text")
-    look.hset(keys.workers, "w", 1)
+    look.zadd(keys.workers, {"w": 1, BAD: 2})
     look.hset(keys.held, "w", "many")
 
     seen = await overview(q)
@@ -248,7 +247,7 @@ async def test_the_doctor_and_status_look_at_what_they_can_read(
 
     assert [process.name for process in seen.deferring] == ["c"]
     assert [(queue.name, queue.failed) for queue in seen.queues] == [("default", 0)]
-    assert [(worker.name, worker.held) for worker in seen.workers] == [("w", 0)]
+    assert [(worker.name, worker.held) for worker in seen.workers] == [("\\xff\\xfe", 0), ("w", 0)]
     assert not [verdict for verdict in verdicts if verdict.level == "bad"]
 
 

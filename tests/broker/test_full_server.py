@@ -10,7 +10,7 @@ import pytest
 from taskq.core.errors import QueueFull
 from taskq.core.job import Ending
 from taskq.core.state import JobState
-from tests.support.scripts import LANE, Lane, Scene, frame, job
+from tests.support.scripts import Lane, Scene, frame, job
 from tests.support.waiting import eventually
 
 
@@ -56,8 +56,8 @@ async def test_a_full_server_is_emptied_by_its_workers(alone: Scene) -> None:
     alone.later(2)
 
     # A worker comes, promotes, fetches, reports, ends jobs in all ways, and another dies.
-    assert await alone.leases.beat("w1", b"who", register=True) is not None
-    assert await alone.leases.beat("w2", b"who", register=True) is not None
+    assert await alone.leases.register("w1", b"who", 1, ["default"]) is not None
+    assert await alone.leases.register("w2", b"who", 1, ["default"]) is not None
     assert (await alone.upkeep.promote(100, 60.0))[0] == 10
     one = await alone.consumer("w1", register=False)
     two = await alone.consumer("w2", register=False)
@@ -78,7 +78,7 @@ async def test_a_full_server_is_emptied_by_its_workers(alone: Scene) -> None:
         assert await one.finish([frame("S", held, b"r", ttl=0) for held in jobs]) == [1] * len(jobs)
     alone.look.config_set("maxmemory", 0)
     assert alone.lane() == Lane()
-    assert alone.state()["lanes"] == {LANE}
+    assert alone.state()["lanes"] == {"default": "5"}
 
 
 @pytest.mark.faults

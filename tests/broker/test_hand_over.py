@@ -30,8 +30,7 @@ def w1(scene: Scene) -> Ear:
 
 def register(scene: Scene, *workers: str, queue: str = "default", slots: int = 1) -> None:
     for worker in workers:
-        scene.look.hset(scene.keys.workers, worker, 7)
-        scene.look.hset(scene.keys.slots, worker, slots)
+        scene.put_worker(worker, slots=slots)
         scene.look.sadd(scene.keys.idle + queue, worker)
 
 
@@ -46,7 +45,7 @@ async def test_an_idle_worker_is_handed_the_job(scene: Scene, w1: Ear) -> None:
     assert scene.state() == {
         "j:a": running(scene),
         "q:default/5": Lane(held={"w1": ["a"]}),
-        "lanes": {LANE},
+        "lanes": {"default": "5"},
         "workers": {"w1": 7},
         "slots": {"w1": 1},
         "held": {"w1": 1},
@@ -64,7 +63,7 @@ async def test_what_is_handed_over_is_what_a_fetch_would_give(scene: Scene, w1: 
     delivery = handed_over(message.removeprefix(b"job "))
 
     assert delivery.envelope == bytes(range(256))
-    [same] = await scene.leases.hand_again("w1", [delivery.entry])
+    [same] = await scene.leases.redeliver("w1", [delivery.entry])
     assert delivery == same
 
 
@@ -88,7 +87,7 @@ async def test_a_message_that_is_lost_leaves_a_stray_that_is_found(scene: Scene,
     assert beat is not None
     assert beat.held == 1
 
-    strays = await scene.leases.hand_again("w1", await scene.leases.held("w1"))
+    strays = await scene.leases.redeliver("w1", await scene.held())
     assert [delivery.id for delivery in strays] == ["a"]
 
 
@@ -126,7 +125,7 @@ async def test_with_nobody_there_the_job_waits(scene: Scene) -> None:
 
 async def test_a_worker_that_is_not_registered_gets_no_job(scene: Scene, w1: Ear) -> None:
     """It listens still, but the server has declared it dead."""
-    scene.look.hdel(scene.keys.workers, "w1")
+    scene.look.zrem(scene.keys.workers, "w1")
     scene.look.hdel(scene.keys.slots, "w1")
 
     await scene.producer.add(job("a"))
@@ -268,15 +267,3 @@ async def test_a_full_server_hands_nothing_over(alone: Scene) -> None:
 
     assert alone.state() == before
     assert ear.heard() == []
-
-
-async def test_who_is_handed_a_job_that_has_killed_workers_is_idle_no_more(scene: Scene) -> None:
-    register(scene, "w1", slots=5)
-    scene.ear("wake:w1")
-    # Given a suspect in front of the new job
-    scene.put_queued("suspect", a=2, k=2)
-
-    await scene.producer.add(job("b"))
-
-    assert scene.lane() == Lane(waiting=["b"], held={"w1": ["suspect"]})
-    assert not scene.look.exists(scene.keys.idle + "default")

@@ -145,6 +145,23 @@ async def test_an_attempt_that_never_started_is_not_remembered(scene: Scene) -> 
     assert (found.attempt, found.attempts, found.worker) == (0, (), None)
 
 
+async def test_attempts_are_numbered_as_they_ran(scene: Scene) -> None:
+    """Takes that never started are counted by the fence, and by nothing else."""
+    consumer = await scene.consumer()
+    held = scene.put_running("a", e=ENVELOPE)
+    await consumer.finish([frame("R", held, b"error\nOSError: gone", count=1)])
+    [held] = await consumer.fetch(1, ["default"])
+    await consumer.finish([frame("B", held)])
+    waits = await info(scene)
+    [held] = await consumer.fetch(1, ["default"])
+    runs = await info(scene)
+
+    assert [past.number for past in waits.attempts] == [1]
+    assert (held.attempt, held.fence) == (2, 3)
+    assert [(past.number, past.outcome) for past in runs.attempts] == [(1, "error"), (2, None)]
+    assert runs.attempt == 2
+
+
 async def test_a_job_cancelled_while_it_waited_shows_no_error(scene: Scene) -> None:
     scene.put_queued("a", e=ENVELOPE)
     await scene.jobs.cancel("a")

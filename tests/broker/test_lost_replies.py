@@ -209,7 +209,7 @@ async def test_a_lost_reply_to_a_fetch_is_not_asked_for_again(
         await consumer.fetch(1, ["default"])
 
     assert scene.lane() == Lane(waiting=["b"], held={"w1": ["a"]})
-    [stray] = await scene.leases.hand_again("w1", await scene.leases.held("w1"))
+    [stray] = await scene.leases.redeliver("w1", await scene.held())
     assert stray.id == "a"
 
 

@@ -43,7 +43,7 @@ async def described(q: TaskQ) -> AsyncIterator[str]:
     """A worker that beat once, serves `default`, and says no more."""
     told = {"host": "h", "pid": 7, "queues": ["default"], "concurrency": 3, "rss": 1 << 20}
     leases = q.desk.current().leases
-    await leases.beat("quiet", msgpack.packb(told), register=True)
+    await leases.register("quiet", msgpack.packb(told), 1, ["default"])
     yield "quiet"
     await leases.reap("quiet", q.desk.current().reap_policy, died=False)
 
@@ -271,15 +271,44 @@ async def test_a_description_of_another_version_hides_nothing_else(
 async def test_what_is_over_the_limit_is_counted_and_nothing_is_concluded_from_the_rest(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for queue in ("a", "b", "c"):
-        await q.remote("t").options(queue=queue).enqueue()
-    monkeypatch.setattr(module, "_MOST_LANES", 2)
+    await q.remote("t").enqueue()
+    for name in ("w1", "w2", "w3"):
+        await q.desk.current().leases.register(name, b"", 1, ["a"])
+    monkeypatch.setattr(module, "_MOST_WORKERS", 2)
 
     overview = await look_at(q)
 
-    assert len(overview.queues) == 2
+    assert len(overview.workers) == 2
     assert overview.left_out == 1
     assert overview.healthy
+
+
+async def test_however_many_queues_there_are_an_unserved_one_is_reported(
+    q: TaskQ, look: redis.Redis
+) -> None:
+    lanes, streams = q.settings.keys.lanes, q.settings.keys.lane_prefix
+    look.hset(lanes, mapping={f"tenant-{n}": "5" for n in range(7_000)})
+    await q.remote("t").options(queue="unserved").enqueue()
+
+    overview = await look_at(q)
+
+    assert len(overview.queues) == 7_001
+    assert [trouble.fix for trouble in overview.troubles()] == ["taskq worker -q unserved"]
+    look.delete(lanes, streams + "unserved/5")
+
+
+async def test_what_came_back_waits_and_is_the_oldest(q: TaskQ) -> None:
+    leases = q.desk.current().leases
+    await leases.register("w1", b"", 1, ["default"])
+    await q.remote("t").enqueue()
+    await q.desk.current().consumer("w1").fetch(1, ["default"])
+    await q.remote("t").enqueue()
+    await leases.reap("w1", q.desk.current().reap_policy)
+
+    queue = await queue_of(q)
+
+    assert (queue.waiting, queue.running, queue.consumers) == (2, 0, 0)
+    assert queue.oldest is not None
 
 
 async def test_a_stream_somebody_deleted_is_an_empty_queue(q: TaskQ, look: redis.Redis) -> None:

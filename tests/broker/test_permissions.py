@@ -164,7 +164,7 @@ async def everything(q: TaskQ) -> None:
 
 async def dies_with_a_job(q: TaskQ) -> None:
     broker = q.desk.current()
-    await broker.leases.beat("doomed", b"", register=True)
+    await broker.leases.register("doomed", b"", 1, ["default", "second"])
     job = await q.remote("add").options(queue="second").enqueue(1, 1)
     (delivery,) = await broker.consumer("doomed").fetch(1, ["second"])
     assert delivery.id == job.id

@@ -38,7 +38,7 @@ async def test_a_due_job_is_queued_in_its_lane(scene: Scene) -> None:
     assert scene.state() == without(before, "due") | {
         "j:a": fields("q", q="images/7", d=due),
         "q:images/7": Lane(waiting=["a"]),
-        "lanes": {"images/7"},
+        "lanes": {"images": "7"},
     }
 
 

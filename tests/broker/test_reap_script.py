@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.leases import Reaped, ReapPolicy
+from taskq.broker.consumer import DeclaredDead
+from taskq.broker.leases import Reaped, ReapPolicy, Silent
 from taskq.core.envelope import unpack_failure
 from tests.support.scripts import (
     FAILURE_TTL,
@@ -43,11 +44,12 @@ async def test_the_jobs_of_a_dead_worker_are_given_to_others_and_count_a_crash(
     scene.look.set(scene.keys.worker_info + "w1", "who")
     before = scene.state()
 
-    assert await scene.leases.reap("w1", scene.policy, counter="7") == Reaped(1, 0)
+    assert await scene.leases.reap("w1", scene.policy, heartbeat=7) == Reaped(1, 0)
 
     assert scene.state() == without(before, "worker:w1") | {
         "j:a": fields("q", w="", k=1, h1=record(scene, "lost")),
-        "q:default/5": Lane(waiting=["c", "a"], held={"w2": ["b"]}),
+        "lanes": {"default": "5r"},
+        "q:default/5": Lane(waiting=["c"], held={"w2": ["b"]}, returned=["a"]),
         "workers": {"w2": 7},
         "held": {"w2": 1},
     }
@@ -61,7 +63,8 @@ async def test_the_jobs_of_a_worker_that_left_count_no_crash(scene: Scene) -> No
 
     assert scene.state() == without(before, "workers", "held") | {
         "j:a": fields("q", w="", c=1, k=1, h1=record(scene, "released")),
-        "q:default/5": Lane(waiting=["a"]),
+        "lanes": {"default": "5r"},
+        "q:default/5": Lane(returned=["a"]),
     }
 
 
@@ -82,12 +85,12 @@ async def test_jobs_of_all_lanes_are_taken_back_in_their_order(scene: Scene) -> 
 
     assert await scene.leases.reap("w1", scene.policy) == Reaped(6, 0)
 
-    assert scene.lane("a/9") == Lane(waiting=["a0", "a1", "a2"])
-    assert scene.lane("b/0") == Lane(waiting=["b0", "b1", "b2"])
+    assert scene.lane("a/9") == Lane(returned=["a0", "a1", "a2"])
+    assert scene.lane("b/0") == Lane(returned=["b0", "b1", "b2"])
 
 
 async def test_a_worker_without_jobs_leaves_nothing(scene: Scene) -> None:
-    await scene.leases.beat("w1", b"who", register=True)
+    await scene.leases.register("w1", b"who", 1, ["default"])
     scene.look.sadd(scene.keys.cancels + "w1", "a")
 
     assert await scene.leases.reap("w1", scene.policy, died=False) == Reaped(0, 0)
@@ -131,6 +134,7 @@ async def test_a_job_that_is_not_running_is_left_as_it_is(scene: Scene, state: s
 
 
 async def test_a_job_whose_fetch_was_broken_off_is_queued_again(scene: Scene) -> None:
+    scene.put_worker("w1")
     scene.put_queued("a")
     # Given that it was handed out, and not marked
     stream = scene.keys.lane("default", 5)
@@ -140,7 +144,7 @@ async def test_a_job_whose_fetch_was_broken_off_is_queued_again(scene: Scene) ->
     assert await scene.leases.reap("w1", scene.policy) == Reaped(1, 0)
 
     assert scene.job("a") == kept
-    assert scene.lane() == Lane(waiting=["a"])
+    assert scene.lane() == Lane(returned=["a"])
 
 
 async def test_a_job_that_is_no_hash_any_more_is_only_removed(scene: Scene) -> None:
@@ -151,7 +155,7 @@ async def test_a_job_that_is_no_hash_any_more_is_only_removed(scene: Scene) -> N
 
     assert await scene.leases.reap("w1", scene.policy) == Reaped(1, 0)
 
-    assert scene.lane() == Lane(waiting=["b"])
+    assert scene.lane() == Lane(returned=["b"])
 
 
 async def test_a_job_that_runs_elsewhere_is_left_as_it_is(scene: Scene) -> None:
@@ -176,20 +180,30 @@ async def test_entries_that_are_no_jobs_are_only_removed(scene: Scene) -> None:
 
     assert await scene.leases.reap("w1", scene.policy) == Reaped(1, 0)
 
-    assert scene.look.xpending(stream, "g")["pending"] == 0
     assert scene.look.xlen(stream) == 1
+    assert scene.lane() == Lane(returned=["a"])
 
 
 # ---------------------------------------------------------------------------------- the counter
 
 
-async def test_a_worker_whose_beat_moved_on_lives(scene: Scene) -> None:
+async def test_a_worker_that_was_heard_since_lives(scene: Scene) -> None:
     scene.put_running("a")
     before = scene.state()
 
-    assert await scene.leases.reap("w1", scene.policy, counter="6") is None
+    assert await scene.leases.reap("w1", scene.policy, heartbeat=6) is None
 
     assert scene.state() == before
+
+
+async def test_one_that_is_being_reaped_neither_beats_nor_fetches(scene: Scene) -> None:
+    put_many(scene, 300)
+    consumer = await scene.consumer(register=False)
+    await scene.leases._reap_some("w1", scene.policy, 7, True)
+
+    assert await scene.leases.beat("w1", b"who") is None
+    with pytest.raises(DeclaredDead):
+        await consumer.fetch(1, ["default"])
 
 
 async def test_of_many_observers_one_gives_the_jobs_away(scene: Scene) -> None:
@@ -197,11 +211,11 @@ async def test_of_many_observers_one_gives_the_jobs_away(scene: Scene) -> None:
         scene.put_running(f"j{n}")
 
     reaped = await asyncio.gather(
-        *(scene.leases.reap("w1", scene.policy, counter="7") for _ in range(5))
+        *(scene.leases.reap("w1", scene.policy, heartbeat=7) for _ in range(5))
     )
 
     assert sorted(result.moved for result in reaped if result is not None) == [0, 0, 0, 0, 10]
-    assert len(scene.lane().waiting) == 10
+    assert len(scene.lane().returned) == 10
     assert all(scene.job(f"j{n}")["k"] == 1 for n in range(10))
 
 
@@ -249,14 +263,158 @@ async def test_a_job_that_killed_too_many_workers_is_not_tried_again(scene: Scen
 
 @pytest.mark.parametrize("crashes", [2, 7])
 async def test_of_several_jobs_none_is_proven_guilty(scene: Scene, crashes: int) -> None:
-    """They may be suspects that wait in their worker until they can run alone."""
     scene.put_running("a", k=crashes)
     scene.put_running("b", lane="other/9", k=crashes)
 
     assert await scene.leases.reap("w1", scene.policy) == Reaped(2, 0)
 
     assert scene.job("a")["k"] == scene.job("b")["k"] == crashes + 1
+    assert scene.lane() == Lane(suspects=["a"])
+    assert scene.lane("other/9") == Lane(suspects=["b"])
+
+
+# ------------------------------------------------------------------------------------- suspects
+
+
+async def test_jobs_that_crashed_twice_are_suspects_and_the_others_go_on(scene: Scene) -> None:
+    scene.put_running("first")
+    scene.put_running("again", k=1, y=1)
+    scene.put_queued("later")
+
+    await scene.leases.reap("w1", scene.policy)
+
+    assert scene.lane() == Lane(waiting=["later"], returned=["first"], suspects=["again"])
+    assert scene.look.hget(scene.keys.lanes, "default") == b"5rs"
+    other = await scene.consumer("w2")
+    assert [job.id for job in await other.fetch(9, ["default"])] == ["first", "later"]
+    assert other.saw_suspects
+
+
+@pytest.mark.parametrize(("together", "most"), [(1, 1), (2, 1), (3, 1), (4, 2), (51, 25)])
+async def test_of_suspects_that_crashed_together_half_run_together(
+    scene: Scene, together: int, most: int
+) -> None:
+    for n in range(together):
+        scene.put_running(f"j{n:02}", k=1)
+    await scene.leases.reap("w1", scene.policy)
+    one, two = await scene.consumer("w2"), await scene.consumer("w3")
+
+    first = await one.fetch(100, ["default"], "s")
+    second = await two.fetch(100, ["default"], "s")
+
+    assert [job.id for job in first] == [f"j{n:02}" for n in range(most)]
+    assert [job.id for job in second] == [f"j{n:02}" for n in range(most, min(2 * most, together))]
+
+
+async def test_of_jobs_that_crashed_before_those_that_had_not_begun_count_no_crash(
+    scene: Scene,
+) -> None:
+    scene.put_running("fresh")
+    scene.put_running("began", k=1, y=1)
+    scene.put_running("waited", k=1)
+
+    await scene.leases.reap("w1", scene.policy)
+
+    assert [scene.job(name)["k"] for name in ("fresh", "began", "waited")] == [1, 2, 1]
+    assert scene.lane() == Lane(returned=["fresh", "waited"], suspects=["began"])
+
+
+async def test_the_one_that_is_known_to_have_run_alone_is_proven_guilty(scene: Scene) -> None:
+    scene.put_running("guilty", k=2, y=1)
+    scene.put_running("waited", k=2)
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(1, 1)
+
+    assert scene.job("guilty")["s"] == "f"
+    assert scene.lane() == Lane(returned=["waited"])
+
+
+async def test_the_one_that_began_last_runs_alone(scene: Scene) -> None:
+    for n in range(6):
+        scene.put_running(f"j{n}", k=1, y=1, b=2000 + (n == 4))
+
+    await scene.leases.reap("w1", scene.policy)
+
+    assert [scene.job(f"j{n}")["g"] for n in range(6)] == [3, 3, 3, 3, 1, 3]
+    worker = await scene.consumer("w2")
+    first = await worker.fetch(9, ["default"], "s")
+    second = await worker.fetch(9, ["default"], "s")
+    assert [job.id for job in first] == ["j0", "j1", "j2"]
+    assert [job.id for job in second] == ["j3"]
+    assert [job.id for job in await worker.fetch(9, ["default"], "s")] == ["j4"]
+
+
+async def test_a_job_that_was_in_a_crash_says_that_it_begins(scene: Scene) -> None:
+    held = scene.put_running("a", k=1, a=3)
+    consumer = await scene.consumer()
+
+    assert await consumer.begin(held)
+
+    assert (scene.job("a")["y"], scene.job("a")["b"]) == (3, scene.about_now())
+    assert not await consumer.begin(held._replace(fence=2))
+    assert not await (await scene.consumer("w2")).begin(held)
+
+
+async def test_the_guilty_one_of_many_is_found_by_halves(scene: Scene) -> None:
+    """Each round runs every suspect; the guilty one brings its worker down, the others end."""
+    for n in range(50):
+        scene.put_running(f"j{n:02}")
+    await scene.leases.reap("w1", scene.policy)
+    worker = await scene.consumer("w2")
+    await worker.fetch(100, ["default"])
+    await scene.leases.reap("w2", scene.policy)
+
+    crashes, rounds, done = 0, 0, set[str]()
+    while len(done) < 49 or scene.job("j17")["s"] != "f":
+        rounds += 1
+        name = f"q{rounds}"
+        worker = await scene.consumer(name)
+        group = await worker.fetch(100, ["default"], "s")
+        if any(job.id == "j17" for job in group):
+            crashes += 1
+            await scene.leases.reap(name, scene.policy)
+        else:
+            assert await worker.finish([frame("S", job) for job in group]) == [1] * len(group)
+            done |= {job.id for job in group}
+
+    assert crashes <= 6
+    assert rounds <= 12
+    assert scene.lane() == Lane()
+    assert scene.look.hget(scene.keys.lanes, "default") in (b"5", b"5s")
+
+
+async def test_suspects_are_not_seen_once_all_are_taken(scene: Scene) -> None:
+    scene.put_running("a", k=1)
+    await scene.leases.reap("w1", scene.policy)
+    worker = await scene.consumer("w2")
+
+    assert len(await worker.fetch(9, ["default"], "s")) == 1
+    assert await worker.fetch(9, ["default"], "s") == []
+
+    assert scene.look.hget(scene.keys.lanes, "default") == b"5"
+    await worker.fetch(9, ["default"])
+    assert not worker.saw_suspects
+
+
+async def test_who_serves_suspects_is_handed_nothing_else(scene: Scene) -> None:
+    scene.put_queued("a")
+    worker = await scene.consumer()
+
+    assert await worker.fetch(9, ["default"], "s") == []
+
     assert scene.lane() == Lane(waiting=["a"])
+    assert "idle:default" not in scene.state()
+
+
+async def test_a_suspect_that_was_cancelled_is_dropped(scene: Scene) -> None:
+    scene.put_running("a", k=1)
+    await scene.leases.reap("w1", scene.policy)
+    await scene.jobs.cancel("a")
+    worker = await scene.consumer("w2")
+
+    assert await worker.fetch(9, ["default"], "s") == []
+
+    assert scene.lane() == Lane()
 
 
 async def test_a_poison_job_says_what_happened(scene: Scene) -> None:
@@ -296,7 +454,7 @@ async def test_poison_nobody_keeps_leaves_nothing(scene: Scene) -> None:
 
     assert await scene.leases.reap("w1", ReapPolicy(max_crashes=1, failure_ttl=0)) == Reaped(0, 1)
 
-    assert scene.state() == {"lanes": {LANE}, "q:default/5": Lane()}
+    assert scene.state() == {"lanes": {"default": "5"}, "q:default/5": Lane()}
 
 
 # ------------------------------------------------------------------------------------ cancelled
@@ -314,7 +472,7 @@ async def test_a_job_that_was_to_be_cancelled_is_not_run_again(scene: Scene, die
     record = fields("c", w="w1", z=1, n="c1", E=b"", f=scene.about_now(), l=FAILURE_TTL)
     assert scene.state() == {
         "j:a": Kept(record | {"x": scene.about_now(60)}, About(FAILURE_TTL + GRACE)),
-        "lanes": {LANE},
+        "lanes": {"default": "5"},
         "q:default/5": Lane(),
     }
     assert ear.heard() == [("done:c1", b"a\nc\n")]
@@ -343,9 +501,9 @@ async def test_a_worker_with_more_jobs_than_one_call_takes_is_reaped_to_the_end(
 
     assert await scene.leases.reap("w1", scene.policy) == Reaped(2500, 0)
 
-    assert len(scene.lane().waiting) == 2500
+    assert len(scene.lane().returned) == 2500
     assert scene.lane().held == {}
-    assert not scene.look.exists(scene.keys.dead)
+    assert scene.being_reaped() == []
 
 
 async def test_whoever_comes_next_goes_on_with_what_is_left(scene: Scene) -> None:
@@ -353,15 +511,20 @@ async def test_whoever_comes_next_goes_on_with_what_is_left(scene: Scene) -> Non
     scene.look.sadd(scene.keys.cancels + "w1", "j1400")
     scene.look.hset(scene.keys.job("j1400"), "z", 1)
 
-    await scene.leases._reap_some("w1", scene.policy, "7", True)
+    await scene.leases._reap_some("w1", scene.policy, 7, True)
 
-    assert await scene.leases.half_reaped() == ["w1"]
+    assert scene.being_reaped() == ["w1"]
     assert scene.look.smembers(scene.keys.cancels + "w1") == {b"j1400"}
-    assert len(scene.lane().waiting) == 1000
+    assert len(scene.lane().returned) == 200
+    # Whoever beats next is told
+    await scene.leases.register("w2", b"who", 1, ["default"])
+    reply = await scene.leases.beat("w2", b"who")
+    assert reply is not None
+    assert reply.silent == (Silent("w1", -1),)
 
-    assert await scene.leases.reap("w1", scene.policy) == Reaped(499, 0)
+    assert await scene.leases.reap("w1", scene.policy, heartbeat=-1) == Reaped(1299, 0)
 
-    assert await scene.leases.half_reaped() == []
+    assert scene.being_reaped() == []
     assert scene.job("j1400")["s"] == "c"
     assert not scene.look.exists(scene.keys.cancels + "w1")
 
@@ -381,12 +544,12 @@ async def test_what_is_not_taken_back_yet_may_still_be_ended_and_leaves_no_trace
 ) -> None:
     put_many(scene, 1001)
     consumer = await scene.consumer(register=False)
-    last = await scene.leases.hand_again("w1", await scene.leases.held("w1"))
-    await scene.leases._reap_some("w1", scene.policy, "7", True)
+    last = await scene.leases.redeliver("w1", await scene.held())
+    await scene.leases._reap_some("w1", scene.policy, 7, True)
 
     assert await consumer.finish([frame("S", last[-1], b"r")]) == [1]
 
-    assert await scene.leases.reap("w1", scene.policy) == Reaped(0, 0)
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(800, 0)
     assert not scene.look.exists(scene.keys.held)
     assert scene.job("j1000")["s"] == "s"
 

@@ -219,7 +219,7 @@ async def test_a_run_by_hand_is_a_job_and_the_next_fire_stays(scene: Scene) -> N
     assert scene.state() == before | run | {
         "j:s:now": {"e": b"envelope", "s": "q", "q": LANE, "t": scene.about_now()},
         "q:default/5": Lane(waiting=["s:now"]),
-        "lanes": {LANE},
+        "lanes": {"default": "5"},
     }
 
 

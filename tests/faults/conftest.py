@@ -16,6 +16,7 @@ from taskq import Job, TaskQ
 from tests.faults import ledger_app
 from tests.faults.ledger import Ledger
 from tests.faults.oracle import Expected, Verdict, judge
+from tests.support.scripts import lanes_of
 from tests.support.server import TestServer
 from tests.support.waiting import eventually, eventually_sync
 
@@ -124,9 +125,9 @@ class Book:
     def resting(self) -> bool:
         """Whether nothing waits or runs."""
         keys = self.q.settings.keys
-        lanes = self.look.smembers(keys.lanes)
+        lanes = lanes_of(self.look, keys)
         return not self.look.zcard(keys.due) and not any(
-            self.look.xlen(keys.lane_prefix + lane.decode()) for lane in lanes
+            self.look.xlen(keys.lane_prefix + lane) for lane in lanes
         )
 
     def drained(self, *workers: subprocess.Popen[bytes]) -> None:

@@ -15,6 +15,7 @@ import redis
 from taskq import TaskQ
 from tests.faults import ledger_app
 from tests.faults.conftest import Book, StartWorker
+from tests.support.scripts import last_heartbeat
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
 
@@ -65,7 +66,7 @@ async def beats(look: redis.Redis, q: TaskQ, more: int) -> None:
     """Wait until so many more beats were heard."""
 
     def counted() -> int:
-        return sum(map(int, look.hvals(q.settings.keys.workers)))  # type: ignore[arg-type]
+        return last_heartbeat(look, q.settings.keys)
 
     before = counted()
     await eventually(lambda: counted() >= before + more, within=20)

@@ -69,7 +69,7 @@ def lane(namespace: str) -> str:
 def fires(look: redis.Redis, lane: str) -> list[int]:
     """The fire times of all jobs there are, in milliseconds, as they were enqueued."""
     entries: Any = look.xrange(lane)
-    stamps = [fields[b"i"].decode().partition(":")[2] for _, fields in entries]
+    stamps = [fields[b"i"].decode().partition("@")[2] for _, fields in entries]
     return [round(datetime.fromisoformat(stamp).timestamp() * 1000) for stamp in stamps]
 
 

@@ -75,7 +75,7 @@ async def test_the_jobs_of_killed_workers_start_elsewhere_within_eight_seconds(
         await book.at_rest()
         book.drained(others)
         # A victim that came too late for a job was heard later, and is missed later
-        await eventually(lambda: book.look.hlen(book.q.settings.keys.workers) == 1, within=20)
+        await eventually(lambda: book.look.zcard(book.q.settings.keys.workers) == 1, within=20)
     book.drained(survivor)
     report("started elsewhere after kill -9", took, 8.0, soak, wide=15.0)
     await book.verdict(interrupted=rounds * at_once * 6)

@@ -104,12 +104,14 @@ async def test_an_end_in_a_state_nobody_asked_for_is_found(book: Book) -> None:
 
 async def test_what_is_left_of_workers_is_found(book: Book) -> None:
     keys = book.q.settings.keys
-    for key in (keys.workers, keys.held):
+    book.look.zadd(keys.workers, {"w": 1})
+    for key in (keys.held, keys.slots, keys.serves):
         book.look.hset(key, "w", 1)
-    book.look.sadd(keys.dead, "w")
     book.look.sadd(keys.cancels + "w", "job")
 
     found = await wrongs(book)
 
-    assert all(f"{key} is left" in found for key in (keys.workers, keys.held, keys.dead))
+    assert all(
+        f"{key} is left" in found for key in (keys.workers, keys.held, keys.slots, keys.serves)
+    )
     assert "cancels:w is left" in found

@@ -14,6 +14,7 @@ import redis
 
 from taskq import QueueFull, ServerRefused, ServerUnavailable, TaskQ
 from taskq.broker.keys import GROUP
+from tests.support.scripts import last_heartbeat
 from tests.support.server import TestServer, debug_options
 from tests.support.waiting import eventually
 
@@ -235,8 +236,8 @@ async def test_when_the_server_pauses_nobody_is_declared_dead(
             assert await (await task_of(q).enqueue()).result(timeout=15) == 1
         # Given a second of beats after it, in which a hasty judge would judge
         keys = q.settings.keys
-        before = sum(map(int, nurse.hvals(keys.workers)))
-        await eventually(lambda: sum(map(int, nurse.hvals(keys.workers))) >= before + 6)
+        before = last_heartbeat(nurse, keys)
+        await eventually(lambda: last_heartbeat(nurse, keys) >= before + 6)
         assert [worker.name for worker in workers] == names
         assert sum(worker.tally.reaped + worker.tally.lost for worker in workers) == 0
 

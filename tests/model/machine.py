@@ -7,7 +7,7 @@ compared is what they tell (jobs, overview, deliveries, answers) and who holds w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 import redis
@@ -37,6 +37,8 @@ QUEUES = ("alpha", "beta")
 LANES = tuple(f"{queue}/{priority}" for queue in QUEUES for priority in (9, 5))
 STEP = 60_000
 """The clock moves by minutes, and what is due lies half a minute from any of them."""
+ENVELOPES = (b"envelope", b"e" * 2_500_000)
+"""Two large ones fill a reply."""
 FAILURE = pack_failure(Failed("E", "no", "", "error"))
 
 waits = st.sampled_from([0, 0, 90_000, 210_000])
@@ -125,8 +127,11 @@ class QueueMachine(RuleBasedStateMachine):
         delay=waits,
         expires=st.sampled_from([0, 0, 0, 90_000, 210_000]),
         lose=lost,
+        large=rarely,
     )
-    def enqueue(self, own: str, lane: str, delay: int, expires: int, lose: bool) -> None:
+    def enqueue(
+        self, own: str, lane: str, delay: int, expires: int, lose: bool, large: bool = False
+    ) -> None:
         self.made += 1
         # The same life has the same names each time it is lived.
         job_id = own or f"j{self.made}"
@@ -135,7 +140,7 @@ class QueueMachine(RuleBasedStateMachine):
         expected = self.model.enqueue(job, self.now)
         new = NewJob(
             job_id,
-            b"envelope",
+            ENVELOPES[large],
             lane,
             f"+{delay}" if delay else "",
             f"+{expires}" if expires else "",
@@ -144,7 +149,11 @@ class QueueMachine(RuleBasedStateMachine):
         parked = self._parked(lane)
         self.line.lose = int(lose)
         assert self.run(self.producer.add(new)) is expected
-        self._handed_over(lane, parked if expected and job.state == "queued" else set())
+        if large:
+            # Too large for a message: a worker is woken, and fetches it or not.
+            self._parked(lane)
+        else:
+            self._handed_over(lane, parked if expected and job.state == "queued" else set())
 
     def _parked(self, lane: str) -> set[str]:
         """The workers that wait for a job of this lane, and hear from now on when there is one."""
@@ -204,7 +213,7 @@ class QueueMachine(RuleBasedStateMachine):
         )
         if listens:
             self.ears[name] = self.scene.ear(f"wake:{name}")
-        reply = self.run(self.leases.beat(name, b"", register=True))
+        reply = self.run(self.leases.register(name, b"", 1, QUEUES))
         assert (reply.held, reply.cancels) == (0, ())  # type: ignore[union-attr]
 
     @rule(pick=picks)
@@ -233,6 +242,31 @@ class QueueMachine(RuleBasedStateMachine):
             assert lose
             return
         self._delivered(name, got, expected)
+        waiting = any(self.model.suspects.get(lane) for lane in LANES if lane[:-2] in queues)
+        if waiting:
+            assert self.consumers[name].saw_suspects
+
+    @precondition(lambda self: self.model.held and any(self.model.suspects.values()))
+    @rule(pick=picks, want=st.integers(1, 4), lose=lost)
+    def fetch_suspects(self, pick: int, want: int, lose: bool) -> None:
+        names = list(self.model.held)
+        name = names[pick % len(names)]
+        expected = self.model.fetch_suspects(name, want, QUEUES, self.now)
+        self.line.lose = int(lose)
+        try:
+            got = self.run(self.consumers[name].fetch(want, QUEUES, "s"))
+        except ConnectionLost:
+            assert lose
+            return
+        self._delivered(name, got, expected)
+
+    @precondition(lambda self: any(delivery.crashes for _, delivery in self._held()))
+    @rule(pick=picks)
+    def begin(self, pick: int) -> None:
+        held = [(name, delivery) for name, delivery in self._held() if delivery.crashes]
+        name, delivery = held[pick % len(held)]
+        self.model.begin(self.model.jobs[delivery.id])
+        assert self.run(self.consumers[name].begin(delivery))
 
     def _any_worker(self, pick: int) -> str:
         """One that lives, or now and then the one that died last."""
@@ -252,7 +286,7 @@ class QueueMachine(RuleBasedStateMachine):
     def find_strays(self, pick: int) -> None:
         names = list(self.model.held)
         name = names[pick % len(names)]
-        entries = self.run(self.leases.held(name))
+        entries = {held.entry for held in self.run(self.leases.held(name))}
         assert len(entries) == len(self.model.running_on(name))
         known = {delivery.entry for delivery in self.mine[name]}
         strays = entries - known
@@ -262,15 +296,15 @@ class QueueMachine(RuleBasedStateMachine):
             if job_id not in {delivery.id for delivery in self.mine[name]}
         ]
         if strays:
-            got = self.run(self.leases.hand_again(name, strays))
+            got = self.run(self.leases.redeliver(name, strays))
             self._delivered(name, got, expected)
         else:
             assert expected == []
 
     def _delivered(self, name: str, got: list[Delivery], expected: list[ModelJob]) -> None:
-        told = [(d.id, d.lane, d.attempt, d.failures, d.crashes, d.unknown) for d in got]
+        told = [(d.id, d.lane, d.fence, d.attempt, d.failures, d.crashes, d.unknown) for d in got]
         wanted = [
-            (job.id, job.lane, job.attempt, job.failures, job.crashes, job.unknown)
+            (job.id, job.lane, job.taken, job.attempt, job.failures, job.crashes, job.unknown)
             for job in expected
         ]
         assert sorted(told) == sorted(wanted)
@@ -283,7 +317,7 @@ class QueueMachine(RuleBasedStateMachine):
         name, delivery = held[pick % len(held)]
         report = b"\x93" + bytes([value, 10]) + b"\xa0"
         job = self.model.jobs[delivery.id]
-        assert self.run(self.consumers[name].progress(delivery.id, delivery.attempt, report))
+        assert self.run(self.consumers[name].progress(delivery.id, delivery.fence, report))
         job.progress = value
 
     @precondition(lambda self: self._held())
@@ -337,7 +371,7 @@ class QueueMachine(RuleBasedStateMachine):
             # Progress names no entry: it is written to what has the number now.
             return
         report = b"\x93\x63\x63\xa0"
-        told = self.consumers[name].progress(delivery.id, delivery.attempt, report)
+        told = self.consumers[name].progress(delivery.id, delivery.fence, report)
         assert self.run(told) is False
 
     def _send(
@@ -408,7 +442,7 @@ class QueueMachine(RuleBasedStateMachine):
         name = names[pick % len(names)]
         order = self._pending_order(name)
         assert sorted(order) == sorted(self.model.running_on(name))
-        counter = self.run(self.leases.counters())[name]
+        beat = self.run(self.leases.heartbeats())[name]
         expected = self.model.reap(name, order, died=died)
         if name in self.ears:
             self.ears.pop(name).close()
@@ -416,7 +450,7 @@ class QueueMachine(RuleBasedStateMachine):
             eventually_sync(lambda: self.scene.look.pubsub_numsub(channel)[0][1] == 0)
         self.late += [(name, delivery, True) for delivery in self.mine.pop(name)]
         self.line.lose = int(lose)
-        ask = lambda: self.leases.reap(name, self.policy, counter=counter, died=died)  # noqa: E731
+        ask = lambda: self.leases.reap(name, self.policy, heartbeat=beat, died=died)  # noqa: E731
         try:
             reaped = self.run(ask())
         except ConnectionLost:
@@ -430,9 +464,9 @@ class QueueMachine(RuleBasedStateMachine):
     def reap_by_an_old_look(self, pick: int) -> None:
         names = list(self.model.held)
         name = names[pick % len(names)]
-        counter = self.run(self.leases.counters())[name]
+        beat = self.run(self.leases.heartbeats())[name]
         self.run(self.leases.beat(name, b""))
-        assert self.run(self.leases.reap(name, self.policy, counter=counter)) is None
+        assert self.run(self.leases.reap(name, self.policy, heartbeat=beat)) is None
 
     def _pending_order(self, worker: str) -> list[str]:
         return [job_id for lane in self.model.lanes for job_id in self._lane(lane).get(worker, [])]
@@ -466,7 +500,7 @@ class QueueMachine(RuleBasedStateMachine):
             told = (info.state, info.attempt, info.failures, info.crashes, info.result)
             assert told == (job.state, job.attempt, job.failures, job.crashes, job.result), job
             if job.state == "running":
-                assert info.worker == job.fence
+                assert info.worker == job.worker
             if job.progress is not None:
                 assert info.progress is not None
                 assert info.progress.done == job.progress
@@ -481,7 +515,9 @@ class QueueMachine(RuleBasedStateMachine):
             return
         for lane, waiting in self.model.lanes.items():
             seen = self.scene.lane(lane)
-            assert seen.waiting == waiting
+            assert seen.waiting == _ids(waiting)
+            assert seen.returned == _ids(self.model.returned.get(lane, ()))
+            assert seen.suspects == _ids(self.model.suspects.get(lane, ()))
             held = {
                 name: sorted(i for i in ids if self.model.jobs[i].lane == lane)
                 for name, ids in self.model.held.items()
@@ -510,3 +546,7 @@ class QueueMachine(RuleBasedStateMachine):
             own = [job for job in jobs if job.lane.startswith(queue.name)]
             assert queue.running == sum(job.state == "running" for job in own)
             assert queue.failed == sum(job.state == "failed" for job in own)
+
+
+def _ids(entries: Iterable[tuple[int, str]]) -> list[str]:
+    return [job_id for _, job_id in entries]

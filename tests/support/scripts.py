@@ -45,10 +45,14 @@ __all__ = [
     "entry_name",
     "frame",
     "job",
+    "lanes_of",
+    "last_heartbeat",
     "without",
 ]
 
 LANE = "default/5"
+QUEUES = ("default", "a", "b", "other", "email", "bulk")
+"""What a worker of these tests serves, unless it is said."""
 FAILURE_TTL = 86_400_000
 """How long the scene's worker keeps records of failed jobs, in milliseconds."""
 GRACE = 600_000
@@ -56,7 +60,7 @@ GRACE = 600_000
 
 _DEADLINE = 5.0
 
-_NUMBERS = frozenset("tbfxdlackuz")
+_NUMBERS = frozenset("tbfxdlackuzgmy")
 
 
 class About:
@@ -93,10 +97,12 @@ class Kept(NamedTuple):
 
 @dataclass
 class Lane:
-    """A stream: ids of jobs nobody has fetched, and of those each worker holds."""
+    """A stream: ids of jobs nobody has fetched, that workers hold, and that came back."""
 
     waiting: list[str] = field(default_factory=list[str])
     held: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    returned: list[str] = field(default_factory=list[str])
+    suspects: list[str] = field(default_factory=list[str])
 
 
 class Ear:
@@ -196,7 +202,7 @@ class Scene:
     ) -> Consumer:
         """The traffic of a worker, which is registered."""
         if register:
-            self.look.hset(self.keys.workers, worker, 7)
+            self.put_worker(worker)
         return Consumer(
             self.client,
             self.keys,
@@ -208,6 +214,14 @@ class Scene:
 
     # ------------------------------------------------------------------------------- seeding
 
+    def put_worker(self, worker: str, *queues: str, slots: int = 0) -> None:
+        """Register a worker that serves these queues, or all that these tests have."""
+        self.look.zadd(self.keys.workers, {worker: 7}, nx=True)
+        served = " ".join(queues or QUEUES)
+        self.look.hsetnx(self.keys.serves, worker, served)
+        if slots:
+            self.look.hset(self.keys.slots, worker, slots)
+
     def put_job(self, job_id: str, state: str = "q", **fields: Any) -> None:
         """Write the hash of a job, and nothing else."""
         given = {"e": b"envelope", "s": state, "q": LANE, "t": 1000} | fields
@@ -216,7 +230,10 @@ class Scene:
     def put_entry(self, job_id: str, lane: str = LANE, **fields: Any) -> bytes:
         """Add a stream entry that names a job (or has these fields), in a lane that is open."""
         stream = self.keys.lane_prefix + lane
-        if self.look.sadd(self.keys.lanes, lane):
+        queue, priority = lane.split("/")
+        signs = (self.look.hget(self.keys.lanes, queue) or b"").decode()
+        if priority not in signs:
+            self.look.hset(self.keys.lanes, queue, signs + priority)
             self.look.xgroup_create(stream, "g", "0", mkstream=True)
         return self.look.xadd(stream, fields or {"i": job_id})
 
@@ -249,12 +266,21 @@ class Scene:
         if _order(last) < _order(entry):
             self.look.xgroup_setid(stream, "g", entry)
         self.look.hincrby(self.keys.held, worker, 1)
-        self.look.hsetnx(self.keys.workers, worker, 7)
+        self.put_worker(worker)
         return Delivery(
             job_id, lane, entry_name(lane, entry), int(given["a"]), b"envelope", 0, 0, 0, 1000
         )
 
     # ------------------------------------------------------------------------------- looking
+
+    async def held(self, worker: str = "w1") -> list[bytes]:
+        """The entries that the server says a worker holds."""
+        return [held.entry for held in await self.leases.held(worker)]
+
+    def being_reaped(self) -> list[str]:
+        """Dead workers that are left with jobs."""
+        found = self.look.zrange(self.keys.workers, "-inf", "(0", byscore=True)
+        return [name.decode() for name in found]
 
     def job(self, job_id: str) -> dict[str, Any]:
         """The fields of a job."""
@@ -269,6 +295,9 @@ class Scene:
         found: dict[str, Any] = {}
         for key in self.look.scan_iter(match=self._prefix + "*", count=1000):
             name = key.decode().removeprefix(self._prefix)
+            if name == "serves":
+                # Written once, when a worker registers.
+                continue
             if name.startswith("sent:"):
                 name = "sent"
             value, ttl = self._value(name, key), self.look.pttl(key)
@@ -293,6 +322,10 @@ class Scene:
         if kind == "hash":
             if name == "leader" or name.startswith("schedule:"):
                 return {field.decode(): text for field, text in self.look.hgetall(key).items()}
+            if name == "lanes":
+                return {
+                    field.decode(): text.decode() for field, text in self.look.hgetall(key).items()
+                }
             return self._hash(key, is_job=name.startswith("j:"))
         if kind == "stream":
             return self._lane(key)
@@ -325,7 +358,25 @@ class Scene:
         for row in self.look.xpending_range(key, "g", "-", "+", 100_000):
             owner = row["consumer"].decode()
             held.setdefault(owner, []).append(ids.get(row["message_id"], "(deleted)"))
-        return Lane([job_id for entry, job_id in ids.items() if _order(entry) > last], held)
+        waiting = [job_id for entry, job_id in ids.items() if _order(entry) > last]
+        returned, suspects = held.pop("(returned)", []), held.pop("(suspects)", [])
+        return Lane(waiting, held, returned, suspects)
+
+
+def lanes_of(look: Any, keys: Keys) -> list[str]:
+    """Every lane that has, or had, a stream."""
+    return [
+        f"{queue.decode()}/{priority}"
+        for queue, signs in look.hgetall(keys.lanes).items()
+        for priority in signs.decode()
+        if priority.isdigit()
+    ]
+
+
+def last_heartbeat(look: Any, keys: Keys) -> int:
+    """The number of the last heartbeat of all workers."""
+    last = look.zrange(keys.workers, -1, -1, withscores=True)
+    return int(last[0][1]) if last else 0
 
 
 def at(address: Address) -> Locate:

@@ -53,7 +53,7 @@ def test_keys_of_one_namespace_are_told_apart(one: str, other: str) -> None:
         *(prefix + name for prefix in (keys.idle, keys.failed) for name in {one, other}),
         *(prefix + name for prefix in (keys.cancels, keys.worker_info) for name in {one, other}),
         *(keys.sent + name for name in {one, other}),
-        *(keys.lanes, keys.due, keys.expiry, keys.workers, keys.held, keys.dead, keys.malformed),
+        *(keys.lanes, keys.due, keys.expiry, keys.workers, keys.held, keys.serves, keys.malformed),
     ]
 
     assert len(made) == len(set(made))

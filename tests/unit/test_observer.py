@@ -1,43 +1,55 @@
-"""Who is dead, judged by counters and one monotonic clock."""
+"""Who is dead, judged by the order of heartbeats and one monotonic clock."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskq.broker.leases import Silent
 from taskq.worker.observer import Observer
-
-LOOK = 0.5
 
 
 class Story:
-    """Looks every half a second at counters; each worker beats once a second unless told not to."""
+    """Workers beat once a second unless told not to, `me` among them; the server numbers them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *others: str) -> None:
         self.observer = Observer()
         self.now = 1000.0
-        self.counters: dict[str, int] = {"me": 1, "other": 1}
+        self.number = 0
+        self.beats = dict.fromkeys(("me", *(others or ("other",))), 0)
         self.silent: set[str] = set()
+        self.lost = False
+        """Whether heartbeats of `me` are not answered."""
+        self.next_death = float("inf")
+        for name in self.beats:
+            self.beat(name)
 
-    def look(self) -> dict[str, str]:
-        seen = {name: str(count) for name, count in self.counters.items()}
-        return self.observer.judge(seen, "me", self.now)
+    def beat(self, name: str) -> None:
+        self.number += 1
+        self.beats[name] = self.number
 
-    def pass_time(self, seconds: float) -> Iterator[dict[str, str]]:
-        """Look and beat for so long; what each look found dead."""
-        end = self.now + seconds
-        while self.now < end:
-            self.now += LOOK
-            if self.now % 1 < LOOK:
-                for name in self.counters.keys() - self.silent:
-                    self.counters[name] += 1
-            yield self.look()
+    def ask(self) -> list[Silent]:
+        """One heartbeat of `me`, answered at once; who is dead by it."""
+        since = self.observer.since(self.now)
+        if self.lost:
+            return []
+        self.beat("me")
+        silent = [Silent(*found) for found in self.beats.items() if found[1] < since]
+        self.observer.landed(self.number, self.now, self.now)
+        self.next_death = self.observer.next_death(silent)
+        return self.observer.dead(silent, self.now)
 
     def ever_dead(self, seconds: float) -> set[str]:
-        return {name for dead in self.pass_time(seconds) for name in dead}
+        """Let time pass; who was found dead meanwhile."""
+        found: set[str] = set()
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 1.0
+            for name in self.beats.keys() - self.silent - {"me"}:
+                self.beat(name)
+            found |= {worker.worker for worker in self.ask()}
+        return found
 
 
 @pytest.fixture
@@ -53,127 +65,128 @@ def test_six_seconds_of_silence_are_death(story: Story) -> None:
     story.ever_dead(10)
     story.silent.add("other")
 
-    assert story.ever_dead(5.5) == set()
-    assert story.ever_dead(1.5) == {"other"}
+    assert story.ever_dead(5) == set()
+    assert story.ever_dead(1) == {"other"}
 
 
-def test_the_verdict_carries_the_counter_it_was_made_by(story: Story) -> None:
-    story.counters["other"] = 41
+def test_the_verdict_names_the_last_heartbeat(story: Story) -> None:
+    story.ever_dead(10)
     story.silent.add("other")
+    last = story.beats["other"]
+    story.ever_dead(6)
 
-    *_, last = story.pass_time(8)
+    story.now += 1.0
+    assert story.ask() == [Silent("other", last)]
 
-    assert last == {"other": "41"}
+
+def test_the_next_heartbeat_need_not_wait_longer_than_the_lease(story: Story) -> None:
+    story.ever_dead(10)
+    story.silent.add("other")
+    heard = story.now
+    story.ever_dead(4)
+
+    # It was heard before ours was answered that second
+    assert story.next_death == heard + 6.0
 
 
-def test_first_sight_starts_the_clock(story: Story) -> None:
-    """A worker that has long been silent when it is first seen gets its six seconds."""
-    story.ever_dead(3600)
-    story.counters["old"] = 7
-    story.silent.add("old")
+def test_who_is_not_silent_dies_at_no_time(story: Story) -> None:
+    story.ever_dead(10)
+
+    assert story.next_death == float("inf")
+
+
+def test_first_sight_starts_the_clock() -> None:
+    story = Story()
+    story.silent.add("other")
 
     assert story.ever_dead(6) == set()
-    assert story.ever_dead(2) == {"old"}
+    assert story.ever_dead(1) == {"other"}
 
 
-def test_one_beat_starts_it_anew(story: Story) -> None:
+def test_one_heartbeat_starts_it_anew(story: Story) -> None:
+    story.ever_dead(10)
     story.silent.add("other")
     story.ever_dead(5)
-    story.counters["other"] += 1
+    story.beat("other")
 
-    assert story.ever_dead(5.5) == set()
-    assert story.ever_dead(2) == {"other"}
+    assert story.ever_dead(6) == set()
+    assert story.ever_dead(1) == {"other"}
 
 
-def test_a_counter_that_went_back_is_a_sign_of_life_too(story: Story) -> None:
-    """The server may have lost its data, and the worker have registered anew."""
-    story.counters["other"] = 500
+def test_while_our_own_heartbeats_are_not_heard_nobody_dies(story: Story) -> None:
+    """The server stands still: nobody's heartbeat lands."""
+    story.ever_dead(10)
     story.silent.add("other")
-    story.ever_dead(5)
-    story.counters["other"] = 1
-
-    assert story.ever_dead(5) == set()
-
-
-def test_while_our_own_beats_are_not_heard_nobody_dies(story: Story) -> None:
-    """The server pauses, or the network breaks: then nobody's counter moves."""
-    story.ever_dead(5)
-    story.silent |= {"me", "other"}
-
-    assert story.ever_dead(60) == set()
-
-
-def test_silence_before_ours_ended_is_not_counted_afterwards(story: Story) -> None:
-    story.ever_dead(5)
-    story.silent |= {"me", "other"}
+    story.lost = True
     story.ever_dead(60)
-    story.silent.clear()
+    story.lost = False
 
-    assert story.ever_dead(60) == set()
+    assert story.ever_dead(6) == set()
 
 
 def test_who_died_meanwhile_is_found_when_ours_are_heard_again(story: Story) -> None:
-    story.ever_dead(5)
-    story.silent |= {"me", "other"}
+    story.ever_dead(10)
+    story.silent.add("other")
+    story.lost = True
     story.ever_dead(60)
-    story.silent.discard("me")
+    story.lost = False
 
     assert story.ever_dead(8) == {"other"}
 
 
-def test_a_pause_of_the_observer_is_not_counted(story: Story) -> None:
-    """It was stopped, or its machine slept: what it did not look at it cannot judge."""
+def test_one_heartbeat_of_ours_that_is_lost_does_not_stop_the_count(story: Story) -> None:
+    story.ever_dead(10)
     story.silent.add("other")
-    story.ever_dead(4)
-
-    for _ in range(20):
-        story.now += 3600.0
-        # Its own beats go on before it looks: they come from a thread of their own.
-        story.counters["me"] += 1
-        assert story.look() == {}
-
-    assert story.ever_dead(3) == {"other"}
-
-
-def test_an_observer_that_is_not_registered_judges_nobody(story: Story) -> None:
-    del story.counters["me"]
-    story.silent.add("other")
-
-    assert story.ever_dead(60) == set()
-
-
-def test_an_observer_never_judges_itself(story: Story) -> None:
-    story.observer = Observer(dead_after=1.0)
-    story.silent |= {"me", "other"}
-
-    assert story.ever_dead(60) == {"other"}
-
-
-def test_who_has_gone_is_forgotten(story: Story) -> None:
-    story.silent.add("other")
-    story.ever_dead(5)
-    counter = story.counters.pop("other")
+    story.ever_dead(2)
+    story.lost = True
     story.ever_dead(1)
-    story.counters["other"] = counter
+    story.lost = False
 
-    assert story.ever_dead(5) == set()
-
-
-def test_each_is_judged_for_itself(story: Story) -> None:
-    story.counters |= {f"w{n}": 1 for n in range(20)}
-    story.silent |= {f"w{n}" for n in range(0, 20, 2)}
-
-    assert story.ever_dead(8) == {f"w{n}" for n in range(0, 20, 2)}
+    assert story.ever_dead(4) == {"other"}
 
 
-@given(st.lists(st.floats(0.05, 2.4), min_size=5, max_size=60))
-@settings(deadline=None, max_examples=150)
-def test_whatever_the_rhythm_of_looks_nobody_dies_in_less_than_six_seconds(
-    gaps: list[float],
-) -> None:
-    """Looks come early and late; our own beats land at each of them."""
-    observer, now = Observer(), 0.0
-    for n, gap in enumerate([0.0, *gaps]):
-        now += gap
-        dead = observer.judge({"me": str(n), "other": "1"}, "me", now)
-        assert bool(dead) == (now >= 6.0 - 1e-9) or abs(now - 6.0) < 1e-6
+def test_a_pause_of_the_observer_is_not_counted(story: Story) -> None:
+    story.ever_dead(10)
+    story.silent.add("other")
+    story.ever_dead(2)
+    story.now += 3600
+
+    assert story.ever_dead(6) == set()
+
+
+def test_an_answer_that_took_long_is_not_counted_as_silence(story: Story) -> None:
+    story.ever_dead(10)
+    story.silent.add("other")
+    sent = story.now + 1.0
+    silent = [Silent("other", story.beats["other"])]
+    # Given that the server stood still for ten seconds between question and answer
+    story.observer.landed(story.number + 1, sent, sent + 10.0)
+
+    assert story.observer.dead(silent, sent) == []
+    assert story.observer.dead(silent, sent + 10.1) == []
+
+
+def test_one_whose_jobs_are_being_taken_back_is_dead_at_once(story: Story) -> None:
+    assert story.observer.dead([Silent("half", -1)], story.now) == [Silent("half", -1)]
+
+
+def test_each_is_judged_for_itself() -> None:
+    story = Story("lives", "dies")
+    story.ever_dead(10)
+    story.silent.add("dies")
+
+    assert story.ever_dead(10) == {"dies"}
+
+
+@given(st.lists(st.floats(0.01, 2.4), min_size=1, max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_whatever_the_rhythm_nobody_dies_in_less_than_six_seconds(pauses: list[float]) -> None:
+    story = Story()
+    story.ever_dead(3)
+    heard = story.now
+    story.beat("other")
+    for pause in pauses:
+        story.now += pause
+        if story.ask():
+            assert story.now - heard >= 6.0
+            return

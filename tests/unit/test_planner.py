@@ -267,14 +267,14 @@ def test_jitter_ends_before_the_next_fire():
 def test_a_job_carries_its_fire():
     [job] = fired(spec(cron("0 8 * * *")), 0, first=to_ms(START.replace(hour=8))).jobs
 
-    assert job.id == "s:2026-01-01T08:00:00Z"
+    assert job.id == "s@2026-01-01T08:00:00Z"
     envelope = unpack_envelope(job.envelope)
     assert envelope.fire == Fire("s", job.slot)
     assert envelope.task == "t"
 
 
 def test_ids_of_jobs_tell_every_millisecond():
-    assert job_id("s", T0 + 5) == "s:2026-01-01T00:00:00.005Z"
+    assert job_id("s", T0 + 5) == "s@2026-01-01T00:00:00.005Z"
     assert from_ms(T0) == START
 
 

@@ -334,7 +334,7 @@ async def test_the_wish_outlives_the_worker(q: TaskQ, look: redis.Redis, namespa
     # Given a job whose worker is gone without a word
     job = await wait.enqueue()
     broker = Broker(q.settings)
-    await broker.leases.beat("lost", b"", register=True)
+    await broker.leases.register("lost", b"", 1, ["default"])
     assert len(await broker.consumer("lost").fetch(1, ["default"])) == 1
 
     # When it is cancelled meanwhile

@@ -319,10 +319,10 @@ async def test_a_worker_leaves_no_trace_on_the_server(
     before = len(look.client_list())
     async with q.worker(["default", "never-used"]) as worker:
         await (await one.enqueue()).result(timeout=5)
-        await eventually(lambda: look.hexists(Keys(namespace).workers, worker.name))
+        await eventually(lambda: look.zscore(Keys(namespace).workers, worker.name))
 
     keys = Keys(namespace)
-    for key in (keys.workers, keys.held, keys.dead, keys.worker_info + worker.name):
+    for key in (keys.workers, keys.held, keys.serves, keys.worker_info + worker.name):
         assert not look.exists(key), key
     for queue in ("default", "never-used"):
         assert not look.sismember(keys.idle + queue, worker.name)

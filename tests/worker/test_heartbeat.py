@@ -47,6 +47,6 @@ async def test_a_heartbeat_line_that_falls_silent_costs_a_living_worker_no_job(
 async def _beats(q: TaskQ, name: str) -> int:
     """What the worker's counter says; 0 when it was declared dead."""
     broker = Broker(q.settings)
-    counters = await broker.leases.counters()
+    counters = await broker.leases.heartbeats()
     await broker.aclose()
     return int(counters.get(name, 0))

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import time
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import redis
@@ -24,9 +24,10 @@ from taskq import (
 )
 from taskq.broker.broker import Broker
 from taskq.broker.keys import Keys
-from taskq.worker import heart, reaper, session
+from taskq.worker import heart, session
 from taskq.worker.observer import Observer
 from tests.support.proxy import Proxy
+from tests.support.scripts import last_heartbeat
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
 
@@ -35,15 +36,16 @@ from tests.support.waiting import eventually
 def quick_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beats every 50 ms; a worker is dead after half a second instead of six."""
     monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr(reaper, "OBSERVE_SECONDS", 0.05)
-    monkeypatch.setattr(reaper, "Observer", functools.partial(Observer, dead_after=0.5))
+    monkeypatch.setattr(heart, "Observer", functools.partial(Observer, 0.5, silent_after=0.2))
 
 
-async def fetch_and_die(q: TaskQ, name: str, want: int = 100) -> int:
+async def fetch_and_die(
+    q: TaskQ, name: str, want: int = 100, which: Literal["h", "s"] = "h"
+) -> int:
     """What is left of a worker that took jobs and was killed; how many it took."""
     broker = Broker(q.settings)
-    await broker.leases.beat(name, b"", register=True)
-    taken = len(await broker.consumer(name).fetch(want, ["default"]))
+    await broker.leases.register(name, b"", 1, ["default"])
+    taken = len(await broker.consumer(name).fetch(want, ["default"], which))
     await broker.aclose()
     return taken
 
@@ -58,7 +60,7 @@ async def reap(q: TaskQ, name: str) -> None:
 async def beats_of(q: TaskQ, name: str) -> int:
     """How often the worker has beaten, its registration included; 0 for one that is not alive."""
     broker = Broker(q.settings)
-    counters = await broker.leases.counters()
+    counters = await broker.leases.heartbeats()
     await broker.aclose()
     return int(counters.get(name, 0))
 
@@ -74,7 +76,7 @@ async def has_beaten(q: TaskQ, name: str) -> bool:
 @pytest.fixture
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who wants the name of a dead worker waits for half a second instead of six."""
-    monkeypatch.setattr(session, "Observer", functools.partial(Observer, dead_after=0.5))
+    monkeypatch.setattr(session, "LEASE_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -169,10 +171,11 @@ async def test_many_observers_reap_a_worker_once(q: TaskQ) -> None:
 
     async with q.worker() as first, q.worker() as second, q.worker() as third:
         await eventually(lambda: len(runs) == 50)
-        reaped = first.tally.reaped + second.tally.reaped + third.tally.reaped
+        workers = (first, second, third)
+        await eventually(lambda: sum(worker.tally.reaped for worker in workers) >= 50)
 
     assert sorted(runs) == list(range(50))
-    assert reaped == 50
+    assert sum(worker.tally.reaped for worker in workers) == 50
 
 
 @pytest.mark.usefixtures("quick_judgement")
@@ -185,14 +188,13 @@ async def test_a_worker_that_dies_in_the_middle_of_a_reaping_leaves_it_to_others
 
     job = await one.enqueue()
     await fetch_and_die(q, "dead")
-    # Given that somebody took it off the list of the living, and got no further
-    look.hdel(Keys(namespace).workers, "dead")
-    look.sadd(Keys(namespace).dead, "dead")
+    # Given that somebody began to take its jobs back, and got no further
+    look.zadd(Keys(namespace).workers, {"dead": -1})
 
     async with q.worker():
         assert await job.result(timeout=10) == 1
 
-    assert not look.exists(Keys(namespace).dead)
+    assert look.zscore(Keys(namespace).workers, "dead") is None
 
 
 @pytest.mark.usefixtures("quick_judgement")
@@ -223,7 +225,7 @@ async def test_a_job_that_blocks_the_loop_keeps_its_lease_and_is_named_in_the_lo
     beats: list[int] = []
 
     def count() -> None:
-        beats.append(sum(int(beat) for beat in look.hvals(Keys(namespace).workers)))
+        beats.append(last_heartbeat(look, Keys(namespace)))
 
     @q.task(name="blocking")
     async def blocking() -> int:
@@ -474,8 +476,9 @@ async def test_a_job_that_kills_its_worker_three_times_is_not_tried_again(q: Tas
     for number in range(2):
         assert await fetch_and_die(q, f"dead{number}") == 2
         await reap(q, f"dead{number}")
-    # Given that the third worker got the poison alone
-    assert await fetch_and_die(q, "dead2", want=1) == 1
+    # Given that the third worker got the poison alone, as two suspects never run together
+    assert await fetch_and_die(q, "dead2") == 0
+    assert await fetch_and_die(q, "dead2", which="s") == 1
     await reap(q, "dead2")
 
     with pytest.raises(JobFailed, match="3 workers died while they ran this job") as caught:
@@ -491,90 +494,76 @@ async def test_a_job_that_kills_its_worker_three_times_is_not_tried_again(q: Tas
     assert runs == []
 
 
-async def test_jobs_under_suspicion_run_alone(q: TaskQ) -> None:
-    at_once = 0
-    seen: list[tuple[str, int]] = []
-
-    async def note(name: str) -> None:
-        nonlocal at_once
-        at_once += 1
-        seen.append((name, at_once))
-        for _ in range(20):
-            await asyncio.sleep(0)
-        at_once -= 1
-
-    suspect = q.task(name="suspect")(note)
-    jobs = await q.enqueue_many([suspect.s("suspect") for _ in range(3)])
-    for number in range(2):
-        await fetch_and_die(q, f"dead{number}")
-        await reap(q, f"dead{number}")
-    await q.enqueue_many([suspect.s("other") for _ in range(10)])
-
-    await q.run_until_empty(concurrency=10)
-
-    assert [count for name, count in seen if name == "suspect"] == [1, 1, 1]
-    assert max(count for name, count in seen if name == "other") > 1
-    assert {await job.status() for job in jobs} == {JobState.SUCCEEDED}
-
-
-async def test_while_a_suspect_runs_its_worker_holds_no_other_job(q: TaskQ) -> None:
-    started, go = asyncio.Semaphore(0), asyncio.Semaphore(0)
-
-    @q.task(name="suspect")
-    async def suspect() -> None:
-        started.release()
-        await go.acquire()
-
-    jobs = await q.enqueue_many([suspect.s() for _ in range(4)])
+async def make_suspects(q: TaskQ) -> None:
+    """Two workers die with what is queued now."""
     for number in range(2):
         await fetch_and_die(q, f"dead{number}")
         await reap(q, f"dead{number}")
 
-    async with q.worker(concurrency=10):
-        for left in (3, 2, 1, 0):
-            await started.acquire()
-            # Given that it dies now: those behind it would not be counted as crashed with it
-            states = [await job.status() for job in jobs]
-            assert states.count(JobState.RUNNING) == 1
-            assert states.count(JobState.QUEUED) == left
-            go.release()
+
+async def test_innocent_suspects_run_together_and_the_rest_of_the_queue_goes_on(q: TaskQ) -> None:
+    gate = asyncio.Barrier(25)
+
+    @q.task(name="innocent")
+    async def innocent() -> None:
+        # Half of those that crashed together run together: one by one they would never pass
+        await gate.wait()
+
+    @q.task(name="other")
+    async def other() -> str:
+        return "in time"
+
+    jobs = await q.enqueue_many([innocent.s() for _ in range(50)])
+    await make_suspects(q)
+
+    async with q.worker(concurrency=100):
+        # Given that suspects run: an unrelated job does not wait for them
+        assert await (await other.enqueue()).result(timeout=5) == "in time"
+        for job in jobs:
+            await job.result(timeout=20)
 
     assert {(await job.info()).crashes for job in jobs} == {2}
 
 
+async def test_beside_a_suspect_that_takes_long_others_run(q: TaskQ) -> None:
+    release = asyncio.Event()
+
+    @q.task(name="long")
+    async def long() -> None:
+        await release.wait()
+
+    @q.task(name="short")
+    async def short() -> int:
+        return 1
+
+    slow = await long.enqueue()
+    quick = await short.enqueue()
+    await make_suspects(q)
+
+    async with q.worker():
+        assert await quick.result(timeout=10) == 1
+        assert await slow.status() in (JobState.RUNNING, JobState.QUEUED)
+        release.set()
+        await slow.result(timeout=10)
+
+
 async def test_a_suspect_that_was_cancelled_never_runs(q: TaskQ) -> None:
-    started, go = asyncio.Event(), asyncio.Event()
     ran: list[int] = []
 
     @q.task(name="suspect")
     async def suspect() -> None:
         ran.append(1)
 
-    @q.task(name="wait")
-    async def wait() -> None:
-        started.set()
-        await go.wait()
-
     job = await suspect.enqueue()
-    for number in range(2):
-        await fetch_and_die(q, f"dead{number}")
-        await reap(q, f"dead{number}")
-    await wait.enqueue()
-    async with q.worker():
-        await started.wait()
-        assert await job.cancel() is True
-        go.set()
-        await eventually(lambda: _is(job, JobState.CANCELLED))
+    await make_suspects(q)
+    assert await job.cancel() is True
+
+    await q.run_until_empty()
 
     assert ran == []
 
 
-async def _is(job: Job[None], state: JobState) -> bool:
-    return await job.status() is state
-
-
 async def test_a_suspect_runs_though_its_worker_is_busy(q: TaskQ) -> None:
-    """It waits until everything else has ended there, and nothing else is fetched meanwhile."""
     over = False
 
     @q.task(name="suspect")

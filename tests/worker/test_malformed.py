@@ -21,7 +21,7 @@ def plant(look: redis.Redis, namespace: str, job_id: str, fields: dict[str, Any]
     keys = Keys(namespace)
     job: dict[Any, Any] = {"s": "q", "q": "default/5", "t": 1_700_000_000_000, **fields}
     look.hset(keys.job(job_id), mapping=job)
-    look.sadd(keys.lanes, "default/5")
+    look.hset(keys.lanes, "default", "5")
     look.xadd(keys.lane("default", 5), {"i": job_id})
 
 

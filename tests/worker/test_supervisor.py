@@ -251,7 +251,7 @@ async def test_code_that_does_not_start_waits_for_the_next_change(
 async def held_by(q: TaskQ, worker: str, job_id: str) -> None:
     """Have a worker of this name take the job, as the process that is to die would."""
     broker = Broker(q.settings)
-    await broker.leases.beat(worker, b"", register=True)
+    await broker.leases.register(worker, b"", 1, ["default"])
     taken = await broker.consumer(worker).fetch(1, ["default"])
     assert [delivery.id for delivery in taken] == [job_id]
     await broker.aclose()

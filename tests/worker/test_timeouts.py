@@ -216,10 +216,10 @@ async def test_waiting_for_a_thread_is_not_counted(q: TaskQ) -> None:
     async def sandglass() -> None:
         await asyncio.Event().wait()
 
-    await first.enqueue()
+    running = await first.enqueue()
     job = await second.enqueue()
     async with q.worker(threads=1):
-        await eventually(lambda: _is_running(q, job.id))
+        await eventually(lambda: _is_running(q, running.id))
         # Given that it waits for the only thread longer than its timeout
         with pytest.raises(JobFailed):
             await (await sandglass.enqueue()).result(timeout=5)

@@ -1,18 +1,53 @@
--- A worker says that it lives, and learns what it missed.
+-- A worker says that it lives, and learns what it missed and who is silent.
 --
--- KEYS  1 workers  2 held  3 the worker's cancels  4 the worker's description  5 slots
--- ARGV  1 worker  2 registers it, as one that runs so many jobs at once; '0' it is registered
---       3 its description (opaque)
+-- KEYS  1 workers  2 held  3 slots  4 serves  5 promoter  6 the worker's cancels  7 its description
+-- ARGV  1 worker  2 its description (opaque)  3 an earlier heartbeat of its own: those who have not been
+--       heard since are silent  4 '1' when it may promote, '0' when its event loop stands still
+--       and to register it: 5 how many jobs it runs at once  6 its queues, with spaces between
 -- Returns nil when it is not registered (it was declared dead), or is already and was to be (another
---       has its name), else {jobs it holds, cancels}.
--- A full server must not kill the workers that would empty it.
+--       has its name), else {this heartbeat, jobs it holds, cancels, '1' when it is to promote due jobs,
+--       silent workers {name, their last heartbeat, ...}}.
 -- Called by broker/leases.py, once a second from the worker's own thread.
+--
+-- Heartbeats of all workers are numbered in one order, so that each learns who is silent without reading
+-- what the others said, and no clock takes part. One worker promotes due jobs; when it falls silent, or
+-- cannot, the next one that is heard does.
+-- A full server must not kill the workers that would empty it.
 local call = redis.call
 --@include full
-local workers, held, cancels, description, slots = unpack(KEYS)
-if (call('HEXISTS', workers, ARGV[1]) == 1) == (ARGV[2] ~= '0') then return false end
-pass_when_full(workers)
-call('HINCRBY', workers, ARGV[1], 1)
-if ARGV[2] ~= '0' then call('HSET', slots, ARGV[1], ARGV[2]) end
-call('SET', description, ARGV[3], 'PX', 60000)
-return { tonumber(call('HGET', held, ARGV[1]) or 0), call('SMEMBERS', cancels) }
+local workers, held, slots, serves, promoter, cancels, description = unpack(KEYS)
+local worker, since = ARGV[1], tonumber(ARGV[3])
+local score = call('ZSCORE', workers, worker)
+if ARGV[5] then
+  if score then return false end
+elseif not score or tonumber(score) < 0 then
+  return false
+end
+pass_when_full(held)
+local last = call('ZRANGE', workers, -1, -1, 'WITHSCORES')[2]
+local beat = math.max(0, tonumber(last or '0')) + 1
+call('ZADD', workers, beat, worker)
+if ARGV[5] then
+  call('HSET', slots, worker, ARGV[5])
+  call('HSET', serves, worker, ARGV[6])
+end
+call('SET', description, ARGV[2], 'PX', 60000)
+
+local role = call('GET', promoter)
+if role == worker and ARGV[4] == '0' then
+  call('DEL', promoter)
+elseif ARGV[4] == '1' then
+  if role and role ~= worker then
+    local heard = tonumber(call('ZSCORE', workers, role) or '-1')
+    if heard < since or heard < 0 then role = nil end
+  end
+  if not role or role == worker then
+    call('SET', promoter, worker, 'PX', 60000)
+    role = worker
+  end
+end
+local silent = call('ZRANGEBYSCORE', workers, '-inf', '(' .. math.max(0, since), 'WITHSCORES', 'LIMIT', 0, 100)
+return {
+  beat, tonumber(call('HGET', held, worker) or 0), call('SMEMBERS', cancels),
+  role == worker and ARGV[4] == '1' and '1' or '0', silent,
+}

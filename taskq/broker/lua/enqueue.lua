@@ -79,14 +79,14 @@ local function add_extras(key, id, due_at, expires_at, origin, owner)
   end
 end
 
--- A worker that waits for a job of this queue, and how many it runs at once; nil when none does.
-local function waiting(queue)
+-- A worker that waits for a job of this place, and how many it runs at once; nil when none does.
+local function waiting(place)
   while true do
-    local worker = call('SRANDMEMBER', idle .. queue)
+    local worker = call('SRANDMEMBER', idle .. place)
     if not worker then return end
     local most = call('HGET', slots, worker)
     if most and call('PUBSUB', 'NUMSUB', wake .. worker)[2] > 0 then return worker, most end
-    call('SREM', idle .. queue, worker)
+    call('SREM', idle .. place, worker)
     -- One that was declared dead and does not know it yet is told by its next fetch.
     if not most then call('PUBLISH', wake .. worker, 'work') end
   end
@@ -110,17 +110,16 @@ end
 
 -- Whether the job was added for a worker that waits, and that worker was told.
 local function handed_over(lane, id, key, envelope, channel)
-  local queue = queue_of(lane)
-  local worker, most = waiting(queue)
+  local place = place_of(lane)
+  local worker, most = waiting(place)
   if not worker then return false end
   local row = given(worker, lane, id, key, envelope, channel)
   if not row then
     call('PUBLISH', wake .. worker, 'work')
     return true
   end
-  -- One that has killed workers may have to run alone.
-  local busy = call('HINCRBY', held, worker, 1) > 1 or most == '1' or row[8]
-  if busy then call('SREM', idle .. queue, worker) end
+  local holds = redis.pcall('HINCRBY', held, worker, 1)
+  if holds ~= 1 or most == '1' then call('SREM', idle .. place, worker) end
   call('PUBLISH', wake .. worker, 'job ' .. cmsgpack.pack(row))
   return true
 end
@@ -148,7 +147,10 @@ local function add_run(first, final, alone, due_at, expires_at)
     answer[total] = mine and '1' or '0'
   end
   -- For one that is alone nobody is left who waits.
-  if queued > 0 and not alone then added[queue_of(lane)] = (added[queue_of(lane)] or 0) + queued end
+  if queued > 0 and not alone then
+    local place = place_of(lane)
+    added[place] = (added[place] or 0) + queued
+  end
 end
 
 local first = 6
@@ -165,7 +167,7 @@ end
 
 -- A repetition writes nothing at all, so that a full server answers it too.
 if not repeated then call('SET', sent, number, 'PX', ARGV[5]) end
-for queue, count in pairs(added) do wake_idle(idle, wake, queue, count) end
+for place, count in pairs(added) do wake_idle(idle, wake, place, count) end
 if head then
   -- Workers sleep until the earliest due time they know: only a new head is news.
   local first = call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]

@@ -2,11 +2,17 @@
 --
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 idle prefix  5 workers  6 held  7 expiry
 --       8 done channel prefix  9 malformed
--- ARGV  1 clock offset  2 worker  3 want  4 '1' lowest priority first  5 failure ttl (ms)
+-- ARGV  1 clock offset  2 worker  3 want  4 which: 'h' highest priority first, 'l' lowest first,
+--       's' suspects alone  5 failure ttl (ms)  6 and 7 how many of them in threads, and in processes
+--       8 kinds in the order of their turn, of 'l', 't' and 'p'  9 kinds it waits for, likewise
 --       then the queues, in the order of their turn
--- Returns nil when the worker is not registered (declared dead), else 1 when there may be more behind
---       entries that were passed over, 0 otherwise, and then per job what `taker` gives.
+-- Returns nil when the worker is not registered (declared dead), else {'1' when there may be more
+--       behind what was passed over or did not fit, '1' when suspects wait in these queues, and then
+--       per job what `taker` gives}.
 -- Called by broker/consumer.py.
+--
+-- A reply holds 4 MiB and the job that passes that: a connection that listens to channels is closed
+-- when 32 MiB of replies wait on it. What was read and does not fit goes back to its place.
 --
 -- A hundred thousand cancelled or expired jobs may stand in the way. They are passed over in pieces,
 -- so that the server answers others in between.
@@ -16,63 +22,152 @@ local call = redis.call
 --@include over
 --@include full
 --@include take
+--@include counter
 local jobs, prefix, lanes, idle, workers, held, expiry, done, malformed = unpack(KEYS)
-local worker, want = ARGV[2], tonumber(ARGV[3])
-if call('HEXISTS', workers, worker) == 0 then return false end
+local worker, want, which = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local score = call('ZSCORE', workers, worker)
+if not score or tonumber(score) < 0 then return false end
 local now = clock(ARGV[1])
-local MOST = 2000
-local answer, dropped, taken, passed = { 0 }, {}, 0, 0
-local room = true
-
--- Asked for by name: there may be a hundred thousand lanes of other queues.
-local known = {}
-for i = 6, #ARGV do
-  local names = {}
-  for priority = 0, 9 do names[priority + 1] = ARGV[i] .. '/' .. priority end
-  local there = call('SMISMEMBER', lanes, unpack(names))
-  for n = 1, 10 do known[names[n]] = there[n] == 1 end
-end
+local MOST_PASSED, MOST_BYTES = 2000, 4194304
+local answer, dropped, taken, passed, bytes = { '0', '0' }, {}, 0, 0, 0
+local room = { l = want, t = tonumber(ARGV[6]), p = tonumber(ARGV[7]) }
+local FIRST = 10
+-- Queues of which not every job that came back, or not every suspect, was seen.
+local left = {}
 
 local take = taker(jobs, expiry, done, malformed, worker, now, tonumber(ARGV[5]), dropped)
 
-local function drain(lane)
-  while taken < want and passed < MOST do
-    local asked = want - taken
-    local entries = read_lane(prefix, lane, worker, asked)
-    for i = 1, #entries do
-      local row = take(lane, entries[i])
-      if row then
-        taken = taken + 1
-        answer[taken + 1] = row
-        if row[8] then room = false end
-      else
-        passed = passed + 1
-      end
+-- What was read beyond what fits goes back.
+local function receive(lane, entries, kind)
+  for i = 1, #entries do
+    if bytes >= MOST_BYTES then
+      local ids = {}
+      for n = i, #entries do ids[#ids + 1] = entries[n][1] end
+      put_back(lanes, prefix, lane, ids, RETURNED, 'r')
+      left[queue_of(lane)] = true
+      answer[1] = '1'
+      return
     end
-    if #entries < asked then return end
+    local row = take(lane, entries[i])
+    if row then
+      taken = taken + 1
+      room[kind] = room[kind] - 1
+      answer[taken + 2] = row
+      bytes = bytes + #(row[5] or '')
+    else
+      passed = passed + 1
+    end
   end
 end
 
+local function drain(lane, read, kind)
+  while taken < want and room[kind] > 0 and passed < MOST_PASSED and bytes < MOST_BYTES do
+    local asked = math.min(want - taken, room[kind])
+    local entries, found = read(prefix, lane, worker, asked)
+    receive(lane, entries, kind)
+    if (found or #entries) < asked then return end
+  end
+  left[queue_of(lane)] = true
+end
+
+local signs, all = {}, ''
+for first = FIRST, #ARGV, 1000 do
+  local last = math.min(first + 999, #ARGV)
+  local some = call('HMGET', lanes, unpack(ARGV, first, last))
+  for i = first, last do
+    signs[i] = some[i - first + 1] or ''
+    all = all .. signs[i]
+  end
+end
+if string.find(all, 's', 1, true) then answer[2] = '1' end
+
+-- Seldom needed, and a script pays for each function it makes.
+local claim_returned, drain_suspects
+if which == 's' or string.find(all, 'r', 1, true) then
+  local function pending(stream, owner, count)
+    local rows = redis.pcall('XPENDING', stream, 'g', '-', '+', count, owner)
+    return rows.err and {} or rows
+  end
+
+  -- An entry that was deleted from the stream is pending no more.
+  local function claim(stream, id)
+    local entry = call('XRANGE', stream, id, id)[1]
+    if entry then
+      call('XCLAIM', stream, 'g', worker, 0, id, 'JUSTID')
+    else
+      call('XACK', stream, 'g', id)
+    end
+    return entry
+  end
+
+  claim_returned = function(_, lane, _, count)
+    local rows, entries = pending(prefix .. lane, RETURNED, count), {}
+    for i = 1, #rows do entries[#entries + 1] = claim(prefix .. lane, rows[i][1]) end
+    return entries, #rows
+  end
+
+  -- Of suspects no more run together than each of them may run with: see `reap`.
+  drain_suspects = function(lane)
+    local stream = prefix .. lane
+    for _, row in ipairs(pending(stream, SUSPECTS, want + 1)) do
+      local entry = call('XRANGE', stream, row[1], row[1])[1]
+      local most = entry and call('HGET', jobs .. tostring(entry[2][2]), 'g') or want
+      if taken >= math.min(want, tonumber(most)) or bytes >= MOST_BYTES then
+        want = taken
+        left[queue_of(lane)] = true
+        return
+      end
+      want = math.min(want, tonumber(most))
+      receive(lane, { claim(stream, row[1]) }, 'l')
+    end
+  end
+end
+
+local BASE = { l = 48, t = 65, p = 75 }
+local function visit(queue, priority, marks, kind)
+  local sign = string.char(BASE[kind] + priority)
+  if not string.find(marks, sign, 1, true) then return end
+  local lane = lane_of(queue, sign)
+  if which == 's' then return drain_suspects(lane) end
+  if string.find(marks, 'r', 1, true) then drain(lane, claim_returned, kind) end
+  drain(lane, read_lane, kind)
+end
+
+-- Most have jobs of one kind alone: then there is nothing to look for.
+local kinds = string.find(all, '[A-T]') and ARGV[8] or 'l'
 local from, to, step = 9, 0, -1
-if ARGV[4] == '1' then from, to, step = 0, 9, 1 end
+if which == 'l' then from, to, step = 0, 9, 1 end
 for priority = from, to, step do
-  for i = 6, #ARGV do
-    local lane = ARGV[i] .. '/' .. priority
-    if known[lane] and taken < want then drain(lane) end
+  for i = FIRST, #ARGV do
+    for n = 1, #kinds do visit(ARGV[i], priority, signs[i], string.sub(kinds, n, n)) end
   end
 end
 
-if passed >= MOST then answer[1] = 1 end
+if passed >= MOST_PASSED or bytes >= MOST_BYTES then answer[1] = '1' end
 pass_when_full(held)
+local sign = which == 's' and 's' or 'r'
+for i = FIRST, #ARGV do
+  if string.find(signs[i], sign, 1, true) and not left[ARGV[i]] then
+    unmark(lanes, ARGV[i], sign)
+    local owner = which == 's' and SUSPECTS or RETURNED
+    for lane in string.gmatch(signs[i], LANES) do
+      redis.pcall('XGROUP', 'DELCONSUMER', prefix .. lane_of(ARGV[i], lane), 'g', owner)
+    end
+  end
+end
 drop_entries(prefix, dropped)
-if taken > 0 then call('HINCRBY', held, worker, taken) end
-for i = 6, #ARGV do
-  -- A worker with room waits to be woken; a full one must not swallow another's wake-up. A job that has
-  -- killed workers may be one to run alone: nothing is handed to its worker until that one asks.
-  if room and taken < want then
-    park(idle, ARGV[i], worker)
-  else
-    call('SREM', idle .. ARGV[i], worker)
+if taken > 0 then increase(held, worker, taken) end
+local waits = taken < want and answer[1] == '0' and which ~= 's'
+for i = FIRST, #ARGV do
+  for n = 1, #ARGV[9] do
+    local kind = string.sub(ARGV[9], n, n)
+    local place = kind == 'l' and ARGV[i] or ARGV[i] .. '/' .. kind
+    -- A worker with room waits to be woken; a full one must not swallow another's wake-up.
+    if waits and room[kind] > 0 then
+      park(idle, place, worker)
+    else
+      call('SREM', idle .. place, worker)
+    end
   end
 end
 return answer

@@ -14,29 +14,35 @@
 -- Returns per attempt: 1 done, 2 done before (a repeated call), 0 refused (stale), 3 job unknown.
 -- Called by broker/consumer.py.
 --
--- The fence: worker and attempt number must be those of the last fetch, and the job running. These
--- may be the same again when a lost reply is made up for: an id that a caller chose is given to a new
--- job once nothing is left of the old one, and an attempt that never started leaves its number to the
--- next. A stream entry comes once, so in these two cases it has to be pending still. Only there:
--- entries asked for one by one cost more than in one batch.
--- Entries leave the stream before anything is written, so that this passes on a full server.
+-- The fence: worker and attempt number must be those of the last take, and the job running. Only an id
+-- that a caller chose may have both again: it is given to a new job, which begins at 1, once nothing is
+-- left of the old one. A stream entry comes once, so there it has to be pending still.
+-- Entries leave the stream before anything is written, so that this passes on a full server. Those of
+-- jobs given back without a delay stay where they are, for another worker.
 local call = redis.call
 --@include clock
 --@include lane
 --@include over
+--@include counter
 local jobs, prefix, lanes, due, expiry, held, failed, stats, done, next_channel, idle, wake, cancels =
   unpack(KEYS)
 local now = clock(ARGV[1])
 local worker, keep = ARGV[2], tonumber(ARGV[3])
 local STRIDE = { S = 4, C = 4, F = 6, R = 6, B = 6 }
-local answer, entries, accepted, counts, woken = {}, {}, {}, {}, {}
+local answer, entries, kept, accepted, counts, woken = {}, {}, {}, {}, {}, {}
 local head
+
+-- Whether an entry is in this worker's hands.
+local function holds(stream, entry_id)
+  local pending = redis.pcall('XPENDING', stream, 'g', entry_id, entry_id, 1, worker)
+  return not pending.err and #pending > 0
+end
 
 -- Whether this worker holds the job through another entry than the one named. When that one is not
 -- pending, the stream may also have been deleted behind our back: then the attempt may still end.
 local function ended_before(lane, i)
   local id = ARGV[i]
-  if call('XACK', prefix .. lane, 'g', ARGV[i + 1]) == 1 then return false end
+  if holds(prefix .. lane, ARGV[i + 1]) then return false end
   local stream = prefix .. call('HGET', jobs .. id, 'q')
   local pending = redis.pcall('XPENDING', stream, 'g', '-', '+', 10000, worker)
   for n = 1, pending.err and 0 or #pending do
@@ -48,22 +54,22 @@ end
 
 local function verdict(job, kind, lane, i)
   if job.err or not job[1] then return 3 end
-  local attempt = ARGV[i + 2]
-  local unstarted = kind == 'B' and ARGV[i + 3] == ''
-  if job[2] ~= attempt or job[3] ~= worker then
-    -- What a release of an attempt that never started leaves behind.
-    return unstarted and job[3] == '' and job[2] + 1 == tonumber(attempt) and 2 or 0
+  if job[2] ~= ARGV[i + 2] or job[3] ~= worker then
+    -- What is given back is not this worker's any more: so it was, if this is a repetition.
+    local taken = tonumber(job[2] or '0')
+    return kind == 'B' and (job[3] == '' or taken > tonumber(ARGV[i + 2])) and 2 or 0
   end
   if job[1] ~= 'r' then return 2 end
-  return (job[7] or unstarted) and ended_before(lane, i) and 2 or 1
+  return job[7] and ended_before(lane, i) and 2 or 1
 end
 
--- The job is gone: nobody else would ever take its entry away.
+-- The job is gone, and with it who else would take its entry away: only this worker may.
 local function forget(lane, id)
-  if call('XACK', prefix .. lane, 'g', id) == 1 then
-    call('XDEL', prefix .. lane, id)
-    call('HINCRBY', held, worker, -1)
-  end
+  local stream = prefix .. lane
+  if not holds(stream, id) then return end
+  call('XACK', stream, 'g', id)
+  call('XDEL', stream, id)
+  increase(held, worker, -1)
 end
 
 local i = 4
@@ -78,7 +84,9 @@ while i <= #ARGV do
     if result == 1 then
       local n = #accepted
       accepted[n + 1], accepted[n + 2], accepted[n + 3] = run, at, job
-      collect(entries, lane, ARGV[at + 1])
+      -- One that was cancelled while it ran has no next attempt.
+      local stays = kind == 'B' and ARGV[at + 4] == '0' and not job[6]
+      collect(stays and kept or entries, lane, ARGV[at + 1])
     elseif result == 3 then
       forget(lane, ARGV[at + 1])
     end
@@ -86,6 +94,7 @@ while i <= #ARGV do
   i = final + stride
 end
 drop_entries(prefix, entries)
+for lane, ids in pairs(kept) do put_back(lanes, prefix, lane, ids, RETURNED, 'r') end
 
 local function over(run, i, job, state, payload)
   local id, ttl = ARGV[i], run.ttl
@@ -105,9 +114,9 @@ local function again(run, i)
     local record = cmsgpack.pack({ call('HGET', key, 'b'), now, worker, ARGV[i + 3] })
     call('HSET', key, run.kind == 'R' and 'c' or 'u', ARGV[i + 5], 'h' .. ARGV[i + 2], record)
   else
-    -- The attempt never started: it is not counted, and the next one bears its number. The
-    -- worker is taken off the job, so the number alone lets nobody write.
-    call('HSET', key, 'a', ARGV[i + 2] - 1, 'w', '')
+    -- The attempt never started, and is not counted as one. Nothing else may be said of it.
+    increase(key, 'm', 1)
+    call('HSET', key, 'w', '')
   end
   if delay > 0 then
     call('HSET', key, 's', 'd', 'd', now + delay)
@@ -115,9 +124,9 @@ local function again(run, i)
     if not head or now + delay < head then head = now + delay end
   else
     call('HSET', key, 's', 'q')
-    add_entry(lanes, prefix, lane, id)
-    local queue = queue_of(lane)
-    woken[queue] = (woken[queue] or 0) + 1
+    if run.kind == 'R' then add_entry(lanes, prefix, lane, id) end
+    local place = place_of(lane)
+    woken[place] = (woken[place] or 0) + 1
   end
 end
 
@@ -147,17 +156,17 @@ for n = 1, #accepted, 3 do
 end
 
 if #accepted > 0 then
-  call('HINCRBY', held, worker, -#accepted / 3)
+  increase(held, worker, -#accepted / 3)
   local minute = stats .. math.floor(now / 60000)
   for kind, lanes_of in pairs(counts) do
     for lane, count in pairs(lanes_of) do
-      local sum = call('HINCRBY', minute, queue_of(lane) .. ':' .. NAME[kind], count)
-      -- The first of its minute: the record goes after a day.
-      if sum == count then call('PEXPIRE', minute, 86400000) end
+      local sum = increase(minute, queue_of(lane) .. ':' .. NAME[kind], count)
+      -- The first of its minute. Six minutes are read.
+      if sum == count then call('PEXPIRE', minute, 600000) end
     end
   end
 end
-for queue, count in pairs(woken) do wake_idle(idle, wake, queue, count) end
+for place, count in pairs(woken) do wake_idle(idle, wake, place, count) end
 if head and tonumber(call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]) >= head then
   call('PUBLISH', next_channel, 'due')
 end

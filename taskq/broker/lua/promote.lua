@@ -16,9 +16,9 @@ local added, moved = {}, 0
 local late = call('ZRANGEBYSCORE', expiry, '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(late) do
   call('ZREM', expiry, id)
-  local job = call('HMGET', jobs .. id, 's', 'n')
+  local job = redis.pcall('HMGET', jobs .. id, 's', 'n')
   -- A running job has started in time. A queued one leaves its stream entry behind; the fetch
-  -- that meets it drops it.
+  -- that meets it drops it, or the sweep.
   if job[1] == 'd' or job[1] == 'q' then
     call('ZREM', due, id)
     end_job(jobs .. id, id, 'x', job[2], expiry, done, tonumber(ARGV[3]), now, '')
@@ -29,16 +29,16 @@ local ready = call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, limit)
 if #ready > 0 then call('ZREM', due, unpack(ready)) end
 for _, id in ipairs(ready) do
   local key = jobs .. id
-  local job = call('HMGET', key, 's', 'q')
-  if job[1] == 'd' then
+  local job = redis.pcall('HMGET', key, 's', 'q')
+  if job[1] == 'd' and job[2] then
     call('HSET', key, 's', 'q')
     add_entry(lanes, prefix, job[2], id)
-    local queue = queue_of(job[2])
-    added[queue] = (added[queue] or 0) + 1
+    local place = place_of(job[2])
+    added[place] = (added[place] or 0) + 1
     moved = moved + 1
   end
 end
-for queue, count in pairs(added) do wake_idle(idle, wake, queue, count) end
+for place, count in pairs(added) do wake_idle(idle, wake, place, count) end
 
 local first = call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
 local first_expiry = call('ZRANGE', expiry, 0, 0, 'WITHSCORES')[2]

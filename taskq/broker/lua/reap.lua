@@ -1,38 +1,40 @@
 -- Take back the jobs of a worker that died or left, and give them to the others.
 --
--- KEYS  1 jobs  2 lanes prefix  3 lanes  4 idle prefix  5 workers  6 held  7 dead  8 failed prefix
---       9 done channel prefix  10 wake channel prefix  11 the worker's cancels  12 its description
---       13 expiry  14 slots
--- ARGV  1 clock offset  2 worker  3 the beat counter it was judged by, '' = whatever it is now
---       4 '1' it died (its jobs count a crash), '0' it left  5 limit per lane
+-- KEYS  1 jobs  2 lanes prefix  3 lanes  4 idle prefix  5 workers  6 held  7 slots  8 serves
+--       9 promoter  10 failed prefix  11 done channel prefix  12 wake channel prefix
+--       13 the worker's cancels  14 its description  15 expiry
+-- ARGV  1 clock offset  2 worker  3 the heartbeat it was judged by, '' = whatever it is now
+--       4 '1' it died (its jobs count a crash), '0' it left  5 limit
 --       6 crashes that make a job poison, the last of them alone  7 failure ttl (ms)  8 failed records kept per queue
 --       9 error written to a poison job
 -- Returns {jobs given to others, jobs dead-lettered, '1' when some are left for another call}, or nil
---       when its beat moved on (it lives).
+--       when its heartbeat moved on (it lives).
 -- Called by broker/leases.py.
 --
--- The counter is compared here, so of many observers one acts, and none on an old look. From then
--- on the worker is not registered: its beats and fetches are answered "you are dead" and its
--- finishes meet another attempt number.
+-- The heartbeat is compared here, so of many observers one acts, and none on an old look. From then on
+-- the worker is not registered: its heartbeats and fetches are answered "you are dead", and its finishes
+-- meet a job without a worker. While jobs of it are left it stands below all others, at -1, so whoever
+-- asks who is silent goes on, also when this caller dies now.
 --
--- A job is poison only when it was the one job its worker held: of many, any may be the guilty one,
--- and most of them had not even started. Workers run such a suspect alone, so its next crash decides.
+-- A job keeps its place: its entry waits for another worker where it is, before those enqueued later.
+--
+-- A job is poison only when it was the one job that ran in its worker: of many, any may be the guilty
+-- one. Of those that have crashed before it is known which had begun (see `begin`): the others count no
+-- crash. Jobs that have crashed often become suspects, which run in workers of their own: the one that
+-- began last alone, and of the others no more together than half of those that crashed together. So
+-- each crash halves them, until the guilty one is alone.
 local call = redis.call
 --@include clock
 --@include lane
 --@include over
-local jobs, prefix, lanes, idle, workers, held, dead, failed, done, wake, cancels, description, expiry, slots =
-  unpack(KEYS)
-local worker, died, limit = ARGV[2], ARGV[4] == '1', tonumber(ARGV[5])
+local jobs, prefix, lanes, idle, workers, held, slots, serves, promoter, failed, done, wake, cancels,
+  description, expiry = unpack(KEYS)
+local worker, died, limit, most = ARGV[2], ARGV[4] == '1', tonumber(ARGV[5]), tonumber(ARGV[6])
 local now, ttl = clock(ARGV[1]), tonumber(ARGV[7])
-local counter = call('HGET', workers, worker)
-if ARGV[3] ~= '' and counter and counter ~= ARGV[3] then return false end
-call('HDEL', workers, worker)
-call('HDEL', held, worker)
-call('HDEL', slots, worker)
-call('DEL', description)
-
-local moved, poisoned, more, woken = 0, 0, '0', {}
+local score = call('ZSCORE', workers, worker)
+if ARGV[3] ~= '' and score and score ~= ARGV[3] then return false end
+local moved, poisoned, woken = 0, 0, {}
+local suspect_from = math.max(1, most - 1)
 
 local function bury(key, id, lane, waiting)
   end_job(key, id, 'f', waiting, expiry, done, ttl, now, ARGV[9])
@@ -40,66 +42,116 @@ local function bury(key, id, lane, waiting)
   poisoned = poisoned + 1
 end
 
-local function queue(lane, id)
-  add_entry(lanes, prefix, lane, id)
-  woken[queue_of(lane)] = (woken[queue_of(lane)] or 0) + 1
-  moved = moved + 1
-end
-
-local function give(key, id, lane)
+-- What becomes of the entry of a job: 'r' it came back, 's' its job is a suspect, 'x' it goes.
+-- `together`: how many jobs ran when the worker died; `last`: when the last of them began.
+local function verdict(lane, held, together, last)
+  if held.fate then return held.fate end
+  local id, job = held.id, held.job
+  local key = jobs .. id
+  if job[6] then
+    end_job(key, id, 'c', job[7], expiry, done, ttl, now, '')
+    return 'x'
+  end
+  call('HSET', key, 'h' .. job[3], cmsgpack.pack({ job[4], now, worker, died and 'lost' or 'released' }))
+  if held.counts then call('HSET', key, 'k', held.crashes) end
+  if held.counts and together == 1 and held.crashes >= most then
+    bury(key, id, lane, job[7])
+    return 'x'
+  end
   -- Without its worker: what that one still says of the attempt is refused.
   call('HSET', key, 's', 'q', 'w', '')
-  queue(lane, id)
+  if not held.counts or held.crashes < suspect_from then return 'r' end
+  local alone = held.began and held.began == last
+  call('HSET', key, 'g', alone and 1 or math.max(1, math.floor(together / 2)))
+  return 's'
 end
 
-local function take_back(lane, id, alone)
-  local key = jobs .. id
-  local job = redis.pcall('HMGET', key, 's', 'w', 'a', 'b', 'k', 'z', 'n')
-  if job.err then return end
+-- A job as this worker held it. `fate` is there for an entry that leads to no job it runs.
+local function look_at(stream, entry_id)
+  local entry = call('XRANGE', stream, entry_id, entry_id)[1]
+  local id = entry and entry[2][1] == 'i' and entry[2][2]
+  local job = id and redis.pcall('HMGET', jobs .. id, 's', 'w', 'a', 'b', 'k', 'z', 'n', 'y')
+  if not job or job.err then return { fate = 'x' } end
   -- The fetch that was to mark it was broken off: it never started.
-  if job[1] == 'q' then return queue(lane, id) end
-  if job[1] ~= 'r' or job[2] ~= worker then return end
-  if job[6] then return end_job(key, id, 'c', job[7], expiry, done, ttl, now, '') end
-  local ended = died and 'lost' or 'released'
-  call('HSET', key, 'h' .. job[3], cmsgpack.pack({ job[4], now, worker, ended }))
-  if not died then return give(key, id, lane) end
-  local crashes = (tonumber(job[5]) or 0) + 1
-  call('HSET', key, 'k', crashes)
-  if alone and crashes >= tonumber(ARGV[6]) then return bury(key, id, lane, job[7]) end
-  give(key, id, lane)
+  if job[1] == 'q' then return { fate = 'r' } end
+  if job[1] ~= 'r' or job[2] ~= worker then return { fate = 'x' } end
+  local before, begun = tonumber(job[5] or '0') or 0, job[8] == job[3]
+  return {
+    id = id, job = job, crashes = before + 1,
+    counts = died and not job[6] and (before == 0 or begun), began = begun and tonumber(job[4]),
+  }
 end
 
+-- Asked for by name: there may be a hundred thousand lanes of other queues.
+local queues, pending, found, together = {}, {}, 0, 0
+local last, twice
+for queue in string.gmatch(call('HGET', serves, worker) or '', '%S+') do
+  queues[#queues + 1] = queue
+  for _, kind in ipairs({ '', '/t', '/p' }) do call('SREM', idle .. queue .. kind, worker) end
+  for sign in string.gmatch(call('HGET', lanes, queue) or '', LANES) do
+    local lane = lane_of(queue, sign)
+    local rows = found < limit and
+      redis.pcall('XPENDING', prefix .. lane, 'g', '-', '+', limit - found, worker) or {}
+    local held = {}
+    for i = 1, rows.err and 0 or #rows do
+      held[i] = look_at(prefix .. lane, rows[i][1])
+      held[i].entry = rows[i][1]
+      if held[i].counts then together = together + 1 end
+      local began = held[i].counts and held[i].began
+      if began and began == last then twice = true end
+      if began and (not last or began > last) then last, twice = began, false end
+    end
+    found = found + #held
+    pending[#pending + 1] = { lane, held }
+  end
+end
+if died and together == 0 then
+  -- None is known to have begun: it may have been any.
+  for _, of in ipairs(pending) do
+    for _, held in ipairs(of[2]) do
+      held.counts = not held.fate and not held.job[6]
+      if held.counts then together = together + 1 end
+    end
+  end
+end
+local more = found >= limit
 -- Of a worker that is taken apart in several calls the last job is not the only one.
-local holding, holds = {}, call('SISMEMBER', dead, worker)
-for _, lane in ipairs(call('SMEMBERS', lanes)) do
-  call('SREM', idle .. queue_of(lane), worker)
-  local pending = redis.pcall('XPENDING', prefix .. lane, 'g', '-', '+', limit, worker)
-  if not pending.err then
-    holding[lane] = pending
-    holds = holds + #pending
+if more or (score and tonumber(score) < 0) then together = math.max(2, together) end
+if twice then last = nil end
+
+for _, of in ipairs(pending) do
+  local lane, stream = of[1], prefix .. of[1]
+  local ids = { r = {}, s = {}, x = {} }
+  for _, held in ipairs(of[2]) do
+    local fate = verdict(lane, held, together, last)
+    ids[fate][#ids[fate] + 1] = held.entry
   end
+  put_back(lanes, prefix, lane, ids.r, RETURNED, 'r')
+  put_back(lanes, prefix, lane, ids.s, SUSPECTS, 's')
+  if #ids.x > 0 then drop_entries(prefix, { [lane] = ids.x }) end
+  if not more then redis.pcall('XGROUP', 'DELCONSUMER', stream, 'g', worker) end
+  local back = #ids.r + #ids.s
+  if back > 0 then woken[place_of(lane)] = (woken[place_of(lane)] or 0) + back end
+  moved = moved + back
 end
 
-for lane, pending in pairs(holding) do
-  local stream, ids, found = prefix .. lane, {}, {}
-  for i = 1, #pending do ids[i] = pending[i][1] end
-  for i = 1, #ids do found[i] = call('XRANGE', stream, ids[i], ids[i])[1] or false end
-  if #ids > 0 then
-    call('XACK', stream, 'g', unpack(ids))
-    call('XDEL', stream, unpack(ids))
-  end
-  for i = 1, #ids do
-    if found[i] and found[i][2][1] == 'i' then take_back(lane, found[i][2][2], holds == 1) end
-  end
-  if #ids >= limit then more = '1' else call('XGROUP', 'DELCONSUMER', stream, 'g', worker) end
-end
-
-if more == '1' then
-  -- Whoever comes next goes on, also when this caller dies now.
-  call('SADD', dead, worker)
+if more then
+  call('ZADD', workers, -1, worker)
 else
-  call('SREM', dead, worker)
-  call('DEL', cancels)
+  call('ZREM', workers, worker)
+  call('HDEL', serves, worker)
+  call('DEL', cancels, description)
+  if call('GET', promoter) == worker then call('DEL', promoter) end
+  -- It may have been woken for a job that it had not fetched.
+  if died then
+    for _, queue in ipairs(queues) do
+      for _, kind in ipairs({ '', '/t', '/p' }) do
+        woken[queue .. kind] = (woken[queue .. kind] or 0) + 1
+      end
+    end
+  end
 end
-for queue, count in pairs(woken) do wake_idle(idle, wake, queue, count) end
-return { moved, poisoned, more }
+call('HDEL', held, worker)
+call('HDEL', slots, worker)
+for place, count in pairs(woken) do wake_idle(idle, wake, place, count) end
+return { moved, poisoned, more and '1' or '0' }

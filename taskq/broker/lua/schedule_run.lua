@@ -25,5 +25,5 @@ make_job(keys, id, ARGV[5], ARGV[6], now, ARGV[7], now, added)
 local live = not_ended(keys.jobs, row[2])
 live[#live + 1] = id
 call('HSET', key, 'j', table.concat(live, ' '))
-for queue, jobs in pairs(added) do wake_idle(KEYS[8], KEYS[9], queue, jobs) end
+for place, jobs in pairs(added) do wake_idle(KEYS[8], KEYS[9], place, jobs) end
 return 1

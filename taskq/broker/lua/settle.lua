@@ -27,5 +27,5 @@ local queue = queue_of(job[2])
 if state == 'f' and ttl > 0 then keep_failed(failed .. queue, jobs, id, now, tonumber(ARGV[8]), ttl) end
 local minute = stats .. math.floor(now / 60000)
 increase(minute, queue .. ':' .. ARGV[5], 1)
-call('PEXPIRE', minute, 86400000)
+call('PEXPIRE', minute, 600000)
 return 1

@@ -137,10 +137,10 @@ while at <= #ARGV do
   answer[#answer + 1] = fire(at, jobs)
   at = at + 15 + jobs * 4
 end
-for queue, jobs in pairs(added) do wake_idle(idle, wake, queue, jobs) end
+for place, jobs in pairs(added) do wake_idle(idle, wake, place, jobs) end
 if next(counters) then
   local minute = stats .. math.floor(now / 60000)
   for name, number in pairs(counters) do increase(minute, name, number) end
-  call('PEXPIRE', minute, 86400000)
+  call('PEXPIRE', minute, 600000)
 end
 return answer

@@ -24,6 +24,7 @@ from tests.faults.chaos.fleet import Fleet
 from tests.faults.ledger import Ledger
 from tests.faults.oracle import Expected, Verdict, judge
 from tests.support.proxy import Proxy
+from tests.support.scripts import lanes_of
 from tests.support.server import TestServer, debug_options
 
 __all__ = ["Plan", "Report", "run"]
@@ -181,18 +182,15 @@ def _leave(fleet: Fleet, kind: str, within: float) -> list[Any]:
     return [fleet.leave(member, within) for member in fleet.of(kind)]
 
 
-def _beats(look: Any, keys: Keys) -> set[tuple[bytes, bytes]]:
-    return set(look.hgetall(keys.workers).items())
+def _beats(look: Any, keys: Keys) -> set[tuple[bytes, float]]:
+    return set(look.zrange(keys.workers, 0, -1, withscores=True))
 
 
-def _busy(look: Any, keys: Keys, beats: set[tuple[bytes, bytes]]) -> str:
+def _busy(look: Any, keys: Keys, beats: set[tuple[bytes, float]]) -> str:
     """What waits or runs, and who was not heard since `beats`: perhaps dead, and not missed yet."""
-    entries = {
-        lane.decode(): look.xlen(keys.lane_prefix + lane.decode())
-        for lane in look.smembers(keys.lanes)
-    }
+    entries = {lane: look.xlen(keys.lane_prefix + lane) for lane in lanes_of(look, keys)}
     waiting = {lane: count for lane, count in entries.items() if count}
-    due, dead = look.zcard(keys.due), look.smembers(keys.dead)
+    due, dead = look.zcard(keys.due), look.zrange(keys.workers, "-inf", "(0", byscore=True)
     silent = beats & _beats(look, keys)
     if not (waiting or due or dead or silent):
         return ""

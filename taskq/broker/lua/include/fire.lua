@@ -35,8 +35,8 @@ local function make_job(keys, id, envelope, lane, due_at, expires, now, added)
     end
   else
     add_entry(keys.lanes, keys.prefix, lane, id)
-    local queue = queue_of(lane)
-    added[queue] = (added[queue] or 0) + 1
+    local place = place_of(lane)
+    added[place] = (added[place] or 0) + 1
   end
   return true
 end

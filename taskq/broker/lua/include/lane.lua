@@ -1,11 +1,56 @@
--- queue_of(lane) -> the queue's name of '<queue>/<priority>'.
+-- A lane is '<queue>/<priority>', with a 't' behind it for jobs that run in threads and a 'p' for those
+-- that run in processes: a worker takes of each kind what it can start.
+
+-- queue_of(lane) -> its queue.
 local function queue_of(lane)
-  return string.sub(lane, 1, -3)
+  return string.sub(lane, 1, string.byte(lane, -1) < 58 and -3 or -4)
+end
+
+-- place_of(lane) -> where workers wait for its jobs: '<queue>', '<queue>/t' or '<queue>/p'.
+local function place_of(lane)
+  if string.byte(lane, -1) < 58 then return string.sub(lane, 1, -3) end
+  return string.sub(lane, 1, -3) .. string.sub(lane, -1)
+end
+
+-- Any letter that stands for a lane.
+local LANES = '[%dA-T]'
+
+-- sign_of(lane) -> the one letter of a lane among the signs of its queue: a digit, 'A' to 'J' for
+-- threads, 'K' to 'T' for processes.
+local function sign_of(lane)
+  local last = string.byte(lane, -1)
+  if last < 58 then return string.char(last) end
+  return string.char(string.byte(lane, -2) + (last == 116 and 17 or 27))
+end
+
+-- lane_of(queue, sign) -> the lane that this letter stands for.
+local function lane_of(queue, sign)
+  local byte = string.byte(sign)
+  if byte < 58 then return queue .. '/' .. sign end
+  if byte < 75 then return queue .. '/' .. string.char(byte - 17) .. 't' end
+  return queue .. '/' .. string.char(byte - 27) .. 'p'
 end
 
 -- entry_name(lane, id) -> what workers call a stream entry: ids alone repeat from lane to lane.
 local function entry_name(lane, id)
   return lane .. ' ' .. id
+end
+
+-- Consumers that are not workers: entries of jobs that came back to their lane, and of suspects.
+-- A stream delivers new entries in their order and never again; these keep the place they had.
+local RETURNED, SUSPECTS = '(returned)', '(suspects)'
+
+-- mark(lanes, queue, sign): what there is of a queue, so that a fetch need not try: the sign of each
+-- lane that has a stream, 'r' when jobs came back, 's' when suspects wait.
+local function mark(lanes, queue, sign)
+  local signs = call('HGET', lanes, queue) or ''
+  if not string.find(signs, sign, 1, true) then call('HSET', lanes, queue, signs .. sign) end
+end
+
+-- unmark(lanes, queue, sign): a queue of which there is nothing is not listed.
+local function unmark(lanes, queue, sign)
+  local signs = string.gsub(call('HGET', lanes, queue) or '', sign, '')
+  if signs == '' then call('HDEL', lanes, queue) else call('HSET', lanes, queue, signs) end
 end
 
 -- add_entry(lanes, prefix, lane, id) -> the id of a new entry at the end of the lane. A lane without
@@ -14,24 +59,35 @@ local function add_entry(lanes, prefix, lane, id)
   local stream = prefix .. lane
   local entry = call('XADD', stream, 'NOMKSTREAM', '*', 'i', id)
   if entry then return entry end
-  call('SADD', lanes, lane)
+  mark(lanes, queue_of(lane), sign_of(lane))
   call('XGROUP', 'CREATE', stream, 'g', '0', 'MKSTREAM')
   return call('XADD', stream, '*', 'i', id)
 end
 
--- park(idle, queue, worker): it waits to be woken. A set whose workers are all gone goes too: those
--- that live look at their queues every second and come back into it.
-local function park(idle, queue, worker)
-  call('SADD', idle .. queue, worker)
-  call('PEXPIRE', idle .. queue, 60000)
+-- put_back(lanes, prefix, lane, ids, owner, sign): entries keep their place and wait for another
+-- worker. It takes no memory to speak of, so a full server takes jobs back as well.
+local function put_back(lanes, prefix, lane, ids, owner, sign)
+  for first = 1, #ids, 1000 do
+    local some = { unpack(ids, first, math.min(first + 999, #ids)) }
+    some[#some + 1] = 'JUSTID'
+    call('XCLAIM', prefix .. lane, 'g', owner, 0, unpack(some))
+  end
+  if #ids > 0 then mark(lanes, queue_of(lane), sign) end
 end
 
--- wake_idle(idle, channel, queue, jobs): as many parked workers as there are new jobs. One that no
+-- park(idle, place, worker): it waits to be woken. A set whose workers are all gone goes too: those
+-- that live look at their queues every second and come back into it.
+local function park(idle, place, worker)
+  call('SADD', idle .. place, worker)
+  call('PEXPIRE', idle .. place, 60000)
+end
+
+-- wake_idle(idle, channel, place, jobs): as many parked workers as there are new jobs. One that no
 -- longer listens does not count.
-local function wake_idle(idle, channel, queue, jobs)
-  local wanted = math.min(jobs, 32)
+local function wake_idle(idle, channel, place, jobs)
+  local wanted = math.min(jobs, 1000)
   while wanted > 0 do
-    local workers = call('SPOP', idle .. queue, wanted)
+    local workers = call('SPOP', idle .. place, wanted)
     if #workers == 0 then return end
     for i = 1, #workers do
       if call('PUBLISH', channel .. workers[i], 'work') > 0 then wanted = wanted - 1 end

@@ -17,8 +17,11 @@ local function countable(text)
 end
 
 -- taker(...) -> take(lane, entry): mark the job behind an entry running under `worker`, and give
--- {id, lane, stream id, attempt, envelope, enqueued, and where there were any: failures, crashes,
--- unknown}; nil when there is nothing to run behind it, and then the entry is in `dropped`.
+-- {id, lane, stream id, fence, envelope, enqueued, and where there were any: failures, crashes,
+-- unknown, takes that never started}; nil when there is nothing to run behind it, and then the entry is
+-- in `dropped`.
+--
+-- The fence counts takes and never goes back, so worker and fence together name one of them for ever.
 --
 -- A stream entry is a hint to look at a job. The job's state decides: one that is not `queued` any
 -- more (cancelled, expired, fetched through another entry) is dropped from the stream. So is one of
@@ -46,13 +49,15 @@ local function taker(jobs, expiry, done, malformed, worker, now, ttl, dropped)
       collect(dropped, lane, entry_id)
       return nil
     end
-    local attempt = job[3] and string.format('%.0f', job[3] + 1) or '1'
-    call('HSET', key, 's', 'r', 'a', attempt, 'w', worker, 'b', began)
-    local row = { id, lane, entry_id, attempt, job[2], job[4] }
+    local fence = job[3] and string.format('%.0f', job[3] + 1) or '1'
+    call('HSET', key, 's', 'r', 'a', fence, 'w', worker, 'b', began)
+    local row = { id, lane, entry_id, fence, job[2], job[4] }
     if job[3] then
       -- It ran before: what it has behind it.
-      local past = call('HMGET', key, 'c', 'k', 'u')
-      if past[1] or past[2] or past[3] then row[7], row[8], row[9] = unpack(past) end
+      local past = call('HMGET', key, 'c', 'k', 'u', 'm')
+      if past[1] or past[2] or past[3] or past[4] then
+        row[7], row[8], row[9], row[10] = past[1], past[2], past[3], past[4]
+      end
     end
     return row
   end

@@ -1,0 +1,20 @@
+-- A worker waits for no more jobs; a wake-up that it does not follow goes to another.
+--
+-- KEYS  1 idle prefix  2 wake channel prefix
+-- ARGV  1 worker  2 '1' when it may have been woken and does not fetch  then its queues
+-- Returns in how many places it waited.
+-- Called by broker/consumer.py.
+local call = redis.call
+--@include lane
+local waited = 0
+for i = 3, #ARGV do
+  for _, kind in ipairs({ '', '/t', '/p' }) do
+    local place = ARGV[i] .. kind
+    if call('SREM', KEYS[1] .. place, ARGV[1]) == 1 then
+      waited = waited + 1
+    elseif ARGV[2] == '1' then
+      wake_idle(KEYS[1], KEYS[2], place, 1)
+    end
+  end
+end
+return waited
