@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from taskq.core.durations import in_zone, zone_text
+from taskq.core.durations import zone_text
 from taskq.triggers.trigger import Trigger, utc
 
 __all__ = ["At", "at"]
@@ -31,10 +31,10 @@ class At(Trigger):
         return f"once, on {self.instant:%A %Y-%m-%d at %H:%M:%S} UTC"
 
     def _next(self, after: datetime) -> datetime | None:
-        return self._begin(after) if self.instant > after else None
+        return self.instant if self.instant > after else None
 
     def _begin(self, now: datetime) -> datetime | None:
-        return in_zone(self.instant, self.tz)
+        return self.instant
 
 
 def at(instant: datetime) -> At:

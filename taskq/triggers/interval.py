@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from taskq.core import durations
-from taskq.core.durations import Duration, in_zone, zone_text
+from taskq.core.durations import Duration, zone_text
 from taskq.core.errors import ConfigError
 from taskq.triggers.trigger import Trigger, utc
 
@@ -71,7 +71,7 @@ class Every(Trigger):
             fire = anchor + number * self.period
         except OverflowError:
             return None
-        return in_zone(fire, self.tz) if self.end is None or fire <= self.end else None
+        return fire if self.end is None or fire <= self.end else None
 
 
 def every(

@@ -58,9 +58,6 @@ async def test_a_fire_time_is_told_on_the_clock_of_its_schedules_zone(
     added = await q.schedules.add("s", trigger, report.s(), misfire=None)
     assert added.next_fire is not None
     [previewed] = await q.schedules.preview("s", 1)
-    [pure] = trigger.anchored(previewed - timedelta(days=1)).fires(
-        previewed - timedelta(seconds=1), 1
-    )
 
     # When it fires
     job = q.job(job_id("s", to_ms(added.next_fire)))
@@ -77,7 +74,6 @@ async def test_a_fire_time_is_told_on_the_clock_of_its_schedules_zone(
     for time in (info.scheduled_for, added.next_fire, last, previewed):
         assert time is not None
         assert [time.isoformat(), str(time.tzinfo)] == told
-    assert str(pure.tzinfo) == told[1]
 
 
 async def _made(q: TaskQ, job: str) -> bool:
