@@ -18,6 +18,7 @@ from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.pool import BrokerPool
 from taskq.core.errors import CallError
+from taskq.core.habits import OF_TASKQ, Habits
 from taskq.core.ids import check_job_id
 from taskq.core.liveness import ENQUEUE_SECONDS
 from taskq.core.options import check_known
@@ -65,7 +66,7 @@ CLOSING_SECONDS = 5.0
 """How long a program waits at its end, beyond the grace of deferred calls, for the last of them."""
 
 
-class TaskQ:
+class TaskQ(Habits):
     """Tasks, and the queue they run through.
 
     `url`: `redis://`, `rediss://` or `unix://`; without it the environment's TASKQ_URL, and without
@@ -83,6 +84,8 @@ class TaskQ:
 
     >>> q = TaskQ("redis://localhost:6379/0", namespace="shop")
     """
+
+    _habits = OF_TASKQ
 
     def __init__(
         self,

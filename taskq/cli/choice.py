@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,17 @@ from taskq.core.errors import (
 )
 from taskq.location import server_directory
 
-__all__ = ["Choice", "Namespace", "OptionalTarget", "Url", "choose", "explained"]
+__all__ = [
+    "Choice",
+    "Namespace",
+    "OptionalTarget",
+    "Url",
+    "choose",
+    "explained",
+    "looks_like_target",
+    "refuse_lone_target",
+    "target_and",
+]
 
 OptionalTarget = Annotated[
     str | None,
@@ -63,8 +73,7 @@ Namespace = Annotated[
 
 
 _SERVER = "--url redis://host:6379/0"
-_TAKES_TARGET = re.compile(r"\btaskq (worker|scheduler|status|doctor)\b")
-_TAKES_APP = re.compile(r"\btaskq schedule \w+")
+_TAKES_TARGET = re.compile(r"\btaskq (?:worker|scheduler|status|doctor|schedule \w+)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +97,7 @@ class Choice:
         if self.typed is None:
             return advice
         target = shlex.quote(self.typed)
-        advice = _TAKES_TARGET.sub(lambda found: f"{found[0]} {target}", advice)
-        return _TAKES_APP.sub(lambda found: f"{found[0]} -a {target}", advice)
+        return _TAKES_TARGET.sub(lambda found: f"{found[0]} {target}", advice)
 
 
 def choose(target: str | None, url: str | None, namespace: str | None) -> Choice:
@@ -108,6 +116,36 @@ def choose(target: str | None, url: str | None, namespace: str | None) -> Choice
         loaded = load_app(named)
         return Choice(loaded.app, loaded.target, typed=target)
     return _whatever_is_here()
+
+
+def target_and(
+    what: str, command: str, first: str | None, second: str | None
+) -> tuple[str | None, str]:
+    """The target and the word after it, of `[TARGET] WHAT`: one word alone is not the target.
+
+    Raises `ConfigError` where there is no word at all.
+    """
+    if second is not None:
+        return first, second
+    if first is None:
+        raise ConfigError(f"{what} is missing: type taskq {command} [TARGET] {what}")
+    return None, first
+
+
+def looks_like_target(word: str) -> bool:
+    """Whether a word alone is more like a target than like a name."""
+    return ":" in word or word.endswith(".py") or os.sep in word
+
+
+def refuse_lone_target(what: str, word: str, command: str, names: Callable[[TaskQ], str]) -> None:
+    """Raise `ConfigError` where the only word is a TaskQ: some tasks have such names too."""
+    if not looks_like_target(word):
+        return
+    try:
+        app = load_app(word).app
+    except ConfigError:
+        return
+    raise ConfigError(f"{what} is missing: type taskq {command} {word} {what}{names(app)}")
 
 
 def _by_name(url: str | None, namespace: str | None) -> Choice:

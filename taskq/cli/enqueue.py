@@ -10,10 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
+from taskq.app import TaskQ
 from taskq.cli.banner import shortened
-from taskq.cli.choice import Choice, Namespace, Url, choose, explained
+from taskq.cli.choice import (
+    Choice,
+    Namespace,
+    Url,
+    choose,
+    explained,
+    refuse_lone_target,
+    target_and,
+)
 from taskq.cli.exits import ERROR, OK
-from taskq.cli.loading import load_app
 from taskq.cli.options import AsJson, duration
 from taskq.cli.plain import json_of
 from taskq.cli.printable import printable
@@ -26,17 +34,21 @@ __all__ = ["enqueue"]
 
 def enqueue(
     target: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="TARGET",
             show_default=False,
-            help="The TaskQ: module:attr or app.py. It may be left out: then the one found here; "
-            "with --url or --namespace the task is known by its name alone.",
+            help="The TaskQ: module:attr or app.py. Default: the one found here; with --url or "
+            "--namespace the task is known by its name alone. \\[env var: TASKQ_APP]",
         ),
-    ],
+    ] = None,
     task: Annotated[
         str | None,
-        typer.Argument(metavar="TASK", show_default=False, help="The name of the task."),
+        typer.Argument(
+            metavar="TASK",
+            show_default=False,
+            help="The name of the task: the last word, also where TARGET is left out.",
+        ),
     ] = None,
     args: Annotated[
         str, typer.Option(metavar="JSON", help="Positional arguments: a JSON array.")
@@ -66,27 +78,19 @@ def enqueue(
     taskq enqueue --url redis://host app.resize --args '["a.png"]' --delay 5m
     """
     with explained():
-        # One word alone is the task.
-        name = task or target
-        if task is None and not (url or namespace):
-            _check_is_task(target)
-        choice = choose(target if task else None, url, namespace)
+        named, name = target_and("TASK", "enqueue", target, task)
+        if named is None and not (url or namespace):
+            refuse_lone_target("TASK", name, "enqueue", _tasks)
+        choice = choose(named, url, namespace)
         call = _json("--args", args, list), _json("--kwargs", kwargs, dict)
         changes = {"delay": delay, "queue": queue, "priority": priority, "id": job_id}
         code = asyncio.run(_enqueue(choice, name, call, changes, _Then(wait, timeout, as_json)))
     raise typer.Exit(code)
 
 
-def _check_is_task(word: str) -> None:
-    """Raise `ConfigError` where the only word names a TaskQ: some tasks have such names too."""
-    if ":" not in word and not word.endswith(".py"):
-        return
-    try:
-        names = load_app(word).app.registry.names()
-    except ConfigError:
-        return
-    tasks = f", one of {shortened(tuple(names))}" if names else "; it has no tasks at all"
-    raise ConfigError(f"TASK is missing: type taskq enqueue {word} TASK{tasks}")
+def _tasks(app: TaskQ) -> str:
+    names = tuple(app.registry.names())
+    return f", one of {shortened(names)}" if names else "; it has no tasks at all"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -129,7 +133,12 @@ async def _enqueue(
         job = await app.remote(name).options(**given).enqueue(*args, **kwargs)
         if job.created is False:
             print(f"job {job.id} existed already; nothing was enqueued", file=sys.stderr)
-        return await _wait(choice, job, then) if then.wait else _say_id(job, then)
+        if not then.wait:
+            return _say_id(job, then)
+        # Known before the result is: whoever gives up waiting can look for it. The result alone
+        # goes to standard output.
+        print(f"job {job.id}", file=sys.stderr, flush=True)
+        return await _wait(choice, job, then)
 
 
 def _unknown(choice: Choice, name: str) -> UnknownTask:

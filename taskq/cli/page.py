@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Grid", "Note", "Page"]
 
 _GAP = 2
+_NARROWEST = 40
+"""A terminal that is narrower is left to break lines by itself."""
+
+_COMMAND = re.compile(r"(.*:) (taskq .*)")
 _STYLES: dict[Level, str] = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 
@@ -94,10 +100,35 @@ class Note:
         for name in ("text", "more"):
             object.__setattr__(self, name, printable(getattr(self, name)))
 
+    def lines(self, room: int) -> list[str]:
+        """As lines of up to `room` characters, a command on one of its own if it does not fit."""
+        said, command = self.text, ""
+        if len(self.text) > room and (found := _COMMAND.match(self.text)):
+            said, command = found[1], found[2]
+        return [line for part in (said, command, self.more) if part for line in _broken(part, room)]
+
     def line(self, width: int) -> str:
         """As plain text, the word filled up to `width`."""
         more = f"\n{'':<{width}}{self.more}" if self.more else ""
         return f"{self.word:<{width}}{self.text}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Text that is broken between words; `first` stands before its first line, as a column."""
+
+    text: Callable[[int], list[str]]
+    first: Text
+    style: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        indent = self.first.cell_len
+        narrow = options.max_width < _NARROWEST
+        for number, line in enumerate(self.text(10_000 if narrow else options.max_width - indent)):
+            before = Text(" " * indent) if number else self.first
+            yield Text.assemble(before, (line, self.style), no_wrap=True, overflow="ignore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +167,27 @@ class Page:
         from rich.console import Group
         from rich.text import Text
 
-        parts: list[Text | Grid] = [Text(self.head, style="bold"), Text()]
+        head = _Lines(lambda room: _broken(self.head, room), Text(), "bold")
+        parts: list[_Lines | Text | Grid] = [head, Text()]
         for grid in self.grids:
             if grid.rows:
                 parts += [grid, Text()]
         width = self._width()
         for note in self.notes:
-            line = Text(note.line(width))
-            line.stylize(_STYLES[note.level], 0, len(note.word))
-            parts.append(line)
+            word = Text(f"{note.word:<{width}}")
+            word.stylize(_STYLES[note.level], 0, len(note.word))
+            parts.append(_Lines(note.lines, word))
         return Group(*parts)
 
     def _width(self) -> int:
         return max(len(note.word) for note in self.notes) + 2 if self.notes else 0
+
+
+def _broken(text: str, room: int) -> list[str]:
+    """The lines of a text, broken between words where they are longer than `room`."""
+    return [
+        line
+        for paragraph in text.split("\n")
+        for line in textwrap.wrap(paragraph, room, break_long_words=False, break_on_hyphens=False)
+        or [""]
+    ]

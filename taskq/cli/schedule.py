@@ -13,7 +13,17 @@ import typer
 
 from taskq.app import TaskQ
 from taskq.broker.overview import in_words
-from taskq.cli.choice import Choice, Namespace, Url, choose, explained
+from taskq.cli.choice import (
+    Choice,
+    Namespace,
+    OptionalTarget,
+    Url,
+    choose,
+    explained,
+    looks_like_target,
+    refuse_lone_target,
+    target_and,
+)
 from taskq.cli.options import AsJson
 from taskq.cli.page import Grid, Note, Page
 from taskq.cli.plain import json_of
@@ -27,19 +37,14 @@ __all__ = ["schedule_commands"]
 
 T = TypeVar("T")
 
-_App = Annotated[
+_Id = Annotated[
     str | None,
-    typer.Option(
-        "--app",
-        "-a",
-        metavar="TARGET",
+    typer.Argument(
+        metavar="ID",
         show_default=False,
-        help="The TaskQ whose server and namespace are meant: module:attr or app.py. Without it "
-        "and without --url: the one found here, else TASKQ_URL or ./.taskq. "
-        "\\[env var: TASKQ_APP]",
+        help="The schedule: the last word, also where TARGET is left out.",
     ),
 ]
-_Id = Annotated[str, typer.Argument(metavar="ID", show_default=False, help="The schedule.")]
 
 
 def schedule_commands() -> typer.Typer:
@@ -55,7 +60,7 @@ def schedule_commands() -> typer.Typer:
 
 
 def ls(
-    app: _App = None,
+    target: OptionalTarget = None,
     tag: Annotated[str | None, typer.Option(help="Only those with this tag.")] = None,
     url: Url = None,
     namespace: Namespace = None,
@@ -70,7 +75,7 @@ def ls(
         infos, now = await _both(q.schedules.list(tag=tag), q)
         return infos, now, len(q.declarations)
 
-    choice, (infos, now, declared) = _ask(app, url, namespace, look)
+    choice, (infos, now, declared) = _ask(target, url, namespace, look)
     if as_json:
         _print_json([_told(info) for info in infos])
         return
@@ -84,12 +89,12 @@ def ls(
 
 
 def next(
+    target: OptionalTarget = None,
     schedule: Annotated[
         str | None,
         typer.Argument(metavar="ID", show_default=False, help="Only this one; default: all."),
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many fires.")] = 10,
-    app: _App = None,
     url: Url = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
@@ -98,7 +103,9 @@ def next(
 
     Example: taskq schedule next nightly -n 5
     """
-    _, (fires, now) = _ask(app, url, namespace, lambda q: _both(_next_fires(q, schedule, n), q))
+    if target is not None and schedule is None and not looks_like_target(target):
+        target, schedule = None, target
+    fires, now = _ask(target, url, namespace, lambda q: _both(_next_fires(q, schedule, n), q))[1]
     if as_json:
         _print_json([{"schedule": name, "fire": at} for at, name in fires])
         return
@@ -112,8 +119,8 @@ def next(
 
 
 def show(
-    schedule: _Id,
-    app: _App = None,
+    target: OptionalTarget = None,
+    schedule: _Id = None,
     url: Url = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
@@ -123,19 +130,21 @@ def show(
     Example: taskq schedule show nightly
     """
 
+    target, name = _one("show", target, schedule)
+
     async def look(q: TaskQ) -> tuple[ScheduleInfo, list[datetime], datetime]:
-        info = await q.schedules.get(schedule)
+        info = await q.schedules.get(name)
         if info is None:
-            raise ScheduleNotFound(f"there is no schedule {schedule!r}: taskq schedule ls")
+            raise ScheduleNotFound(f"there is no schedule {name!r}: taskq schedule ls")
         info = replace(info, running=await _not_ended(q, info.running))
         fires: list[datetime] = []
         if info.trigger is not None:
             # One that cannot be computed is shown all the same, with the reason of its pause.
             with contextlib.suppress(ConfigError):
-                fires = await q.schedules.preview(schedule, 5)
+                fires = await q.schedules.preview(name, 5)
         return info, fires, await _now(q)
 
-    _, (info, fires, now) = _ask(app, url, namespace, look)
+    _, (info, fires, now) = _ask(target, url, namespace, look)
     if as_json:
         _print_json(_told(info) | {"next_fires": fires})
         return
@@ -147,9 +156,9 @@ def show(
 
 
 def pause(
-    schedule: _Id,
+    target: OptionalTarget = None,
+    schedule: _Id = None,
     reason: Annotated[str, typer.Option(help="Kept, and shown.")] = "paused by hand",
-    app: _App = None,
     url: Url = None,
     namespace: Namespace = None,
 ) -> None:
@@ -157,16 +166,17 @@ def pause(
 
     Example: taskq schedule pause nightly --reason "the warehouse moves"
     """
-    choice, _ = _ask(app, url, namespace, lambda q: q.schedules.pause(schedule, reason))
-    print(choice.aimed(f"{schedule} is paused; go on with: taskq schedule resume {schedule}"))
+    target, name = _one("pause", target, schedule)
+    choice, _ = _ask(target, url, namespace, lambda q: q.schedules.pause(name, reason))
+    print(choice.aimed(f"{name} is paused; go on with: taskq schedule resume {name}"))
 
 
 def resume(
-    schedule: _Id,
+    target: OptionalTarget = None,
+    schedule: _Id = None,
     catch_up: Annotated[
         bool, typer.Option("--catch-up", help="Make up for what it missed, as it says itself.")
     ] = False,
-    app: _App = None,
     url: Url = None,
     namespace: Namespace = None,
 ) -> None:
@@ -175,32 +185,55 @@ def resume(
     Example: taskq schedule resume nightly
     """
 
+    target, name = _one("resume", target, schedule)
+
     def go_on(q: TaskQ) -> Awaitable[tuple[ScheduleInfo, datetime]]:
-        return _both(q.schedules.resume(schedule, catch_up=catch_up), q)
+        return _both(q.schedules.resume(name, catch_up=catch_up), q)
 
-    _, (info, now) = _ask(app, url, namespace, go_on)
+    _, (info, now) = _ask(target, url, namespace, go_on)
     if info.next_fire is not None:
-        print(f"{schedule} fires next {_instant(info.next_fire)}, {_until(info.next_fire, now)}")
+        print(f"{name} fires next {_instant(info.next_fire)}, {_until(info.next_fire, now)}")
 
 
-def run(schedule: _Id, app: _App = None, url: Url = None, namespace: Namespace = None) -> None:
+def run(
+    target: OptionalTarget = None,
+    schedule: _Id = None,
+    url: Url = None,
+    namespace: Namespace = None,
+) -> None:
     """Run a schedule now, once, and print the id of the job; its next fire stays as it is.
 
     Example: taskq schedule run nightly
     """
-    print(_ask(app, url, namespace, lambda q: q.schedules.run_now(schedule))[1].id)
+    target, name = _one("run", target, schedule)
+    print(_ask(target, url, namespace, lambda q: q.schedules.run_now(name))[1].id)
 
 
-def rm(schedule: _Id, app: _App = None, url: Url = None, namespace: Namespace = None) -> None:
+def rm(
+    target: OptionalTarget = None,
+    schedule: _Id = None,
+    url: Url = None,
+    namespace: Namespace = None,
+) -> None:
     """Remove a schedule; one that the code declares comes back when a worker starts.
 
     Example: taskq schedule rm nightly
     """
-    _ask(app, url, namespace, lambda q: q.schedules.remove(schedule))
-    print(f"{schedule} is removed")
+    target, name = _one("rm", target, schedule)
+    _ask(target, url, namespace, lambda q: q.schedules.remove(name))
+    print(f"{name} is removed")
 
 
 # --------------------------------------------------------------------------------------- asking
+
+
+def _one(command: str, first: str | None, second: str | None) -> tuple[str | None, str]:
+    """The target and the schedule that were typed."""
+    with explained():
+        target, name = target_and("ID", f"schedule {command}", first, second)
+        if target is None:
+            refuse_lone_target("ID", name, f"schedule {command}", lambda _: "")
+        return target, name
 
 
 def _ask(

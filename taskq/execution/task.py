@@ -11,6 +11,7 @@ from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 from taskq.core.concealing import Concealer
 from taskq.core.durations import Duration
 from taskq.core.errors import CallError, ConfigError, TaskDefinitionError
+from taskq.core.habits import OF_TASKS, Habits
 from taskq.core.ids import check_name
 from taskq.core.options import ExecutorName, JobOptions, Order, TaskOptions, WhenFull
 from taskq.core.rebuild import CallRebuilder, result_rebuilder
@@ -116,11 +117,13 @@ class Signature(Generic[R_co]):
         return await _enqueue(self.desk, self.callee, self.job_options, self.args, self.kwargs)
 
 
-class Task(Generic[P, R]):
+class Task(Habits, Generic[P, R]):
     """A registered function. Call it as before, or `enqueue` it.
 
     Made by `@q.task`; see `TaskOptions` for its options.
     """
+
+    _habits = OF_TASKS
 
     def __init__(
         self,
@@ -227,9 +230,10 @@ class SyncTask(Task[P, R]):
         return self.function(*args, **kwargs)
 
 
-class ConfiguredTask(Generic[P, R]):
+class ConfiguredTask(Habits, Generic[P, R]):
     """A task with options for the jobs made through it."""
 
+    _habits = OF_TASKS
     __slots__ = ("_callee", "_desk", "_options", "_task")
 
     def __init__(

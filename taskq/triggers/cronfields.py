@@ -20,6 +20,8 @@ SecondsPlace = Literal["first", "last"]
 LAST = 0
 """The place of a weekday in its month (`5#2` is 2) that stands for the last one (`5L`)."""
 
+# As crontabs and other schedulers write it.
+_ZONE = re.compile(r"\s*(?:CRON_)?TZ\s*=\s*['\"]?([^\s'\"]+)['\"]?\s+(.*\S)", re.I | re.S)
 _LONGEST = 500
 _ITEM = re.compile(r"(?:\*|(?P<first>[a-z0-9]+)(?:-(?P<last>[a-z0-9]+))?)(?:/(?P<step>\d{1,5}))?$")
 _HASHED = re.compile(r"h(?:\((?P<low>\d{1,4})-(?P<high>\d{1,4})\))?(?:/(?P<step>\d{1,5}))?$")
@@ -98,14 +100,20 @@ def parse(
     return fields
 
 
-def _split(expr: str, dialect: Dialect, seconds: SecondsPlace | None) -> list[str]:
+def _expression(expr: str, dialect: Dialect) -> str:
+    """The fields as text, in small letters."""
     if not isinstance(expr, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise _Bad("type the expression as text: '0 8 * * *'")
     text = expr.strip().lower()
     if len(text) > _LONGEST:
         raise _Bad(f"an expression has up to {_LONGEST} characters")
-    if text.startswith("@"):
-        text = _alias(text, dialect)
+    if zone := _ZONE.match(expr):
+        raise _Bad(f"the zone is an option: use cron({zone[2]!r}, tz={zone[1]!r})")
+    return _alias(text, dialect) if text.startswith("@") else text
+
+
+def _split(expr: str, dialect: Dialect, seconds: SecondsPlace | None) -> list[str]:
+    text = _expression(expr, dialect)
     texts = re.findall(r"\S+", text, re.ASCII)
     if len(texts) == 5:
         if seconds is not None:

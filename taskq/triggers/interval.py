@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from taskq.core import durations
 from taskq.core.durations import Duration, zone_text
@@ -101,16 +103,29 @@ def every(
         jitter: The most seconds, or a timedelta, by which a fire may be late on purpose.
 
     Raises:
-        ConfigError: The period is under 0.1 seconds, an instant is naive, or the jitter negative.
+        ConfigError: The period is no number or under 0.1 seconds, an instant is naive, or the
+            jitter negative.
 
     >>> every(hours=1, minutes=30).explain().partition(",")[0]
     'every 1 hour and 30 minutes of elapsed time'
     """
+    given: dict[str, Any] = {
+        "weeks": weeks, "days": days, "hours": hours, "minutes": minutes, "seconds": seconds
+    }  # fmt: skip
+    numbers = {name: _number(name, value) for name, value in given.items()}
     try:
-        period = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        period = timedelta(**numbers)
     except (OverflowError, ValueError) as error:
         raise ConfigError(f"every() of a period that is too long: {error}") from None
     return Every(period, anchor, immediate, end, jitter=durations.seconds("jitter", jitter))
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    text = str(value).strip() if isinstance(value, str) else ""
+    meant = text if re.fullmatch(r"\d+(\.\d+)?", text) else "5"
+    raise ConfigError(f"every({name}={value!r}) is not a number; use every({name}={meant})")
 
 
 def in_words(period: timedelta) -> str:

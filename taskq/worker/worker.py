@@ -94,6 +94,11 @@ class Worker:
         self._companion = None
 
     async def __aenter__(self) -> Worker:
+        if not self.registry.names():
+            _log.warning(
+                "no tasks are registered, so every job would be given back: import the modules "
+                "that define them where the TaskQ is made"
+            )
         await self.resources.open()
         self._build()
         try:

@@ -107,6 +107,27 @@ async def test_waiting_prints_the_result_as_json(q: TaskQ, app: str) -> None:
     assert (plain.exit_code, plain.stdout) == (0, "42\n"), plain.output
     told = json.loads(full.stdout)
     assert (told["state"], told["result"]) == ("succeeded", 2)
+    assert full.stderr == f"job {told['id']}\n"
+
+
+@pytest.mark.leaves_jobs
+async def test_who_gives_up_waiting_knows_the_id(q: TaskQ, app: str) -> None:
+    done = await typed(
+        "enqueue", app, "shop.add", "--args", "[1]", "--id", "mine", "--wait", "--timeout", "200ms"
+    )
+
+    assert done.stderr.splitlines()[0] == "job mine"
+    await q.job("mine").cancel()
+
+
+async def test_the_help_says_what_may_be_left_out() -> None:
+    done = await typed("enqueue", "--help")
+
+    assert "[TARGET] [TASK]" in done.stdout
+    assert "[required]" not in done.stdout
+    nothing = await typed("enqueue")
+    assert nothing.exit_code == 2
+    assert "TASK is missing: type taskq enqueue [TARGET] TASK" in nothing.stderr
 
 
 async def test_results_json_does_not_know_become_text_and_arrays(

@@ -65,6 +65,27 @@ def test_text_in_the_last_column_is_broken_within_its_column() -> None:
     assert lines[4].index("minutes") == lines[3].index("every")
 
 
+LONG = Page(
+    "unix:///srv/shop/.taskq/valkey.sock, namespace shop-of-the-north\n"
+    "1 waiting, 0 running, 1 scheduled (the next in 5 min), 0 failed, and so on",
+    (WORKERS,),
+    (
+        Note("bad", "bad", "queue orphaned-by-a-deploy: 1 job waits, the oldest for 801 ms, and no "
+             "worker listens: taskq worker app:q -q orphaned-by-a-deploy", "fix: as said"),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_word_is_broken_where_a_terminal_has_room_for_it(width: int) -> None:
+    text = seen(LONG, width)
+
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert text.split() == LONG.plain().split()
+    # And a command can be copied
+    assert "taskq worker app:q -q orphaned-by-a-deploy" in text
+
+
 def test_a_line_with_what_to_type_is_left_to_the_terminal_to_break() -> None:
     note = Note("bad", "bad", "nobody listens: taskq worker shop.tasks:q -q default -q email")
 

@@ -48,15 +48,20 @@ async def test_schedules_that_only_the_code_knows_are_stored_by_whom_it_says(
 ) -> None:
     (terminal.folder / "ticking.py").write_text(APP.format(namespace=namespace))
 
-    done = terminal.output("schedule", "ls", "-a", "ticking:q")
-    unknown = terminal.output("schedule", "show", "nobody", "-a", "ticking:q")
+    done = terminal.output("schedule", "ls", "ticking:q")
+    unknown = terminal.output("schedule", "show", "ticking:q", "nobody")
+    alone = terminal.output("schedule", "pause", "ticking:q")
+    assert alone.returncode == 2
+    assert "ID is missing: type taskq schedule pause ticking:q ID" in alone.stderr
+    assert terminal.output("schedule", "next", "ticking:q").returncode == 0
+    assert "'nobody'" in terminal.output("schedule", "next", "ticking:q", "nobody").stderr
 
     assert done.returncode == 0
     assert done.stdout == (
         "nothing is stored yet: the code declares 1 schedule, which is stored when a worker or a "
         "scheduler starts: taskq worker ticking:q, or taskq scheduler ticking:q\n"
     )
-    assert "no schedule 'nobody': taskq schedule ls -a ticking:q" in unknown.stderr
+    assert "no schedule 'nobody': taskq schedule ls ticking:q" in unknown.stderr
 
 
 async def test_no_schedule_of_a_tag_is_said_so(q: TaskQ, task: Any, where: tuple[str, ...]) -> None:

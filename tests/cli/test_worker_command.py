@@ -81,6 +81,17 @@ async def test_options_come_from_the_environment_too(q: TaskQ, terminal: Termina
     assert await left_alone.status() is JobState.QUEUED
 
 
+async def test_a_worker_without_tasks_warns(q: TaskQ, terminal: Terminal, namespace: str) -> None:
+    (terminal.folder / "bare.py").write_text(
+        f"from taskq import TaskQ\nq = TaskQ(namespace={namespace!r})\n"
+    )
+
+    done = terminal.output("worker", "bare:q", "--burst")
+
+    assert done.returncode == 0
+    assert "WARNING taskq.worker: no tasks are registered" in done.stderr
+
+
 async def test_json_logs_are_one_object_per_line_without_arguments(
     q: TaskQ, terminal: Terminal
 ) -> None:

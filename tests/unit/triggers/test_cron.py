@@ -331,6 +331,12 @@ def test_fires_only_go_forward_from_any_instant():
         ("* * * * *", {"tz": "Europe/Berlln"}, "did you mean 'Europe/Berlin'"),
         ("* * * * *", {"tz": "europe/berlin"}, "did you mean 'Europe/Berlin'"),
         ("* * * * *", {"tz": "Berlin"}, "did you mean 'Europe/Berlin'"),
+        (
+            "CRON_TZ=Asia/Tokyo 0 8 * * *",
+            {},
+            r"the zone is an option: use cron\('0 8 \* \* \*', tz='Asia/Tokyo'\)",
+        ),
+        ("TZ = 'UTC'  @daily", {}, r"use cron\('@daily', tz='UTC'\)"),
         ("* * * * *", {"tz": "New York"}, "did you mean 'America/New_York'"),
         ("* * * * *", {"tz": "+02:00"}, "is an offset.*tz='Europe/Berlin'"),
         ("* * * * *", {"tz": "UTC+2"}, "is an offset"),
