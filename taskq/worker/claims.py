@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from taskq.core.job import Delivery
 
 __all__ = ["StartClaims"]
-
-_STARTED: Final = "started"
-_HANDED_BACK: Final = "handed back"
 
 
 class StartClaims:
@@ -17,28 +12,38 @@ class StartClaims:
 
     A job that blocks the event loop must not keep those that have not started. The heartbeat's
     thread claims them, also such as the loop has not even read yet, and the loop leaves them alone
-    when it comes to them. `dict.setdefault` is one step for both threads.
+    when it comes to them. `dict.setdefault` is one step for both threads. An entry has one claim:
+    its fence where the loop started it, and less than zero where it was handed back.
     """
 
     def __init__(self) -> None:
-        self._claims: dict[tuple[bytes, int], str] = {}
+        self._claims: dict[bytes, int] = {}
 
     def start(self, delivery: Delivery) -> bool:
         """Whether the event loop may start this delivery, or hand it back itself."""
-        key = delivery.entry, delivery.fence
-        if self._claims.setdefault(key, _STARTED) is _STARTED:
-            return True
-        del self._claims[key]
-        return False
+        fence = delivery.fence
+        return self._claims.setdefault(delivery.entry, fence) == fence or self._again(delivery)
 
     def hand_back(self, entry: bytes, fence: int) -> bool:
         """Whether the heartbeat's thread may hand it back."""
-        return self._claims.setdefault((entry, fence), _HANDED_BACK) is _HANDED_BACK
+        claim = self._claims.setdefault(entry, -fence)
+        # One of an earlier delivery of this entry says nothing of this one.
+        return claim == -fence or (abs(claim) < fence and self._renew(entry, -fence))
 
     def end(self, delivery: Delivery) -> None:
         """The server no longer counts it as this worker's."""
-        self._claims.pop((delivery.entry, delivery.fence), None)
+        self._claims.pop(delivery.entry, None)
 
     def clear(self) -> None:
         """Nothing of what is held is this worker's any more."""
         self._claims.clear()
+
+    def _again(self, delivery: Delivery) -> bool:
+        entry, fence = delivery.entry, delivery.fence
+        if self._claims.get(entry) == -fence:
+            return False
+        return self._renew(entry, fence)
+
+    def _renew(self, entry: bytes, claim: int) -> bool:
+        self._claims.pop(entry, None)
+        return self._claims.setdefault(entry, claim) == claim

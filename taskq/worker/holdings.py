@@ -125,7 +125,8 @@ class Holdings:
         for delivery in new:
             known.add(delivery.entry)
             self._backlog.append(delivery)
-            self.load.add(delivery)
+            if delivery.lane[-1] > "9":
+                self.load.add(delivery)
         if self._closed:
             self.give_back_backlog()
         else:
@@ -191,7 +192,8 @@ class Holdings:
             self.settler.settle(delivery, outcome, int(result_ttl * 1000))
         else:
             self._known.discard(delivery.entry)
-        self.load.remove(delivery)
+        if delivery.lane[-1] > "9":
+            self.load.remove(delivery)
         if not len(self.slots):
             # Nothing else can end in this turn.
             self.settler.flush()

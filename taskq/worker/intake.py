@@ -10,7 +10,7 @@ import msgpack
 
 from taskq.core.envelope import VERSION, Envelope, unpack_envelope
 from taskq.core.errors import AttemptLost, PayloadError, UnsignedMessage, UntrustedMessage
-from taskq.core.job import KINDS, Delivery, Progress, lane_of, queue_of
+from taskq.core.job import KINDS, Delivery, Progress, lane_of
 from taskq.core.outcome import Failed, FailureKind, Outcome, Released
 from taskq.core.signing import unsealed
 from taskq.execution.attempt import Attempt
@@ -44,12 +44,12 @@ class Intake:
         tally: Tally,
         settings: WorkerSettings,
     ) -> None:
-        self._lanes = frozenset(
-            lane_of(queue, priority, executor)
+        self._lanes = {
+            lane_of(queue, priority, executor): queue
             for queue in settings.queues
             for priority in range(10)
             for executor in KINDS
-        )
+        }
         self._registry = registry
         self._session = session
         self._tally = tally
@@ -61,9 +61,11 @@ class Intake:
 
     def attempt(self, delivery: Delivery) -> tuple[Attempt, float] | Outcome:
         """The attempt and its result's ttl in seconds, or why there can be none."""
-        if delivery.lane not in self._lanes:
+        queue = self._lanes.get(delivery.lane)
+        if queue is None:
             return self._misdelivered(delivery)
-        if not (0 < delivery.attempt < _MOST and 0 <= delivery.failures < _MOST):
+        number = delivery.fence - delivery.unstarted
+        if not (0 < number < _MOST and 0 <= delivery.failures < _MOST):
             return Failed("DecodeError", "its attempt or failures are not a count", "", "malformed")
         try:
             message = self._open(delivery.id, delivery.lane, delivery.envelope)
@@ -73,7 +75,7 @@ class Intake:
         task = self._registry.find(envelope.task)
         if task is None or envelope.version > VERSION:
             return self._unknown(delivery, envelope)
-        return self._known(delivery, envelope, task)
+        return self._known(delivery, envelope, task, queue)
 
     def _misdelivered(self, delivery: Delivery) -> Released:
         """A worker that was restarted under its name with other queues may be handed such a job."""
@@ -94,19 +96,19 @@ class Intake:
         return Failed(type(error).__name__, str(error), "", kind)
 
     def _known(
-        self, delivery: Delivery, envelope: Envelope, task: Task[Any, Any]
+        self, delivery: Delivery, envelope: Envelope, task: Task[Any, Any], queue: str
     ) -> tuple[Attempt, float]:
         attempt = Attempt(
             task,
             delivery.id,
             envelope.payload,
-            number=delivery.attempt + envelope.attempts,
+            number=delivery.fence - delivery.unstarted + envelope.attempts,
             failures=delivery.failures + envelope.failures,
             timeout=envelope.timeout,
             retry=_merged(task, envelope),
         )
         attempt.fence = delivery.fence
-        attempt.queue = queue_of(delivery.lane)
+        attempt.queue = queue
         attempt.headers = envelope.headers
         attempt.fire = envelope.fire
         attempt.enqueued_ms = delivery.enqueued_ms
