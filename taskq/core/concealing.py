@@ -15,7 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Union, cast, get_args, get_origin
 from urllib.parse import quote, quote_plus
 
+from taskq.core.extensions import Record
 from taskq.core.hints import annotations_of, bare
+from taskq.core.making import Rebuilder
+from taskq.core.misfit import Walk
 from taskq.core.parameters import CallPlan, plan_for
 from taskq.core.secret import MASK, Secret
 
@@ -52,7 +55,7 @@ class Concealer:
         return tuple(given), keywords
 
 
-def _concealing(annotation: Any) -> Callable[[Any], Any] | None:
+def _concealing(annotation: Any) -> Rebuilder | None:
     return _wrapped if _is_secret(annotation) else None
 
 
@@ -65,7 +68,7 @@ def _is_secret(annotation: Any) -> bool:
     return (origin or annotation) is Secret
 
 
-def _wrapped(value: Any) -> Any:
+def _wrapped(_: Walk, value: Any) -> Any:
     plain: Any = value
     return plain if value is None or isinstance(value, Secret) else Secret[Any](plain)
 
@@ -75,7 +78,7 @@ def revealed(value: Any, *, secret: bool = False) -> list[str | bytes]:
     kind = cast("type[Any]", type(value))
     if kind is Secret:
         return revealed(value.reveal(), secret=True)
-    if kind is dict:
+    if kind in (dict, Record):
         return revealed([*value.keys(), *value.values()], secret=secret)
     if kind in (list, tuple, set, frozenset):
         return [text for item in value for text in revealed(item, secret=secret)]

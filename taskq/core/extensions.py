@@ -14,13 +14,15 @@ code   type        body
 9      Decimal     its text
 10     UUID        16 bytes
 11     Secret      a msgpack array of its one value
+12     Record      a msgpack array: a class's name, the names of fields that nobody set (with spaces
+                   between), then the fields of an object, name and value in turn
 =====  ==========  ==========================================================================
 
 Marks: bit 0 is the fold, bits 1 and 2 say what the zone is: none (0), an offset from UTC in
 microseconds as i64 with nothing for UTC itself (1), or an IANA name (2). Codes and bodies are
 part of the wire format: jobs written by one version wait to be read by another, so a body never
-changes, a new one gets a new code. Bodies of 2, 3, 4 and 11 start with the header of an array: the
-check of limits relies on it.
+changes, a new one gets a new code. Bodies of 2, 3, 4, 11 and 12 start with the header of an array:
+the check of limits relies on it.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ __all__ = [
     "AS_IS",
     "MAX_INT_BITS",
     "SCALAR_EXTENSIONS",
+    "Record",
     "array_extension",
     "holds_array",
     "holds_secret",
@@ -58,7 +61,7 @@ MAX_INT_BITS = 4096
 _BIG_INT, _TUPLE, _SET, _FROZENSET, _DATETIME, _DATE, _TIME, _TIMEDELTA, _DECIMAL, _UUID = range(
     1, 11
 )
-_SECRET = 11
+_SECRET, _RECORD = 11, 12
 _DATETIME_BODY = struct.Struct(">HBBBBBIB")
 _DATE_BODY = struct.Struct(">HBB")
 _TIME_BODY = struct.Struct(">BBBIB")
@@ -66,7 +69,7 @@ _TIMEDELTA_BODY = struct.Struct(">iII")
 _OFFSET_BODY = struct.Struct(">q")
 
 #: The extensions whose body is an array of values.
-ARRAY_CODES = frozenset({_TUPLE, _SET, _FROZENSET, _SECRET})
+ARRAY_CODES = frozenset({_TUPLE, _SET, _FROZENSET, _SECRET, _RECORD})
 
 _MICROSECOND = timedelta(microseconds=1)
 _NO_ZONE, _OFFSET, _NAME = 0, 1, 2
@@ -82,6 +85,27 @@ _Packer: Callable[..., Any] = _msgpack.Packer
 _Unpacker: Callable[..., Any] = _msgpack.Unpacker
 _unpackb: Callable[..., Any] = _msgpack.unpackb
 _ExtType: Callable[[int, bytes], Any] = _msgpack.ExtType
+
+
+class Record(dict[str, Any]):
+    """The state of an object that was sent, by field: nobody's input, and not to be validated.
+
+    Shown, and where no annotation says of which class it was, it is a dictionary. `kind` is the
+    class's name: it tells members of a union apart, and nothing is looked up by it. `unset` are the
+    fields of a model that have their defaults because nobody gave them.
+    """
+
+    __slots__ = ("kind", "unset")
+
+    kind: str
+    unset: str
+
+    @classmethod
+    def of(cls, kind: str, unset: str, fields: Any) -> Record:
+        """The state of an object of a class of this name."""
+        record = cls(fields)
+        record.kind, record.unset = kind, unset
+        return record
 
 
 def pack(value: Any) -> bytes:
@@ -274,6 +298,14 @@ def _secret(items: list[Any]) -> Secret[Any]:
     return Secret(items[0])
 
 
+def _record(items: list[Any]) -> Record:
+    kind, unset, *flat = items
+    names, values = flat[::2], flat[1::2]
+    if len(names) != len(values) or not {str}.issuperset(map(type, (kind, unset, *names))):
+        raise ValueError("the state of an object that has another form")
+    return Record.of(kind, unset, zip(names, values, strict=True))
+
+
 def holds_secret(data: bytes) -> bool:
     """Whether there may be a secret in a payload: false is certain."""
     return _SECRET in data
@@ -335,7 +367,13 @@ SCALAR_EXTENSIONS: dict[type, Callable[[Any], Any]] = {
     Decimal: _decimal,
     UUID: _uuid,
 }
-_CODE_OF: dict[type, int] = {tuple: _TUPLE, set: _SET, frozenset: _FROZENSET, Secret: _SECRET}
+_CODE_OF: dict[type, int] = {
+    tuple: _TUPLE,
+    set: _SET,
+    frozenset: _FROZENSET,
+    Secret: _SECRET,
+    Record: _RECORD,
+}
 _DECODERS: dict[int, Callable[[bytes], Any]] = {
     _BIG_INT: _from_big_int,
     _DATETIME: _from_datetime,
@@ -350,5 +388,6 @@ _COLLECTORS: dict[int, Callable[[list[Any]], Any]] = {
     _SET: set,
     _FROZENSET: frozenset,
     _SECRET: _secret,
+    _RECORD: _record,
 }
 _COLLIDING = frozenset({_BIG_INT, _TUPLE, _FROZENSET, _DECIMAL, _UUID})

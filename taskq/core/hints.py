@@ -7,7 +7,8 @@ import sys
 import types
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, NewType, get_args, get_origin
+from dataclasses import InitVar
+from typing import Annotated, Any, NewType, cast, get_args, get_origin
 
 __all__ = ["annotations_of", "bare", "resolve_hints", "substituted"]
 
@@ -66,6 +67,8 @@ def bare(annotation: Any) -> Any:
     while True:
         if get_origin(annotation) in _WRAPPERS:
             annotation = get_args(annotation)[0]
+        elif isinstance(annotation, InitVar):
+            annotation = cast("Any", annotation.type)
         elif isinstance(annotation, NewType):
             annotation = annotation.__supertype__
         elif type(annotation).__name__ == "TypeAliasType":

@@ -7,17 +7,21 @@ msgpack's own scalars as they are, checked at the speed of C.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from enum import Enum
-from pathlib import PurePath
 from typing import Any, cast
 
 from taskq.core.durations import base_date, base_datetime, base_timedelta
 from taskq.core.errors import EncodeError, PayloadError, PayloadTooLarge
-from taskq.core.extensions import AS_IS, MAX_INT_BITS, SCALAR_EXTENSIONS, array_extension
-from taskq.core.models import forms_of, is_model
+from taskq.core.extensions import (
+    AS_IS,
+    MAX_INT_BITS,
+    SCALAR_EXTENSIONS,
+    Record,
+    array_extension,
+)
+from taskq.core.instances import forms_of, is_model, is_object_class, is_text_kind
 from taskq.core.refusal import a_type, hint_for
 from taskq.core.secret import Secret
 
@@ -70,9 +74,11 @@ class Lowering:
         self._max_nodes = max_nodes
         self._left = max_nodes
         self._as_is: frozenset[type] = frozenset() if careful else AS_IS
-        # How many sets and keys, and how many models, lie around the value.
+        # How many sets and keys, and how many objects, lie around the value.
         self._hashed = 0
-        self._models = 0
+        self._instances = 0
+        # Whether there was anything that its own bytes do not make again.
+        self.altered = False
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """Lower the arguments of a call."""
@@ -122,30 +128,33 @@ class Lowering:
         """Lower what travels as something plainer than itself."""
         if isinstance(value, type):
             raise _refused(value)
+        self.altered = True
         if isinstance(value, Enum):
             return self._lower(value.value, depth)
-        if dataclasses.is_dataclass(value):
-            return self._record(value, _fields_of(value), depth)
-        if is_model(cast("type[Any]", type(value))):
-            return self._model(value, depth)
+        kind = cast("type[Any]", type(value))
+        if hasattr(kind, "__mapper__"):
+            raise _refused(value)  # a row of a database, whatever else it is
+        if is_object_class(kind):
+            return self._instance(value, depth)
         return self._as_ancestor(value, depth)
 
-    def _model(self, value: Any, depth: int) -> Any:
+    def _instance(self, value: Any, depth: int) -> Any:
+        if self._hashed:
+            raise _unhashable(value)
         first = None
-        self._models += 1
+        self._instances += 1
         try:
             for form in _forms_of(value):
                 try:
-                    if _is_record(form):
-                        return self._record(value, form, depth)
                     return self._lower(form, depth)
                 except Refusal as refusal:
+                    refusal.within(value, "")
                     if refusal.final:
                         raise
                     first = first or refusal
         finally:
-            self._models -= 1
-        # What the models around it make of it would hide what this one refused.
+            self._instances -= 1
+        # What the objects around it make of it would hide what this one refused.
         refused = first or Refusal(
             f"is {a_type(value)} that is not made again by its own fields, nor by what it dumps: "
             "its serialisers and validators do not fit each other. Pass the values it is made of"
@@ -165,7 +174,7 @@ class Lowering:
                     raise
             if parent in SCALAR_EXTENSIONS:
                 return _extended(SCALAR_EXTENSIONS[parent], value)
-        if self._models and _is_text_to_models(kind):
+        if self._instances and is_text_kind(kind):
             return str(value)
         raise _refused(value)
 
@@ -241,20 +250,21 @@ class Lowering:
         finally:
             self._hashed -= 1
 
-    def _record(self, owner: object, fields: dict[str, Any], depth: int) -> dict[str, Any]:
+    def _record(self, record: Record, depth: int) -> Any:
         if self._hashed:
-            raise _unhashable(owner)
-        self._enter(2 * len(fields), depth)
+            raise _unhashable(record)
+        self._enter(2 * len(record) + 2, depth)
         as_is = self._as_is
-        lowered: dict[str, Any] = {}
+        lowered: list[Any] = [record.kind, record.unset]
         name = ""
         try:
-            for name, item in fields.items():
-                lowered[name] = item if type(item) in as_is else self._lower(item, depth + 1)
+            for name, item in record.items():
+                lowered.append(str.__str__(name))
+                lowered.append(item if type(item) in as_is else self._lower(item, depth + 1))
         except Refusal as refusal:
-            refusal.within(owner, f".{name}")
+            refusal.within(record, f".{name}")
             raise
-        return lowered
+        return array_extension(Record, lowered)
 
     def _enter(self, values: int, depth: int) -> None:
         if depth > self._max_depth:
@@ -285,6 +295,7 @@ _CONTAINERS: dict[type, Callable[[Lowering, Any, int], Any]] = {
     set: Lowering._set,  # pyright: ignore[reportPrivateUsage]
     frozenset: Lowering._set,  # pyright: ignore[reportPrivateUsage]
     Secret: _lower_secret,
+    Record: Lowering._record,  # pyright: ignore[reportPrivateUsage]
 }
 
 
@@ -332,34 +343,21 @@ def _extended(extension: Callable[[Any], Any], value: Any) -> Any:
         raise Refusal(f"is {a_type(value)} that fails when written: {error!r}") from error
 
 
-def _fields_of(value: Any) -> dict[str, Any]:
+def _forms_of(value: Any) -> Iterator[Any]:
     try:
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    except Exception as error:  # a slot never set, or a property of the user's own
-        raise Refusal(f"is {a_type(value)} whose fields cannot be read: {error!r}") from error
-
-
-def _forms_of(model: Any) -> Iterator[Any]:
-    try:
-        for form in forms_of(model):
-            if type(form) is type(model):
-                raise _refused(model)
+        for form in forms_of(value):
+            if type(form) is type(value):
+                raise _refused(value)
             yield form
     except Refusal:
         raise
-    except Exception as error:
-        raise Refusal(f"is {a_type(model)} that cannot be dumped: {error!r}") from error
-
-
-def _is_record(dumped: Any) -> bool:
-    return type(dumped) is dict and all(type(name) is str for name in cast("Any", dumped))
-
-
-def _is_text_to_models(kind: type[Any]) -> bool:
-    """Whether a model makes a field of this type from its text: what the model dumps may travel."""
-    if issubclass(kind, PurePath) or kind.__module__ == "ipaddress":
-        return True
-    return kind.__module__.startswith("pydantic") and kind.__name__.endswith(("Url", "Dsn"))
+    except Exception as error:  # a slot never set, or a property of the user's own
+        what = (
+            "that cannot be dumped"
+            if is_model(cast("Any", type(value)))
+            else "whose fields cannot be read"
+        )
+        raise Refusal(f"is {a_type(value)} {what}: {error!r}") from error
 
 
 def _index(key: object) -> str:

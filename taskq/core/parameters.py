@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from inspect import Parameter, Signature
 from typing import Any
 
-from taskq.core.annotation import Misfit, Rebuilder
 from taskq.core.hints import resolve_hints
+from taskq.core.making import Rebuilder
+from taskq.core.misfit import Misfit, Walk
 from taskq.core.secret import Secret
 from taskq.core.signatures import call_signature, fits, shown_signature
 
@@ -40,13 +41,13 @@ class Plan:
         Whether the call fits the signature is not judged here: what it has no parameter for is
         left as it is.
         """
-        given, keywords = list(args), dict(kwargs)
+        given, keywords, walk = list(args), dict(kwargs), Walk()
         name = ""
         try:
             for place, name, rebuild in self._places(len(given)):  # noqa: B007, see below
-                given[place] = rebuild(given[place])
+                given[place] = rebuild(walk, given[place])
             for name, rebuild in self._names(keywords):
-                keywords[name] = rebuild(keywords[name])
+                keywords[name] = rebuild(walk, keywords[name])
         except Misfit as misfit:
             raise misfit.named(name) from misfit
         return given, keywords
@@ -128,9 +129,9 @@ def is_wrapper(function: Callable[..., Any]) -> bool:
 def where_it_fits(rebuild: Rebuilder) -> Rebuilder:
     """The same for an annotation of what a wrapper wraps: the wrapper may take other values."""
 
-    def attempt(value: Any) -> Any:
+    def attempt(walk: Walk, value: Any) -> Any:
         try:
-            return rebuild(value)
+            return rebuild(walk, value)
         except Misfit:
             return value
 
@@ -140,8 +141,8 @@ def where_it_fits(rebuild: Rebuilder) -> Rebuilder:
 def _where_it_is_no_secret(rebuild: Rebuilder) -> Rebuilder:
     """The same for a parameter that is guessed: a secret can be made of any value."""
 
-    def attempt(value: Any) -> Any:
-        made = rebuild(value)
+    def attempt(walk: Walk, value: Any) -> Any:
+        made = rebuild(walk, value)
         return value if isinstance(made, Secret) else made
 
     return attempt

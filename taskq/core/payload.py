@@ -2,8 +2,8 @@
 
 A payload is msgpack plus the extensions of `taskq.core.extensions`: a call is the array
 ``[args, kwargs]``, a result is its value. No name in it is ever imported or called: an enum travels
-as its value, a dataclass or a model as a dictionary, and `taskq.core.rebuild` makes them again from
-the annotations of the task.
+as its value, a dataclass or a model as the state of its fields, and `taskq.core.rebuild` makes them
+again from the annotations of the task.
 
 Whoever can write to the server can write payloads, so a reader judges their size, depth and number
 of values before it makes any of them.
@@ -28,14 +28,21 @@ __all__ = [
 ]
 
 
+_Check = Callable[[bytes, tuple[Any, ...], dict[str, Any]], None]
 _DEFAULT = PayloadLimits()
 _ADVICE = "store the data elsewhere (a file, an object store, a table) and pass its key"
 
 
 def encode_call(
-    args: tuple[Any, ...], kwargs: dict[str, Any], *, limits: PayloadLimits = _DEFAULT
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    limits: PayloadLimits = _DEFAULT,
+    check: _Check | None = None,
 ) -> bytes:
     """Write the arguments of a call.
+
+    `check` is given the bytes and the arguments where some of these travel as something plainer.
 
     Raises `EncodeError` for a value that cannot travel, with its path (``args[0]['sizes'][2]``, or
     ``width[2]`` for a keyword), and `PayloadTooLarge` over `limits`::
@@ -48,13 +55,15 @@ def encode_call(
         and len(args) + 2 * len(kwargs) <= limits.max_nodes
     ):
         try:
-            data = pack([list(args), kwargs])
+            data, altered = pack([list(args), kwargs]), False
         except Exception:  # an integer or a text out of range: the walk finds and names it
-            data = _encode(lambda walk: walk.call(args, kwargs), limits)
+            data, altered = _encode(lambda walk: walk.call(args, kwargs), limits)
     else:
-        data = _encode(lambda walk: walk.call(args, kwargs), limits)
+        data, altered = _encode(lambda walk: walk.call(args, kwargs), limits)
     if len(data) > limits.max_bytes:
         raise _oversized("the arguments take", data, limits)
+    if altered and check is not None:
+        check(data, args, kwargs)
     return data
 
 
@@ -91,9 +100,9 @@ def encode_value(value: Any, *, limits: PayloadLimits = _DEFAULT) -> bytes:
         try:
             data = pack(value)
         except Exception:  # an integer or a text out of range: the walk finds and names it
-            data = _encode(lambda walk: walk.result(value), limits)
+            data, _ = _encode(lambda walk: walk.result(value), limits)
     else:
-        data = _encode(lambda walk: walk.result(value), limits)
+        data, _ = _encode(lambda walk: walk.result(value), limits)
     if len(data) > limits.max_bytes:
         raise _oversized("the result takes", data, limits)
     return data
@@ -104,9 +113,11 @@ def decode_value(data: bytes, *, limits: PayloadLimits = _DEFAULT) -> Any:
     return _decode(data, limits, frame_depth=0, frame_nodes=0)
 
 
-def _encode(lower: Callable[[Lowering], Any], limits: PayloadLimits) -> bytes:
+def _encode(lower: Callable[[Lowering], Any], limits: PayloadLimits) -> tuple[bytes, bool]:
+    """The bytes, and whether some values travel as something plainer than they are."""
+    walk = Lowering(limits.max_depth, limits.max_nodes)
     try:
-        return pack(lower(Lowering(limits.max_depth, limits.max_nodes)))
+        return pack(lower(walk)), walk.altered
     except Refusal as refusal:
         raise refusal.error() from refusal.__cause__
     except Exception as error:

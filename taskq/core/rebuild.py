@@ -1,8 +1,8 @@
 """From what arrives to what a task's annotations promise: enums, dataclasses, models.
 
-A payload carries values, never the names of classes, so only the signature of the task that runs
-decides which classes are made. Everything else stays as it came: annotations are no validation,
-except where an object cannot be made of what came.
+Only the signature of the task that runs decides which classes are made; a payload names none that
+would be looked up. Everything else stays as it came: annotations are no validation, except where an
+object cannot be made of what came.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from taskq.core.annotation import Compiler, Misfit, Rebuilder
+from taskq.core.annotation import Compiler
 from taskq.core.hints import resolve_hints
+from taskq.core.misfit import Misfit, Walk
 from taskq.core.parameters import CallPlan, is_wrapper, plan_for, where_it_fits
 
-__all__ = ["CallRebuilder", "Rebuilder", "compile_rebuilder", "result_rebuilder"]
+__all__ = ["CallRebuilder", "compile_rebuilder", "result_rebuilder"]
 
 
-def compile_rebuilder(annotation: Any) -> Rebuilder | None:
+def compile_rebuilder(annotation: Any) -> Callable[[Any], Any] | None:
     """What makes a value of `annotation` from what arrived; None when it is fine as it came.
 
     Supported, and nested in any way: enums (by value), dataclasses, pydantic models, named tuples,
@@ -26,23 +27,23 @@ def compile_rebuilder(annotation: Any) -> Rebuilder | None:
 
         compile_rebuilder(list[Color])(["red", "blue"])
     """
-    return Compiler().compile(annotation)
+    rebuild = Compiler().compile(annotation)
+    return None if rebuild is None else lambda value: rebuild(Walk(), value)
 
 
-def result_rebuilder(function: Callable[..., Any]) -> Rebuilder | None:
+def result_rebuilder(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
     """The same for what `function` returns.
 
     Ask when the first result is there: names that are not defined yet are left as they come.
     """
-    rebuild = compile_rebuilder(resolve_hints(function)[0].get("return", Any))
-    if rebuild is None:
+    compiled = Compiler().compile(resolve_hints(function)[0].get("return", Any))
+    if compiled is None:
         return None
-    if is_wrapper(function):
-        return where_it_fits(rebuild)
+    rebuild = where_it_fits(compiled) if is_wrapper(function) else compiled
 
     def rebuild_result(value: Any) -> Any:
         try:
-            return rebuild(value)
+            return rebuild(Walk(), value)
         except Misfit as misfit:
             raise misfit.named("result") from misfit
 

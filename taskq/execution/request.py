@@ -33,6 +33,7 @@ class Callee:
     """What an enqueue needs to know of a task, known by its function or only by its name."""
 
     __slots__ = (
+        "arrives",
         "check",
         "conceal",
         "expires",
@@ -52,6 +53,7 @@ class Callee:
         check: Check | None,
         rebuild: Callable[[Any], Any] | None,
         conceal: Concealer | None = None,
+        arrives: Callable[[bytes, tuple[Any, ...], dict[str, Any]], None] | None = None,
         middleware: Middleware = NO_MIDDLEWARE,
     ) -> None:
         self.name = name
@@ -59,6 +61,7 @@ class Callee:
         self.check = check
         self.rebuild = rebuild
         self.conceal = conceal
+        self.arrives = arrives
         self.middleware = middleware
         self.patience = 0
         self.lane = lane_of(options.queue, options.priority, options.executor)
@@ -77,7 +80,7 @@ class Callee:
             self.check(args, kwargs)
         if self.conceal is not None:
             args, kwargs = self.conceal(args, kwargs)
-        return encode_call(args, kwargs)
+        return encode_call(args, kwargs, check=self.arrives)
 
     def envelope(
         self,

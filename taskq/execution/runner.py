@@ -18,7 +18,7 @@ from types import CoroutineType
 from typing import Any, Final, cast
 
 from taskq.core.outcome import Outcome, Succeeded
-from taskq.core.payload import decode_call, decode_value, encode_call, encode_value
+from taskq.core.payload import decode_call, decode_value, encode_value
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.classify import classify, unfit_arguments, unfit_result, unforeseen
 from taskq.execution.context import JobContext, enter
@@ -247,7 +247,7 @@ async def _in_process(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -
     local = attempt.local
     if local is not None:
         try:
-            attempt.payload = encode_call(local.args, local.kwargs)
+            attempt.payload = attempt.task.callee.payload(local.args, local.kwargs)
         except Exception as error:
             raise Unfit("unfit_arguments", error) from None
     return _Sealed(await executors.run_in_process(attempt, clock.start))

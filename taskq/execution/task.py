@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
+from taskq.core.arrival import check_arrival
 from taskq.core.concealing import Concealer
 from taskq.core.durations import Duration
 from taskq.core.errors import CallError, ConfigError, TaskDefinitionError
@@ -147,6 +148,7 @@ class Task(Habits, Generic[P, R]):
             check=_checker(name, function, filled),
             rebuild=_LazyResult[R](function),
             conceal=Concealer.of(function, filled),
+            arrives=functools.partial(check_arrival, lambda: self.call_rebuilder()),
             middleware=home.middleware,
         )
         self.call_rebuilder = functools.cache(lambda: CallRebuilder.of(function, filled))

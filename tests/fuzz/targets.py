@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import msgpack
+from pydantic import BaseModel, PrivateAttr
 
 from taskq.broker.connection import Connection
 from taskq.broker.consumer import handed_over
 from taskq.broker.descriptions import read_description
 from taskq.broker.job_record import read_job
 from taskq.core.envelope import pack_envelope, pack_failure, unpack_envelope, unpack_failure
-from taskq.core.errors import DecodeError, PayloadError
+from taskq.core.errors import CallError, DecodeError, PayloadError
 from taskq.core.outcome import Failed
 from taskq.core.payload import decode_call, decode_value, encode_call, encode_value
+from taskq.core.rebuild import CallRebuilder
 from taskq.core.retry import Retry
 from taskq.core.secret import Secret
 from taskq.core.signing import Signing
@@ -78,8 +82,45 @@ def _sealed(data: bytes) -> bytes:
     return Signing("shop", ["k" * 32]).open_job("id", "default/5", data)
 
 
+class Color(Enum):
+    RED = "red"
+
+
+@dataclass
+class Point:
+    x: int
+    color: Color = Color.RED
+    inner: Point | list[Point] | None = None
+    seen: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.seen += 1
+
+
+class Shop(BaseModel):
+    name: str
+    inner: Shop | Point | dict[Color, Shop] | None = None
+    _kept: Color = PrivateAttr(Color.RED)
+
+
+def called(
+    shop: Shop | Point, *points: Point | int, counts: Counter[Color] | None = None,
+    by_name: defaultdict[str, list[Shop]] | None = None, **more: tuple[Color, Point],
+) -> None:  # fmt: skip
+    """What the arguments of this function are made of arrives as bytes of anybody."""
+
+
+REBUILDER = CallRebuilder.of(called)
+
+
+def _arguments(data: bytes) -> None:
+    assert REBUILDER is not None
+    REBUILDER.apply(*decode_call(data))
+
+
 TARGETS: dict[str, Target] = {
     "call": Target(decode_call, (PayloadError,)),
+    "arguments": Target(_arguments, (PayloadError, CallError)),
     "value": Target(decode_value, (PayloadError,)),
     "envelope": Target(unpack_envelope, (DecodeError,)),
     "failure": Target(unpack_failure),
@@ -95,6 +136,11 @@ TARGETS: dict[str, Target] = {
 
 def seeds() -> dict[str, list[bytes]]:
     """For each target bytes as taskq writes them, to be damaged."""
+    shop = Shop(name="a", inner=Point(1, inner=[Point(2)]))
+    arguments = encode_call(
+        (shop, Point(1), 5),
+        {"counts": Counter({Color.RED: 1}), "by_name": {"a": [shop]}, "b": (Color.RED, Point(1))},
+    )
     call = encode_call(("a.png", 7), {"width": {1, 2}, "token": Secret("s"), "at": (1.5, None)})
     retry = Retry(max_attempts=3, backoff=1.0)
     envelope = pack_envelope("app.task", call, timeout=5.0, retry=retry, headers={"by": "me"})
@@ -109,7 +155,8 @@ def seeds() -> dict[str, list[bytes]]:
     row = [b"id", b"default/5", b"1-0", b"1", envelope, b"1700000000000", b"1", b"0", b"0"]
     described = {"host": "h", "pid": 7, "queues": ["default"], "started_at": 1.5, "rss": 9}
     return {
-        "call": [call],
+        "call": [call, arguments],
+        "arguments": [arguments, encode_call(({"name": "a", "inner": {"x": 1}},), {})],
         "value": [encode_value({"rows": [1, "two", b"three", 2**70]})],
         "envelope": [envelope, pack_envelope("t", call)],
         "failure": [failure],

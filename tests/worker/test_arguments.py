@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypedDict
 from uuid import UUID
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
-from taskq import JobFailed, JobState, TaskQ
+from taskq import EncodeError, JobFailed, JobState, TaskQ, every
 
 
 class Colour(Enum):
@@ -241,6 +241,64 @@ async def test_an_argument_that_is_no_such_object_fails_the_job_with_its_name(
     assert info.attempt == 1
     assert info.attempts[0].outcome == "unfit_arguments"
     assert "value" in (info.error or "")
+
+
+class Doubling(BaseModel):
+    """Validated once more it would be another one."""
+
+    price: int
+
+    @field_validator("price")
+    @classmethod
+    def double(cls, price: int) -> int:
+        return 2 * price
+
+
+async def doubled(order: Doubling, *, more: list[Doubling] | None = None) -> Doubling:
+    return order
+
+
+@pytest.mark.parametrize("executor", ["loop", "process"])
+async def test_objects_arrive_and_return_as_they_were_sent(q: TaskQ, executor: Any) -> None:
+    task = q.task(name="doubled", executor=executor)(doubled)
+    order = Doubling(price=3)
+
+    sent = await task.enqueue(order, more=[order])
+    input_ = await task.enqueue({"price": 3})  # type: ignore[arg-type]
+    by_name = await q.send("doubled", order)
+    async with q.worker():
+        assert await sent.result(timeout=20) == order
+        assert await input_.result(timeout=20) == Doubling(price=3)
+        assert await task.job(by_name.id).result(timeout=20) == order
+
+
+async def test_a_schedule_keeps_the_objects_it_was_given(q: TaskQ) -> None:
+    task = q.task(name="doubled")(doubled)
+    order = Doubling(price=3)
+    await q.schedules.add("orders", every(hours=1), task.s(order))
+    await q.schedules.modify("orders", priority=7)
+
+    job = await q.schedules.run_now("orders")
+    await q.run_until_empty()
+
+    assert await job.result(timeout=5) == order
+    await q.schedules.remove("orders")
+
+
+async def test_what_would_arrive_as_another_value_is_refused_where_it_is_passed(q: TaskQ) -> None:
+    @q.task(name="any")
+    async def anything(value: Any, *, colour: str = "") -> None: ...
+
+    with pytest.raises(EncodeError, match=r"args\[0\]\['a'\] is a Size, and would arrive as a Rec"):
+        await anything.enqueue({"a": Size(1)})
+    with pytest.raises(EncodeError, match=r"colour is a Colour, and would arrive as a str; annota"):
+        await anything.options(delay=5).enqueue(1, colour=Colour.RED)  # type: ignore[arg-type]
+    with pytest.raises(EncodeError, match="would arrive as a str"):
+        await q.schedules.add("any", every(hours=1), anything.s(Colour.RED))
+    with pytest.raises(EncodeError, match="would arrive as a str"):
+        anything.options(durable=True).defer(Colour.RED)
+
+    assert await q.schedules.get("any") is None
 
 
 async def test_arguments_are_copies(q: TaskQ) -> None:
