@@ -150,7 +150,8 @@ class Report:
     def lost(self, call: Call, reason: str) -> None:
         """It will not run, because this process ends."""
         self.tally.lost += 1
-        _log.error("%s is lost: %s", self._named(call), reason)
+        extra = {"job": call.id, "task": call.task.name, "request_id": self.request_of(call)}
+        _log.error("%s is lost: %s", self._named(call), reason, extra=extra)
 
     def _tell(
         self, call: Call, outcome: Failed, error: BaseException | None, request: str | None

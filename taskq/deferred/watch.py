@@ -9,6 +9,7 @@ import threading
 import time
 
 from taskq.deferred.floor import Floor
+from taskq.execution.job_log import job_fields
 from taskq.execution.stall import culprit
 
 __all__ = ["Watch"]
@@ -70,13 +71,15 @@ class Watch:
 
     def _warn(self, since: float) -> None:
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
-        who, where = culprit(frames.get(self._floor.thread))
-        if who.startswith("task"):
+        attempt, where = culprit(frames.get(self._floor.thread))
+        if attempt is not None:
             _log.warning(
-                "deferred %s has blocked the event loop for %.2f s at %s; every request of this "
-                "process waits. Make it a plain def to run it in a thread, or executor='process' "
-                "for computing",
-                who,
+                "deferred task %s (job %s) has blocked the event loop for %.2f s at %s; every "
+                "request of this process waits. Make it a plain def to run it in a thread, or "
+                "executor='process' for computing",
+                attempt.task.name,
+                attempt.id,
                 time.monotonic() - since,
                 where,
+                extra=job_fields(attempt),
             )

@@ -72,7 +72,9 @@ def unforeseen(job_id: str, error: BaseException) -> Failed:
     """taskq itself failed: the job fails and others are unhurt, as with an error of the task."""
     told = failure_of(error)
     _log.error(
-        "job %s failed by an error of taskq; please report it:\n%s", job_id, told["traceback"]
+        "job %s failed by an error of taskq; please report it:\n%s",
+        *(job_id, told["traceback"]),
+        extra={"job": job_id, "error_type": told["type"]},
     )
     return Failed("TaskqError", f"taskq itself failed: {told['type']}", told["traceback"])
 

@@ -10,7 +10,13 @@ from taskq.core.job import Delivery
 from taskq.core.outcome import Cancelled, Failed, Outcome, Released, RetryAsked, Succeeded
 from taskq.execution.context import RunningJob, running_job
 
-__all__ = ["JOB_LINES", "JobLogFilter", "job_fields", "log_failure", "log_outcome"]
+__all__ = [
+    "JOB_LINES",
+    "JobLogFilter",
+    "delivery_fields",
+    "job_fields",
+    "log_outcome",
+]
 
 JOB_LINES: Final = "taskq.jobs"
 """The logger of a line per attempt that did not fail: DEBUG, and INFO once it has a level."""
@@ -51,24 +57,25 @@ def log_outcome(delivery: Delivery, attempt: RunningJob | None, outcome: Outcome
         if _jobs.isEnabledFor(level):
             _log_end(level, delivery, attempt, outcome)
         return
+    _log_failure(delivery, attempt, outcome)
+
+
+def _log_failure(delivery: Delivery, attempt: RunningJob | None, outcome: Failed) -> None:
+    """WARNING where another attempt follows, ERROR with the traceback otherwise."""
+    final = outcome.retry_in is None
+    level = logging.ERROR if final else logging.WARNING
+    if not _log.isEnabledFor(level):
+        return
     again = "" if outcome.retry_in is None else f"; again in {outcome.retry_in:.1f} s"
     fields = _named(delivery, attempt) | {"error_type": outcome.error_type}
     text = (
         f"job {delivery.id}: {fields['task']} attempt {fields['attempt']} failed: "
         f"{outcome.error_type}: {_loggable(outcome, delivery)}{again}"
     )
-    log_failure(_log, text, fields, outcome)
-
-
-def log_failure(log: logging.Logger, text: str, fields: dict[str, Any], outcome: Failed) -> None:
-    """Log a failed attempt: WARNING where another follows, ERROR with the traceback otherwise."""
-    final = outcome.retry_in is None
-    level = logging.ERROR if final else logging.WARNING
-    if log.isEnabledFor(level):
-        # The attempt's traceback came as text, maybe out of another process: no `exc_info`.
-        record = log.makeRecord(log.name, level, __file__, 0, "%s", (text,), None, extra=fields)
-        record.exc_text = outcome.traceback.rstrip() if final else None
-        log.handle(record)
+    # The attempt's traceback came as text, maybe out of another process: no `exc_info`.
+    record = _log.makeRecord(_log.name, level, __file__, 0, "%s", (text,), None, extra=fields)
+    record.exc_text = outcome.traceback.rstrip() if final else None
+    _log.handle(record)
 
 
 def _log_end(level: int, delivery: Delivery, attempt: RunningJob | None, outcome: Outcome) -> None:
@@ -82,6 +89,11 @@ def _log_end(level: int, delivery: Delivery, attempt: RunningJob | None, outcome
     )
 
 
+def delivery_fields(delivery: Delivery) -> dict[str, Any]:
+    """The fields of a log record that name a job of which only the delivery is known."""
+    return {"job": delivery.id, "attempt": delivery.attempt, "queue": delivery.lane[:-2]}
+
+
 def job_fields(job: RunningJob) -> dict[str, Any]:
     """The fields of a log record that name a job."""
     return {"job": job.id, "task": job.task_name, "attempt": job.number, "queue": job.queue}
@@ -90,8 +102,7 @@ def job_fields(job: RunningJob) -> dict[str, Any]:
 def _named(delivery: Delivery, attempt: RunningJob | None) -> dict[str, Any]:
     if attempt is not None:
         return job_fields(attempt)
-    unknown = {"job": delivery.id, "task": "(task not known)", "attempt": delivery.attempt}
-    return unknown | {"queue": delivery.lane[:-2]}
+    return delivery_fields(delivery) | {"task": "(task not known)"}
 
 
 def _loggable(failure: Failed, delivery: Delivery) -> str:

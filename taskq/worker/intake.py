@@ -14,6 +14,7 @@ from taskq.core.job import KINDS, Delivery, Progress, lane_of
 from taskq.core.outcome import Failed, FailureKind, Outcome, Released
 from taskq.core.signing import unsealed
 from taskq.execution.attempt import Attempt
+from taskq.execution.job_log import delivery_fields
 from taskq.execution.masking import masked_progress
 from taskq.execution.ports import Reporter, RunningJob
 from taskq.execution.registry import Registry
@@ -84,6 +85,7 @@ class Intake:
             "job %s: it waits in %s, which this worker does not serve; it is handed back",
             delivery.id,
             delivery.lane,
+            extra=delivery_fields(delivery),
         )
         return Released(started=False)
 
@@ -128,7 +130,7 @@ class Intake:
                 "job %s: %s It is given back, in case another worker knows it",
                 delivery.id,
                 self._registry.unknown(envelope.task),
-                extra={"job": delivery.id, "task": envelope.task, "queue": delivery.lane[:-2]},
+                extra=delivery_fields(delivery) | {"task": envelope.task},
             )
         return Released(delay=min(60.0, 2.0 ** (times - 1)), unknown=times)
 

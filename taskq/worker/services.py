@@ -85,6 +85,7 @@ class Services:
                 "job %s cancels every asyncio task of this process, the worker's own and those of "
                 "other jobs, which are handed back; a task may cancel only what it started",
                 culprit,
+                extra={"job": culprit},
             )
         self._on_uprooted(culprit)
 

@@ -14,6 +14,7 @@ from taskq.core.envelope import pack_failure
 from taskq.core.job import Delivery
 from taskq.core.outcome import Cancelled, Failed, Outcome, Released, RetryAsked, Succeeded
 from taskq.core.text import fitting
+from taskq.execution.job_log import delivery_fields
 from taskq.worker.session import Session
 from taskq.worker.tally import Tally
 
@@ -122,10 +123,15 @@ class Settler:
                     "worker",
                     delivery.id,
                     delivery.attempt,
+                    extra=delivery_fields(delivery),
                 )
             elif answer == _UNKNOWN:
                 self._tally.lost += 1
-                _log.warning("job %s: the server no longer knows it", delivery.id)
+                _log.warning(
+                    "job %s: the server no longer knows it",
+                    delivery.id,
+                    extra=delivery_fields(delivery),
+                )
             self._on_settled(delivery)
         self._unanswered -= 1
         self._answered.set()

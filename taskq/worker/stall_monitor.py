@@ -23,6 +23,7 @@ from taskq.core.liveness import (
     LOOP_HAND_BACK_SECONDS,
     LOOP_STALL_SECONDS,
 )
+from taskq.execution.job_log import job_fields
 from taskq.execution.stall import culprit
 from taskq.worker.claims import StartClaims
 from taskq.worker.session import Session
@@ -115,13 +116,15 @@ class StallMonitor:
 
     def _warn(self, stalled: float) -> None:
         frame = sys._current_frames().get(self._main_thread)  # pyright: ignore[reportPrivateUsage]
-        who, where = culprit(frame)
+        attempt, where = culprit(frame)
+        who = "Something" if attempt is None else f"task {attempt.task.name} (job {attempt.id})"
         _log.warning(
             "%s has blocked the event loop for %.1f s at %s; every other job of this worker waits. "
             "Make it a plain def to run it in a thread, or executor='process' for computing",
             who,
             stalled,
             where,
+            extra=None if attempt is None else job_fields(attempt),
         )
 
 

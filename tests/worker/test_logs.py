@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -116,6 +117,21 @@ async def test_arguments_that_do_not_fit_are_an_error_that_names_the_job_and_quo
     assert fields(line) == (job.id, "add", 1, "default")
     assert line.levelno == logging.ERROR
     assert "none of your" not in line.message + str(line.exc_text)
+
+
+async def test_a_job_that_blocks_the_loop_is_named_in_the_fields_too(
+    q: TaskQ, lines: Lines
+) -> None:
+    @q.task(name="blocks")
+    async def blocks() -> None:
+        time.sleep(1.6)  # noqa: ASYNC251 - what must not be
+
+    job = await blocks.enqueue()
+    async with q.worker():
+        await job.result(timeout=20)
+
+    [line] = [line for line in lines.of("taskq.worker") if "blocked the event loop" in line.message]
+    assert fields(line) == (job.id, "blocks", 1, "default")
 
 
 async def test_a_line_for_each_job_is_there_on_request(q: TaskQ, lines: Lines) -> None:
