@@ -17,6 +17,7 @@ from taskq.broker.scripts import script
 from taskq.core.errors import DecodeError, ServerError
 from taskq.core.job import Delivery
 from taskq.core.liveness import CALL_SECONDS
+from taskq.core.payload_limits import judge_record
 from taskq.core.signing import Signing
 
 __all__ = ["EVERYTHING", "Consumer", "DeclaredDead", "Frame", "Room", "delivery_of", "handed_over"]
@@ -234,6 +235,8 @@ class Consumer:
 def handed_over(message: bytes) -> Delivery:
     """A job that `enqueue.lua` pushed to this worker; raises `DecodeError` for anything else."""
     try:
+        if len(message) > 4096:
+            judge_record(message, most_bytes=4 * 1_048_576, most_values=16)
         row = msgpack.unpackb(message, raw=True, max_array_len=16, max_map_len=0)
         return delivery_of(row)
     except Exception as error:

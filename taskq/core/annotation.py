@@ -11,25 +11,10 @@ from enum import Enum
 from functools import partial
 from typing import Any, Literal, cast, get_args, get_origin
 
+from taskq.core import making
 from taskq.core.hints import bare, resolve_hints, substituted
 from taskq.core.instances import is_text_kind
-from taskq.core.making import (
-    Rebuilder,
-    Takes,
-    constructed,
-    make_buffer,
-    make_enum,
-    make_items,
-    make_literal,
-    make_mapping,
-    make_named_tuple,
-    make_object,
-    make_places,
-    make_secret,
-    make_text,
-    make_typed_dict,
-    validated,
-)
+from taskq.core.making import Rebuilder
 from taskq.core.misfit import Misfit, Walk
 from taskq.core.repeats import repeats
 from taskq.core.secret import Secret
@@ -72,7 +57,7 @@ class Compiler:
     def _class(self, kind: Any, annotation: Any) -> Rebuilder | None:
         if kind is Secret:
             chosen = get_args(annotation)
-            return partial(make_secret, self.compile(chosen[0]) if chosen else None)
+            return partial(making.make_secret, self.compile(chosen[0]) if chosen else None)
         if kind in (OrderedDict, defaultdict, Counter):
             return self._mapping(kind, annotation)
         for test, make_leaf in _LEAVES:
@@ -90,22 +75,22 @@ class Compiler:
         choices = get_args(annotation)
         if not any(isinstance(choice, Enum) for choice in choices):
             return None
-        return partial(make_literal, choices, _shown(annotation))
+        return partial(making.make_literal, choices, _shown(annotation))
 
     def _list(self, annotation: Any) -> Rebuilder | None:
         inner = self.compile(get_args(annotation)[0])
-        return None if inner is None else partial(make_items, inner, _shown(annotation))
+        return None if inner is None else partial(making.make_items, inner, _shown(annotation))
 
     def _tuple(self, annotation: Any) -> Rebuilder | None:
         arguments = get_args(annotation)
         wanted = _shown(annotation)
         if len(arguments) == 2 and arguments[1] is ...:
             inner = self.compile(arguments[0])
-            return None if inner is None else partial(make_items, inner, wanted)
+            return None if inner is None else partial(making.make_items, inner, wanted)
         if any(map(_is_unpacked, arguments)):
             return None
         inners = [self.compile(argument) for argument in arguments]
-        return partial(make_places, inners, wanted) if any(inners) else None
+        return partial(making.make_places, inners, wanted) if any(inners) else None
 
     def _mapping(self, kind: Any, annotation: Any) -> Rebuilder | None:
         arguments = get_args(annotation) or (Any, Any)
@@ -118,7 +103,7 @@ class Compiler:
             make = partial(cast("Any", defaultdict), chosen)
         if key is None and value is None and make is None:
             return None
-        return partial(make_mapping, make, (key, value), _shown(annotation))
+        return partial(making.make_mapping, make, (key, value), _shown(annotation))
 
     def _union(self, annotation: Any) -> Rebuilder | None:
         plain: set[Any] = set()
@@ -152,7 +137,7 @@ class _Fields:
         self._compiler = compiler
         self._rebuilders: dict[str, Rebuilder] | None = None
 
-    def rebuild(self, walk: Walk, values: Iterable[tuple[str, Any]], step: str) -> dict[Any, Any]:
+    def __call__(self, walk: Walk, values: Iterable[tuple[str, Any]], step: str) -> dict[Any, Any]:
         if self._rebuilders is None:
             self._rebuilders = self._compile()
         rebuilders = self._rebuilders
@@ -190,13 +175,13 @@ def _declared(kind: Any) -> dict[str, Any]:
 def _object(kind: Any, fields: _Fields) -> Rebuilder:
     cost = partial(repeats, kind)
     if not dataclasses.is_dataclass(kind):
-        construct = partial(validated, kind, kind.model_validate, cost)
+        construct = partial(making.validated, kind, kind.model_validate, cost)
     elif hasattr(kind, "__pydantic_validator__"):
-        construct = partial(validated, kind, lambda given: cast("Any", kind)(**given), cost)
+        construct = partial(making.validated, kind, lambda given: cast("Any", kind)(**given), cost)
     else:
-        construct = partial(constructed, kind, Takes.of(kind), fields)
+        construct = partial(making.constructed, kind, making.Takes.of(kind), fields)
     told = dataclasses.is_dataclass(kind) or _declared(kind)
-    make = partial(make_object, kind, fields if told else None, construct)
+    make = partial(making.make_object, kind, fields if told else None, construct)
     return lambda walk, value: walk.once(make, value) if walk.trying else make(walk, value)
 
 
@@ -209,14 +194,14 @@ def _is_named_tuple(kind: Any) -> bool:
 
 
 _LEAVES: tuple[tuple[Callable[[Any], bool], Callable[[Any, Walk, Any], Any]], ...] = (
-    (lambda kind: issubclass(kind, Enum), make_enum),
-    (lambda kind: kind is bytearray, make_buffer),
-    (is_text_kind, make_text),
+    (lambda kind: issubclass(kind, Enum), making.make_enum),
+    (lambda kind: kind is bytearray, making.make_buffer),
+    (is_text_kind, making.make_text),
 )
 _RECORDS: tuple[tuple[Callable[[Any], bool], Callable[[Any, _Fields], Rebuilder]], ...] = (
     (_is_object, _object),
-    (typing.is_typeddict, lambda kind, fields: partial(make_typed_dict, kind, fields)),
-    (_is_named_tuple, lambda kind, fields: partial(make_named_tuple, kind, fields)),
+    (typing.is_typeddict, lambda kind, fields: partial(making.make_typed_dict, kind, fields)),
+    (_is_named_tuple, lambda kind, fields: partial(making.make_named_tuple, kind, fields)),
 )
 
 

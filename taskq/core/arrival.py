@@ -65,13 +65,15 @@ class _Change(Exception):
         what = f"{self.path} is {a_type(self._sent)}"
         if type(self._came) is type(self._sent):
             return EncodeError(
-                f"{what} that would arrive changed: making it again from its fields gives another "
-                "one. Pass the plain values it is made of"
+                f"{what} that would arrive changed: what is made of it again is another one. Pass "
+                "the plain values it is made of"
             )
         came = "nothing" if self._came is _ABSENT else a_type(self._came)
+        if type(self._came) is Record:
+            came = "a dictionary of its fields"
         return EncodeError(
             f"{what}, and would arrive as {came}; annotate the parameter or field it is passed for "
-            f"with {type(self._sent).__name__}, or pass plain data"
+            f"with {type(self._sent).__name__} (imported at run time too), or pass plain data"
         )
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import partial
 from inspect import Parameter
-from typing import Any, NamedTuple, Protocol, cast
+from itertools import repeat
+from typing import Any, NamedTuple, cast
 
 from taskq.core.extensions import Record
 from taskq.core.instances import restored
@@ -38,15 +39,8 @@ __all__ = [
 ]
 
 Rebuilder = Callable[[Walk, Any], Any]
-_Construct = Callable[[Walk, Any], Any]
-
-
-class Fields(Protocol):
-    """The annotated fields of a class."""
-
-    def rebuild(self, walk: Walk, values: Iterable[tuple[str, Any]], step: str) -> dict[Any, Any]:
-        """The values made what their annotations promise; `step` shows a field in a path."""
-        ...
+Fields = Callable[[Walk, Iterable[tuple[str, Any]], str], dict[Any, Any]]
+"""Makes the fields of a class what their annotations promise; the text shows one in a path."""
 
 
 class Takes(NamedTuple):
@@ -119,7 +113,7 @@ def make_buffer(kind: Any, _: Walk, value: Any) -> Any:
 
 
 def make_object(
-    kind: Any, fields: Fields | None, construct: _Construct, walk: Walk, value: Any
+    kind: Any, fields: Fields | None, construct: Rebuilder, walk: Walk, value: Any
 ) -> Any:
     """An object of a dataclass or a model; `fields` is None where it does not tell them."""
     if isinstance(value, kind):
@@ -127,7 +121,7 @@ def make_object(
     walk.step()
     if type(value) is not Record or fields is None:
         return construct(walk, value)
-    state = fields.rebuild(walk, value.items(), ".{}")
+    state = fields(walk, value.items(), ".{}")
     try:
         return restored(kind, value, state)
     except Misfit:
@@ -144,7 +138,7 @@ def constructed(kind: Any, takes: Takes, fields: Fields, walk: Walk, value: Any)
     if not takes.others:
         _compare(kind, came.keys() - takes.names, "has no field")
     _compare(kind, takes.required - came.keys(), "needs")
-    given = fields.rebuild(walk, came.items(), ".{}")
+    given = fields(walk, came.items(), ".{}")
     try:
         return kind(**given)
     except Exception as error:
@@ -176,13 +170,13 @@ def make_named_tuple(kind: Any, fields: Fields, walk: Walk, value: Any) -> Any:
         return value
     if not isinstance(value, (tuple, list)) or len(cast("Any", value)) != len(kind._fields):
         raise _unwanted(value, f"the {len(kind._fields)} values of {kind.__qualname__}")
-    return kind(**fields.rebuild(walk, zip(kind._fields, cast("Any", value), strict=True), ".{}"))
+    return kind(**fields(walk, zip(kind._fields, cast("Any", value), strict=True), ".{}"))
 
 
 def make_typed_dict(kind: Any, fields: Fields, walk: Walk, value: Any) -> Any:
     if not isinstance(value, dict):
         raise _unwanted(value, f"the keys of {kind.__qualname__}")
-    return fields.rebuild(walk, cast("dict[Any, Any]", value).items(), "[{!r}]")
+    return fields(walk, cast("dict[Any, Any]", value).items(), "[{!r}]")
 
 
 # --------------------------------------------------------------------------------------- containers
@@ -198,15 +192,7 @@ def _items_of(value: Any, wanted: str) -> tuple[type, Any]:
 def make_items(inner: Rebuilder, wanted: str, walk: Walk, value: Any) -> Any:
     """The items of a list, tuple or set, each made by `inner`; it keeps the kind it came as."""
     kind, items = _items_of(value, wanted)
-    walk.step(len(items))
-    rebuilt: list[Any] = []
-    try:
-        for item in items:
-            rebuilt.append(inner(walk, item))  # noqa: PERF401, how many tells which
-    except Misfit as misfit:
-        misfit.within(f"[{len(rebuilt)}]")
-        raise
-    return rebuilt if kind is list else kind(rebuilt)
+    return _each(kind, zip(repeat(inner), items, strict=False), walk, len(items))
 
 
 def make_places(inners: list[Rebuilder | None], wanted: str, walk: Walk, value: Any) -> Any:
@@ -214,9 +200,14 @@ def make_places(inners: list[Rebuilder | None], wanted: str, walk: Walk, value: 
     kind, items = _items_of(value, wanted)
     if len(items) != len(inners):
         raise Misfit(f"holds {len(items)} values, wanted {wanted}")
+    return _each(kind, zip(inners, items, strict=True), walk, len(items))
+
+
+def _each(kind: type, pairs: Iterable[tuple[Rebuilder | None, Any]], walk: Walk, count: int) -> Any:
+    walk.step(count)
     rebuilt: list[Any] = []
     try:
-        for inner, item in zip(inners, items, strict=True):
+        for inner, item in pairs:
             rebuilt.append(item if inner is None else inner(walk, item))
     except Misfit as misfit:
         misfit.within(f"[{len(rebuilt)}]")

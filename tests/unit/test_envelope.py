@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from taskq.broker.consumer import handed_over
 from taskq.core.envelope import (
     VERSION,
     Envelope,
@@ -114,7 +115,7 @@ ARRAYS = b"\xdc\x00\x10" + (b"\xdc\x00\x10" + (b"\x9f" + b"\x90" * 15) * 16) * 1
 """A thousand bytes for each of which an empty list would be made, sixty times as large."""
 
 
-@pytest.mark.parametrize("read", [unpack_envelope, unpack_failure])
+@pytest.mark.parametrize("read", [unpack_envelope, unpack_failure, handed_over])
 def test_records_of_empty_containers_are_refused_before_they_take_memory(
     read: Callable[[bytes], Any],
 ) -> None:
