@@ -14,6 +14,7 @@ from benchmarks.scenarios.defer import defer
 from benchmarks.scenarios.drain import drain, drain_on_asyncio, nap
 from benchmarks.scenarios.endpoint import endpoint
 from benchmarks.scenarios.enqueue import enqueue
+from benchmarks.scenarios.idle import idle
 from benchmarks.scenarios.latency import latency
 from benchmarks.scenarios.memory import memory
 from benchmarks.scenarios.schedules import schedules
@@ -62,6 +63,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("depth", "cost of a job by depth of the queue", depth),
         Scenario("delayed", "cost of a job by number of delayed others", delayed),
         Scenario("schedules", "late fires, schedules at rest, cost of adding one", schedules),
+        Scenario("idle", "what idle workers cost the server, by their number", idle),
         Scenario("import", "import times", imports),
         Scenario("start", "a worker process from spawn to its first job done, and its RSS", start),
     )

@@ -227,8 +227,9 @@ def _poison(crashes: int) -> bytes:
     return pack_failure(
         Failed(
             "Poison",
-            f"{crashes} workers died while they ran this job; it is not tried again. Look into "
-            "their logs, and try it with executor='process', where a crash hits only the job",
+            f"at least {crashes} workers died while they ran this job; it is not tried again. "
+            "Look into their logs, and try it with executor='process': there a crash hits only "
+            "the job",
             "",
             "poison",
         )

@@ -72,6 +72,7 @@ class Quarantine:
         self._running: set[asyncio.Task[None]] = set()
         self._stops: set[Callable[[], None]] = set()
         self._closed = False
+        self._told = False
 
     def start(self) -> None:
         """Suspects wait: run a group of them, unless others take it."""
@@ -109,7 +110,9 @@ class Quarantine:
                 return
         except (ServerError, ConnectionLost):
             return
-        _log.warning("jobs whose workers died again and again run in a worker of their own")
+        if not self._told:
+            self._told = True
+            _log.warning("jobs whose workers died again and again run in a worker of their own")
         if self._command is None or self._failed_starts >= _FAILED_STARTS:
             worker = self._make()
             await self._stoppable(worker.stop, worker.run())
