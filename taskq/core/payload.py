@@ -55,11 +55,13 @@ def encode_call(
         and len(args) + 2 * len(kwargs) <= limits.max_nodes
     ):
         try:
-            data, altered = pack([list(args), kwargs]), False
-        except Exception:  # an integer or a text out of range: the walk finds and names it
-            data, altered = _encode(lambda walk: walk.call(args, kwargs), limits)
-    else:
-        data, altered = _encode(lambda walk: walk.call(args, kwargs), limits)
+            data = pack([list(args), kwargs])
+        except Exception:  # noqa: S110 - a value out of range: the walk finds and names it
+            pass
+        else:
+            if len(data) <= limits.max_bytes:
+                return data
+    data, altered = _encode(lambda walk: walk.call(args, kwargs), limits)
     if len(data) > limits.max_bytes:
         raise _oversized("the arguments take", data, limits)
     if altered and check is not None:
