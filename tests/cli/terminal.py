@@ -48,6 +48,12 @@ async def hangs_at_first() -> tuple[int, int]:
         await asyncio.sleep(600)
     return current_job().attempt, os.getpid()
 
+@q.task
+async def kills() -> None:
+    """Brings down the process in which it runs."""
+    await asyncio.sleep(0.05)
+    os.kill(os.getpid(), 9)
+
 @q.task(queue="other")
 async def elsewhere() -> str:
     return "other"

@@ -40,7 +40,7 @@ async def runner_of(q: TaskQ, job: Job[object], command: Command) -> int:
 
 def registered(look: redis.Redis, namespace: str) -> set[str]:
     """The workers the server counts as living."""
-    return {name.decode() for name in look.hkeys(f"{{{namespace}}}:workers")}
+    return {name.decode() for name in look.zrange(f"{{{namespace}}}:workers", 0, -1)}
 
 
 async def test_jobs_of_a_killed_process_run_again_within_a_second_or_so(
