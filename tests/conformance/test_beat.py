@@ -129,7 +129,7 @@ async def test_two_of_them_send_twice_and_taskq_once(
     # And taskq each once
     made = fired(look, namespace)
     assert len(made) == len(set(made))
-    instants = [datetime.fromisoformat(name.partition(":")[2]) for name in made]
+    instants = [datetime.fromisoformat(name.partition("@")[2]) for name in made]
     assert (max(instants) - min(instants)) / timedelta(seconds=0.2) == len(made) - 1
 
 
