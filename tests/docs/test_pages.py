@@ -20,6 +20,7 @@ from taskq import (
     Retry,
     TaskQ,
 )
+from taskq.core import errors
 from taskq.core.options import JobOptions, TaskOptions
 from taskq.core.outcome import FailureKind
 from taskq.execution.task import JobOptionValues, TaskOptionValues
@@ -109,7 +110,7 @@ def test_numbers_of_a_table_are_the_defaults(page: str, heading: str, kind: Any)
 def test_every_way_to_fail_is_told() -> None:
     told = {
         outcome
-        for row in rows("guides/tasks.md", "How an attempt ends, and what then")
+        for row in rows("guides/tasks.md", "How an attempt ends, and what happens next")
         for outcome in re.findall(r"`([a-z_ ]+)`", row[1])
     }
     others = {"succeeded", "retry asked", "cancelled", "released", "lost"}
@@ -130,6 +131,24 @@ def test_keywords_of_taskq_in_the_guides_are_its_own() -> None:
 
     assert used
     assert used <= known
+
+
+def test_every_check_of_the_doctor_is_explained_and_no_other() -> None:
+    sources = [path.read_text("utf-8") for path in (ROOT / "taskq").rglob("*.py")]
+    checks = {
+        name
+        for source in sources
+        for name in re.findall(r"(?:Verdict|Trouble)\(\s*\"(\w+)\"", source)
+    }
+
+    assert named("guides/troubleshooting.md", "The checks of the doctor") == checks
+
+
+def test_every_exception_is_explained_and_no_other() -> None:
+    # Injected is for tests of taskq; the last three steer a job and are explained below the table.
+    apart = {"Injected", "RetryLater", "Reject", "SoftTimeout"}
+
+    assert named("guides/troubleshooting.md", "Exceptions") == set(errors.__all__) - apart
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
