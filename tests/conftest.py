@@ -8,6 +8,7 @@ import os
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from importlib.util import find_spec
 
 import pytest
 import redis
@@ -24,9 +25,17 @@ def pytest_configure() -> None:
     for name in [name for name in os.environ if name.startswith("PYTHON")]:
         if name not in ("PYTHONPATH", "PYTHONHOME"):
             del os.environ[name]
-    # In the background of a shell Ctrl-C is ignored, also by whatever is started there.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # In the background of a shell, and below nohup, these are ignored, also by whatever is started.
+    for signum in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            own = signal.default_int_handler if signum is signal.SIGINT else signal.SIG_DFL
+            signal.signal(signum, own)
+    # How long an example takes depends on what else the machine does.
+    if find_spec("hypothesis") is not None:
+        from hypothesis import settings
+
+        settings.register_profile("any machine", deadline=None)
+        settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

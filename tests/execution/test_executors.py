@@ -359,8 +359,12 @@ class TestThreads:
             async def main():
                 executor = ThreadExecutor(limit=2)
                 never = threading.Event()
-                calls = [asyncio.create_task(executor.run(e.wait)) for e in (gate, never)]
-                while threading.active_count() < 3:
+                begun = []
+                def hang(event):
+                    begun.append(event)
+                    event.wait()
+                calls = [asyncio.create_task(executor.run(hang, (e,))) for e in (gate, never)]
+                while len(begun) < 2:
                     await asyncio.sleep(0.01)
                 for call in calls:
                     call.cancel()

@@ -41,7 +41,7 @@ def application(q: TaskQ) -> FastAPI:
     @app.get("/jobs/{job_id}")
     async def wait(job_id: str) -> dict[str, str]:
         try:
-            return {"result": await q.job(job_id).result(timeout=5)}
+            return {"result": await q.job(job_id).result(timeout=20)}
         except JobNotFound as error:
             raise HTTPException(404, str(error)) from error
 

@@ -36,7 +36,9 @@ class _Server(uvicorn.Server):
 async def serving(app: Any, place: Path | int, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
     """Serve on the unix socket `place`, or on a port of this machine (0: any)."""
     where = {"uds": str(place)} if isinstance(place, Path) else {"port": place}
-    given = {"log_level": "warning", "lifespan": "on", "ws": "none"} | where | options
+    # On a busy machine a connection may rest for longer than uvicorn keeps it by default.
+    given: dict[str, Any] = {"log_level": "warning", "lifespan": "on", "timeout_keep_alive": 60}
+    given |= {"ws": "none"} | where | options
     server = _Server(uvicorn.Config(app, **given))
     running = asyncio.create_task(server.serve())
     await eventually(lambda: server.started or running.done())
