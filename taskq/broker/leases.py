@@ -130,18 +130,18 @@ class Leases:
             held,
             tuple(_text(job_id) for job_id in cancels),
             promotes == b"1",
-            tuple(Silent(_text(n), int(beat)) for n, beat in zip(names, numbers, strict=True)),
+            tuple(Silent(_text(n), _number(beat)) for n, beat in zip(names, numbers, strict=True)),
         )
 
     async def heartbeats(self) -> dict[str, int]:
         """The number of the last heartbeat of every registered worker."""
         reply = await self._client.command("ZRANGE", self._keys.workers, 0, -1, "WITHSCORES")
-        return {_text(worker): int(beat) for worker, beat in reply}
+        return {_text(worker): _number(beat) for worker, beat in reply}
 
     async def last_heartbeat(self, worker: str) -> int | None:
         """The number of a worker's last heartbeat; None when it is not registered."""
         beat = await self._client.command("ZSCORE", self._keys.workers, worker)
-        return None if beat is None else int(beat)
+        return None if beat is None else _number(beat)
 
     async def holders(self) -> dict[str, int]:
         """The last heartbeat of every registered worker that holds jobs."""
@@ -160,11 +160,12 @@ class Leases:
         while True:
             reply = await self._reap_some(worker, policy, heartbeat, died)
             if reply is None:
-                return None
+                # Another one did the rest, and a new worker has the name.
+                return Reaped(moved, poisoned) if moved or poisoned else None
             moved, poisoned = moved + reply[0], poisoned + reply[1]
             if reply[2] != b"1":
                 return Reaped(moved, poisoned)
-            heartbeat = None
+            heartbeat = -1
 
     async def _reap_some(
         self, worker: str, policy: ReapPolicy, heartbeat: int | None, died: bool
@@ -221,6 +222,12 @@ class Leases:
 def _text(name: bytes) -> str:
     # Names are ASCII. What a stranger wrote among them must not hide the rest.
     return name.decode("utf-8", "backslashreplace")
+
+
+def _number(score: bytes) -> int:
+    # A whole number, as `reap.lua` compares it, whatever a stranger wrote.
+    number = float(score)
+    return int(max(-1.0, min(number, 2.0**53)))
 
 
 def _poison(crashes: int) -> bytes:

@@ -22,7 +22,7 @@ from taskq.broker.connection import ConnectionLost
 from taskq.broker.keys import Keys
 from taskq.broker.runs import in_pieces, in_runs
 from taskq.broker.scripts import script
-from taskq.core.errors import ServerUnavailable
+from taskq.core.errors import ServerRefused, ServerUnavailable
 from taskq.core.ids import new_id
 from taskq.core.job import NewJob
 from taskq.core.liveness import (
@@ -43,6 +43,7 @@ BATCH_BYTES = 1_048_576
 IN_FLIGHT = 2
 
 _NEW = ord("1")
+_FOREIGN = ord("!")
 
 _Group = tuple[Sequence[NewJob], asyncio.Future[list[bool]], int, float]
 """Jobs that were handed in together, who waits for them, their bytes, and since when."""
@@ -143,6 +144,7 @@ class Producer:
             keys.done_channel,
             keys.malformed,
         )
+        self._not_jobs = partial(_refusal, client, keys.jobs)
         self._pending: deque[_Group] = deque()
         self._pending_jobs = 0
         self._flying: list[_Batch] = []
@@ -210,7 +212,7 @@ class Producer:
     def _heard(self, batch: _Batch, reply: Any) -> None:
         if isinstance(reply, bytes):
             self._land(batch)
-            _answer(batch.groups, reply)
+            _answer(batch.groups, reply, self._not_jobs)
         elif self._deadline.left(batch.groups[-1]) > 0:
             self._say_again(batch)
         else:
@@ -262,7 +264,7 @@ class Producer:
                 raise
         else:
             self._land(batch)
-            _answer(batch.groups, answer)
+            _answer(batch.groups, answer, self._not_jobs)
 
     async def _send_once(self, batch: _Batch, _: bool) -> bytes:
         while True:
@@ -312,15 +314,30 @@ class Producer:
         )
 
 
-def _answer(batch: list[_Group], reply: bytes) -> None:
-    at = 0
+def _answer(
+    batch: list[_Group], reply: bytes, not_jobs: Callable[[list[str]], ServerRefused]
+) -> None:
+    at, clean = 0, _FOREIGN not in reply
     for jobs, future, _, _ in batch:
         end = at + len(jobs)
         if not future.done():
-            # Most are alone, and a comprehension is a call.
-            alone = end - at == 1
-            future.set_result([reply[at] == _NEW] if alone else [f == _NEW for f in reply[at:end]])
+            if clean or _FOREIGN not in reply[at:end]:
+                # Most are alone, and a comprehension is a call.
+                alone = end - at == 1
+                new = [reply[at] == _NEW] if alone else [f == _NEW for f in reply[at:end]]
+                future.set_result(new)
+            else:
+                flags = zip(jobs, reply[at:end], strict=True)
+                future.set_exception(not_jobs([job[0] for job, flag in flags if flag == _FOREIGN]))
         at = end
+
+
+def _refusal(client: Client, prefix: str, ids: Sequence[str]) -> ServerRefused:
+    names, keys = ", ".join(map(repr, ids)), ", ".join(prefix + job_id for job_id in ids)
+    return ServerRefused(
+        f"{names} could not be enqueued, and what was enqueued with it was: {keys} on "
+        f"{client.where} is not a job; remove that key, or use another id"
+    )
 
 
 def _refuse(batch: list[_Group], error: BaseException) -> None:

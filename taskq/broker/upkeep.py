@@ -13,6 +13,9 @@ __all__ = ["Upkeep"]
 
 _QUEUES: Final = 50
 _ENTRIES: Final = 100
+_LOOKS: Final = 1000
+"""So many lanes and entries take the server some milliseconds."""
+
 _KEEP_EMPTY_MS: Final = 600_000
 """How long an empty lane is kept, so that a queue used now and then costs nothing."""
 
@@ -24,7 +27,10 @@ class Upkeep:
         self._client = client
         self._offset = offset
         self._promote, self._sweep = script("promote"), script("sweep")
-        self._sweep_keys = (keys.jobs, keys.lane_prefix, keys.lanes, keys.swept)
+        self._sweep_keys = (
+            *(keys.jobs, keys.lane_prefix, keys.lanes, keys.swept),
+            *(keys.workers, keys.serves),
+        )
         self._keys = (
             keys.jobs,
             keys.lane_prefix,
@@ -52,6 +58,6 @@ class Upkeep:
         `cursor` is "0" at first and what the last call gave then; "0" again is the end.
         """
         reply: bytes = await self._client.script(
-            self._sweep, self._sweep_keys, cursor, _QUEUES, _ENTRIES, _KEEP_EMPTY_MS
+            self._sweep, self._sweep_keys, cursor, _QUEUES, _ENTRIES, _KEEP_EMPTY_MS, _LOOKS
         )
         return reply.decode()

@@ -8,7 +8,7 @@ import msgpack
 import pytest
 
 from taskq.broker.connection import ConnectionLost
-from taskq.broker.consumer import DeclaredDead
+from taskq.broker.consumer import EVERYTHING, DeclaredDead, Room
 from taskq.broker.leases import ReapPolicy
 from tests.support.scripts import (
     FAILURE_TTL,
@@ -348,6 +348,144 @@ async def test_of_malformed_entries_the_last_hundred_are_kept(scene: Scene) -> N
     assert len(kept) == 100
     assert kept[0][2] == ["x", "129"]
     assert scene.lane() == Lane()
+
+
+# --------------------------------------------------------------------------------- bytes and room
+
+
+async def test_no_reply_is_larger_than_its_bound_and_order_is_kept(scene: Scene) -> None:
+    """Sixty jobs of 700 kB would end the connection that listens: its limit is 32 MiB."""
+    consumer = await scene.consumer()
+    size = 700_000
+    await scene.producer.add_many([job(f"j{n:02}", envelope=b"x" * size) for n in range(60)])
+
+    with scene.measured() as sizes:
+        taken = await consumer.fetch(60, ["default"])
+
+    assert [one.id for one in taken] == [f"j{n:02}" for n in range(60)]
+    assert max(sizes) < 4_194_304 + size + 10_000
+    assert len(sizes) == 10
+    assert scene.state()["held"] == {"w1": 60}
+    assert scene.lane().returned == []
+
+
+async def test_what_does_not_fit_goes_back_to_its_place(scene: Scene) -> None:
+    consumer, other = await scene.consumer(), await scene.consumer("w2")
+    for n in range(9):
+        scene.put_queued(f"j{n}", e=b"x" * 1_000_000)
+    scene.put_queued("last")
+
+    taken, more = await consumer._fetch_some(8, ["default"], "h", EVERYTHING)
+
+    assert ([one.id for one in taken], more) == ([f"j{n}" for n in range(5)], True)
+    assert scene.lane() == Lane(
+        waiting=["j8", "last"], held={"w1": [one.id for one in taken]}, returned=["j5", "j6", "j7"]
+    )
+    assert [one.id for one in await other.fetch(9, ["default"])] == ["j5", "j6", "j7", "j8", "last"]
+    assert scene.look.hget(scene.keys.lanes, "default") == b"5"
+
+
+async def test_a_full_reply_leaves_its_worker_awake(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    for n in range(5):
+        scene.put_queued(f"j{n}", e=b"x" * 1_000_000)
+
+    taken, more = await consumer._fetch_some(9, ["default"], "h", EVERYTHING)
+
+    assert (len(taken), more) == (5, True)
+    assert "idle:default" not in scene.state()
+
+
+async def test_a_job_that_fills_a_reply_by_itself_travels_alone(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    scene.put_queued("huge", e=b"x" * 5_000_000)
+    scene.put_queued("small")
+
+    taken, more = await consumer._fetch_some(9, ["default"], "h", EVERYTHING)
+
+    assert ([one.id for one in taken], more) == (["huge"], True)
+    assert [one.id for one in await consumer.fetch(9, ["default"])] == ["small"]
+
+
+async def test_of_threads_and_processes_no_more_are_taken_than_can_start(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    for kind in ("", "t", "p"):
+        for n in range(4):
+            await scene.producer.add(job(f"{kind or 'l'}{n}", lane=f"default/5{kind}"))
+
+    taken = await consumer.fetch(12, ["default"], "h", Room(2, 1))
+
+    assert [one.id for one in taken] == ["l0", "l1", "l2", "l3", "t0", "t1", "p0"]
+    assert scene.lane("default/5t") == Lane(waiting=["t2", "t3"], held={"w1": ["t0", "t1"]})
+
+
+async def test_threads_that_came_back_stay_where_there_is_no_room_for_them(scene: Scene) -> None:
+    for n in range(3):
+        await scene.producer.add(job(f"t{n}", lane="default/5t"))
+        await scene.producer.add(job(f"l{n}"))
+    await (await scene.consumer("w0")).fetch(6, ["default"])
+    await scene.leases.reap("w0", scene.policy, died=False)
+    consumer = await scene.consumer()
+
+    first = await consumer.fetch(9, ["default"], "h", Room(1, 0))
+    second = await consumer.fetch(9, ["default"], "h", Room(0, 0))
+    third = await consumer.fetch(9, ["default"], "h", Room(9, 0))
+
+    assert [one.id for one in first] == ["l0", "l1", "l2", "t0"]
+    assert second == []
+    assert [one.id for one in third] == ["t1", "t2"]
+
+
+async def test_room_is_not_used_twice_by_a_fetch_in_pieces(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    for n in range(12):
+        await scene.producer.add(job(f"t{n:02}", lane="default/5t", envelope=b"x" * 900_000))
+
+    taken = await consumer.fetch(100, ["default"], "h", Room(7, 0))
+
+    assert [one.id for one in taken] == [f"t{n:02}" for n in range(7)]
+
+
+async def test_a_worker_waits_for_the_kinds_it_has_room_for(scene: Scene) -> None:
+    consumer = await scene.consumer()
+
+    await consumer.fetch(9, ["default"], "h", Room(1, 0, waits_for="ltp"))
+
+    parked = {name for name in scene.state() if name.startswith("idle:")}
+    assert parked == {"idle:default", "idle:default/t"}
+
+
+async def test_the_kinds_of_one_priority_take_turns_and_priorities_stay_strict(
+    scene: Scene,
+) -> None:
+    consumer = await scene.consumer()
+    lanes = ("default/5", "default/5t", "default/5p", "default/6p", "other/5t")
+    for lane in lanes:
+        await scene.producer.add(job(lane, lane=lane))
+
+    taken = await consumer.fetch(9, ["other", "default"], "h", Room(9, 9, "ptl"))
+
+    assert [one.id for one in taken] == [
+        "default/6p",
+        "other/5t",
+        "default/5p",
+        "default/5t",
+        "default/5",
+    ]
+
+
+async def test_a_fetch_of_many_queues_looks_at_the_lanes_there_are(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    queues = [f"tenant-{n}" for n in range(3000)]
+    scene.look.hset(scene.keys.lanes, mapping=dict.fromkeys(queues, ""))
+    for n in (17, 2999):
+        await scene.producer.add(job(f"j{n}", lane=f"tenant-{n}/5"))
+    scene.look.config_resetstat()
+
+    taken = await consumer.fetch(2, queues)
+
+    assert [one.id for one in taken] == ["j17", "j2999"]
+    assert scene.look.info("commandstats")["cmdstat_xreadgroup"]["calls"] == 2
 
 
 # ------------------------------------------------------------------------------------- expires

@@ -30,7 +30,7 @@ def used_by_scripts() -> set[str]:
     used: set[str] = set()
     for path in BROKER.rglob("*.lua"):
         text = re.sub(r"--.*", "", path.read_text("utf-8"))
-        asked = r"(?:call\(|ask\([^,]+, |\{ ?)'([A-Z]+)'(?:, '([A-Z]+)')?"
+        asked = r"(?:call\(|healing\(|ask\([^,]+, |\{ ?)'([A-Z]+)'(?:, '([A-Z]+)')?"
         for name, word in re.findall(asked, text):
             command = name.lower()
             used.add(f"{command}|{word.lower()}" if command in SUBCOMMANDS else command)

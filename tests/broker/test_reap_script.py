@@ -417,6 +417,33 @@ async def test_a_suspect_that_was_cancelled_is_dropped(scene: Scene) -> None:
     assert scene.lane() == Lane()
 
 
+@pytest.mark.parametrize("want", [1, 2])
+async def test_suspects_behind_cancelled_ones_are_not_lost(scene: Scene, want: int) -> None:
+    for n in range(6):
+        scene.put_running(f"j{n}", k=1)
+    await scene.leases.reap("w1", scene.policy)
+    for n in range(5):
+        await scene.jobs.cancel(f"j{n}")
+    worker = await scene.consumer("w2")
+
+    found = [one.id for _ in range(6) for one in await worker.fetch(want, ["default"], "s")]
+
+    assert found == ["j5"]
+    assert scene.lane() == Lane(held={"w2": ["j5"]})
+
+
+async def test_large_suspects_run_no_more_together_than_small_ones(scene: Scene) -> None:
+    """Not even where those that may run together fill a reply."""
+    for n in range(8):
+        scene.put_running(f"j{n}", k=1, e=b"x" * 1_200_000)
+    await scene.leases.reap("w1", scene.policy)
+    worker = await scene.consumer("w2")
+
+    first = await worker.fetch(100, ["default"], "s")
+
+    assert [one.id for one in first] == ["j0", "j1", "j2", "j3"]
+
+
 async def test_a_poison_job_says_what_happened(scene: Scene) -> None:
     scene.put_running("a", k=2)
     await scene.leases.reap("w1", scene.policy)
@@ -527,6 +554,28 @@ async def test_whoever_comes_next_goes_on_with_what_is_left(scene: Scene) -> Non
     assert scene.being_reaped() == []
     assert scene.job("j1400")["s"] == "c"
     assert not scene.look.exists(scene.keys.cancels + "w1")
+
+
+async def test_a_new_worker_of_the_name_is_not_reaped_with_the_old_one(scene: Scene) -> None:
+    """Two reap it at once; the other one takes the last, and the name is used again meanwhile."""
+    put_many(scene, 500)
+    ask, calls = scene.leases._reap_some, 0
+
+    async def overtaken(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            while (await ask("w1", scene.policy, -1, True))[2] == b"1":  # type: ignore[index]
+                pass
+            await scene.leases.register("w1", b"", 1, ["default"])
+        return await ask(*given)
+
+    scene.leases._reap_some = overtaken  # type: ignore[method-assign]
+
+    assert await scene.leases.reap("w1", scene.policy, heartbeat=7) == Reaped(200, 0)
+
+    assert await scene.leases.last_heartbeat("w1") == 1
+    assert len(scene.lane().returned) == 500
 
 
 async def test_the_last_job_of_many_is_not_taken_for_the_only_one(scene: Scene) -> None:

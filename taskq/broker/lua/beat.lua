@@ -14,26 +14,34 @@
 -- cannot, the next one that is heard does.
 -- A full server must not kill the workers that would empty it.
 local call = redis.call
+--@include healing
 --@include full
 local workers, held, slots, serves, promoter, cancels, description = unpack(KEYS)
 local worker, since = ARGV[1], tonumber(ARGV[3])
-local score = call('ZSCORE', workers, worker)
+local score = healing('ZSCORE', workers, worker)
 if ARGV[5] then
   if score then return false end
 elseif not score or tonumber(score) < 0 then
   return false
 end
 pass_when_full(held)
-local last = call('ZRANGE', workers, -1, -1, 'WITHSCORES')[2]
-local beat = math.max(0, tonumber(last or '0')) + 1
+-- What has a number that no heartbeat can have is not a worker.
+local function last_beat()
+  local last = call('ZRANGE', workers, -1, -1, 'WITHSCORES')
+  local number = math.floor(tonumber(last[2] or '0'))
+  if number < 4503599627370496 then return math.max(0, number) end
+  call('ZREM', workers, last[1])
+  return last_beat()
+end
+local beat = last_beat() + 1
 call('ZADD', workers, beat, worker)
 if ARGV[5] then
-  call('HSET', slots, worker, ARGV[5])
-  call('HSET', serves, worker, ARGV[6])
+  healing('HSET', slots, worker, ARGV[5])
+  healing('HSET', serves, worker, ARGV[6])
 end
 call('SET', description, ARGV[2], 'PX', 60000)
 
-local role = call('GET', promoter)
+local role = healing('GET', promoter)
 if role == worker and ARGV[4] == '0' then
   call('DEL', promoter)
 elseif ARGV[4] == '1' then
@@ -48,6 +56,6 @@ elseif ARGV[4] == '1' then
 end
 local silent = call('ZRANGEBYSCORE', workers, '-inf', '(' .. math.max(0, since), 'WITHSCORES', 'LIMIT', 0, 100)
 return {
-  beat, tonumber(call('HGET', held, worker) or 0), call('SMEMBERS', cancels),
+  beat, tonumber(healing('HGET', held, worker) or 0) or 0, healing('SMEMBERS', cancels),
   role == worker and ARGV[4] == '1' and '1' or '0', silent,
 }

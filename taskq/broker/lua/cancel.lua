@@ -9,22 +9,24 @@
 -- lost, when the worker dies, and when the attempt ends in a retry.
 local call = redis.call
 --@include clock
+--@include healing
 --@include full
 --@include over
 local jobs, due, expiry, cancels, wake, done = unpack(KEYS)
 local id = ARGV[2]
 local key = jobs .. id
-local job = call('HMGET', key, 's', 'w', 'n')
+local job = redis.pcall('HMGET', key, 's', 'w', 'n')
 if not job[1] then return -1 end
-if job[1] == 'd' or job[1] == 'q' or job[1] == 'w' then
-  call('ZREM', due, id)
+local nowhere = job[1] == 'r' and (job[2] or '') == ''
+if job[1] == 'd' or job[1] == 'q' or job[1] == 'w' or nowhere then
+  healing('ZREM', due, id)
   end_job(key, id, 'c', job[3], expiry, done, tonumber(ARGV[3]), clock(ARGV[1]), '')
   return 1
 end
 if job[1] == 'r' then
   pass_when_full(key)
   call('HSET', key, 'z', 1)
-  call('SADD', cancels .. job[2], id)
+  healing('SADD', cancels .. job[2], id)
   call('PEXPIRE', cancels .. job[2], 86400000)
   call('PUBLISH', wake .. job[2], 'cancel ' .. id)
   return 2

@@ -10,14 +10,17 @@
 --       origin ('' for ids made by taskq; else what tells this request from another's), channel of
 --       a client that waits for the result already ('' nobody does), owner of durable calls ('' for
 --       other jobs: see hold.lua), and per job of the run: id, envelope
--- Returns one string, a character per job: '1' this request's job exists, '0' the id was taken; nil
---       and nothing done when the batch before this one was not done.
+-- Returns one string, a character per job: '1' this request's job exists, '0' the id was taken, '!'
+--       its key is not a job's; nil and nothing done when the batch before this one was not done.
 -- Called by broker/producer.py.
 --
 -- Sent twice, the second does nothing: a producer numbers its batches and this script does them in
 -- that order, so the number of the last one tells whether this one was done. It is looked at every
 -- time, because a network may deliver the first copy after the second. An id made by taskq is new
 -- by its making; only ids chosen by callers are looked up.
+--
+-- Each job is judged for itself: an error in the middle would leave the first ones, and the repetition
+-- would double them.
 --
 -- A single job is handed to an idle worker here and now, with the push that would wake it: that saves
 -- the worker the fetch. A worker that nobody can push to is left out; one that dies with the push
@@ -26,25 +29,27 @@
 -- the worker both see it, so each knows without a word whether it is idle still.
 local call = redis.call
 --@include clock
+--@include healing
 --@include lane
 --@include over
 --@include take
 local jobs, prefix, lanes, due, expiry, idle, wake, next_channel, sent, slots, held, done, malformed =
   unpack(KEYS)
 local number = tonumber(ARGV[2])
-local last = tonumber(call('GET', sent) or '0')
+local last = tonumber(healing('GET', sent) or '0') or 0
 if last < tonumber(ARGV[4]) then return false end
 local repeated = last >= number
 local now = clock(ARGV[1])
 -- Numbers become text once: the server is slow at it.
 local now_text = string.format('%.0f', now)
-local answer, added, total = {}, {}, 0
+local answer, added, total, queued = {}, {}, 0, 0
 local head
 
 -- An id that a caller chose: whether a job has it, and whether this request made that job.
 local function looked_up(key, origin)
   local stored = call('HMGET', key, 'e', 'o', 'f', 'l')
-  if stored[3] and now > stored[3] + stored[4] and stored[2] ~= origin then
+  local over = stored[3] and now > (tonumber(stored[3]) or 0) + (tonumber(stored[4]) or 0)
+  if over and stored[2] ~= origin then
     -- Over, and its result has outlived its ttl: only a trace of it is left.
     call('DEL', key)
     return repeated, true
@@ -68,13 +73,13 @@ local function add_extras(key, id, due_at, expires_at, origin, owner)
   if origin ~= '' then call('HSET', key, 'o', origin) end
   if expires_at then
     call('HSET', key, 'x', expires_at)
-    call('ZADD', expiry, expires_at, id)
+    healing('ZADD', expiry, expires_at, id)
     nearer(expires_at)
   end
   if due_at then
     call('HSET', key, 'd', due_at)
     if owner ~= '' then call('HSET', key, 'w', owner) end
-    call('ZADD', due, due_at, id)
+    healing('ZADD', due, due_at, id)
     nearer(due_at)
   end
 end
@@ -82,9 +87,9 @@ end
 -- A worker that waits for a job of this place, and how many it runs at once; nil when none does.
 local function waiting(place)
   while true do
-    local worker = call('SRANDMEMBER', idle .. place)
+    local worker = healing('SRANDMEMBER', idle .. place)
     if not worker then return end
-    local most = call('HGET', slots, worker)
+    local most = healing('HGET', slots, worker)
     if most and call('PUBSUB', 'NUMSUB', wake .. worker)[2] > 0 then return worker, most end
     call('SREM', idle .. place, worker)
     -- One that was declared dead and does not know it yet is told by its next fetch.
@@ -97,13 +102,13 @@ end
 local function given(worker, lane, id, key, envelope, channel)
   local own = add_entry(lanes, prefix, lane, id)
   local entry = read_lane(prefix, lane, worker, 1)[1]
-  if entry[1] == own then
+  if entry and entry[1] == own then
     put(key, channel, 'e', envelope, 's', 'r', 'q', lane, 't', now_text, 'a', '1', 'w', worker, 'b', now_text)
     return { id, lane, own, '1', envelope, now_text }
   end
   put(key, channel, 'e', envelope, 's', 'q', 'q', lane, 't', now_text)
   local dropped = {}
-  local row = taker(jobs, expiry, done, malformed, worker, now, tonumber(ARGV[3]), dropped)(lane, entry)
+  local row = entry and taker(jobs, expiry, done, malformed, worker, now, tonumber(ARGV[3]), dropped)(lane, entry)
   drop_entries(prefix, dropped)
   return row
 end
@@ -124,12 +129,13 @@ local function handed_over(lane, id, key, envelope, channel)
   return true
 end
 
--- The jobs of one run, from ARGV[first] to ARGV[final]. `alone`: it is the one job of this call.
-local function add_run(first, final, alone, due_at, expires_at)
-  local lane, origin, channel, owner = ARGV[first - 6], ARGV[first - 3], ARGV[first - 2], ARGV[first - 1]
+-- The jobs of one run, as `shared` has what they share, from ARGV[first] to ARGV[final]. `alone`: it is
+-- the one job of this call.
+local function add_jobs(shared, first, final, alone, due_at, expires_at)
+  local lane, origin, channel, owner = ARGV[shared + 1], ARGV[shared + 4], ARGV[shared + 5], ARGV[shared + 6]
   local state = due_at and 'd' or 'q'
   local plain = not due_at and not expires_at and origin == ''
-  local queued, mine = 0, true
+  local mine = true
   for i = first, final, 2 do
     local id, key, taken = ARGV[i], jobs .. ARGV[i], repeated
     if origin ~= '' then taken, mine = looked_up(key, origin) end
@@ -146,9 +152,24 @@ local function add_run(first, final, alone, due_at, expires_at)
     total = total + 1
     answer[total] = mine and '1' or '0'
   end
+end
+
+-- A run to its end, whatever is in the way of one of its jobs.
+local function add_run(shared, first, final, alone, ...)
+  queued = 0
+  local before = total
+  while total < before + (final - first + 1) / 2 do
+    local ok, why = pcall(add_jobs, shared, first + 2 * (total - before), final, alone, ...)
+    if not ok then
+      local text = type(why) == 'table' and why.err or why
+      if not string.find(text, 'WRONGTYPE', 1, true) then error(why, 0) end
+      total = total + 1
+      answer[total] = '!'
+    end
+  end
   -- For one that is alone nobody is left who waits.
   if queued > 0 and not alone then
-    local place = place_of(lane)
+    local place = place_of(ARGV[shared + 1])
     added[place] = (added[place] or 0) + queued
   end
 end
@@ -161,7 +182,7 @@ while first <= #ARGV do
   if due_at and due_at <= now then due_at = nil end
   local fresh = not due_at and not (expires_at and expires_at <= now)
   local alone = fresh and #ARGV == 14 and #ARGV[14] <= 65536
-  add_run(from, final, alone, due_at, expires_at)
+  add_run(first, from, final, alone, due_at, expires_at)
   first = final + 1
 end
 
@@ -170,8 +191,8 @@ if not repeated then call('SET', sent, number, 'PX', ARGV[5]) end
 for place, count in pairs(added) do wake_idle(idle, wake, place, count) end
 if head then
   -- Workers sleep until the earliest due time they know: only a new head is news.
-  local first = call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
-  local first_expiry = call('ZRANGE', expiry, 0, 0, 'WITHSCORES')[2]
+  local first = healing('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+  local first_expiry = healing('ZRANGE', expiry, 0, 0, 'WITHSCORES')[2]
   if (first and tonumber(first) >= head) or (first_expiry and tonumber(first_expiry) >= head) then
     call('PUBLISH', next_channel, 'due')
   end

@@ -18,6 +18,7 @@
 -- so that the server answers others in between.
 local call = redis.call
 --@include clock
+--@include healing
 --@include lane
 --@include over
 --@include full
@@ -25,7 +26,7 @@ local call = redis.call
 --@include counter
 local jobs, prefix, lanes, idle, workers, held, expiry, done, malformed = unpack(KEYS)
 local worker, want, which = ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local score = call('ZSCORE', workers, worker)
+local score = healing('ZSCORE', workers, worker)
 if not score or tonumber(score) < 0 then return false end
 local now = clock(ARGV[1])
 local MOST_PASSED, MOST_BYTES = 2000, 4194304
@@ -70,15 +71,13 @@ local function drain(lane, read, kind)
   left[queue_of(lane)] = true
 end
 
-local signs, all = {}, ''
+local signs = {}
 for first = FIRST, #ARGV, 1000 do
   local last = math.min(first + 999, #ARGV)
-  local some = call('HMGET', lanes, unpack(ARGV, first, last))
-  for i = first, last do
-    signs[i] = some[i - first + 1] or ''
-    all = all .. signs[i]
-  end
+  local some = healing('HMGET', lanes, unpack(ARGV, first, last))
+  for i = first, last do signs[i] = some[i - first + 1] or '' end
 end
+local all = table.concat(signs, '', FIRST, #ARGV)
 if string.find(all, 's', 1, true) then answer[2] = '1' end
 
 -- Seldom needed, and a script pays for each function it makes.
@@ -109,41 +108,58 @@ if which == 's' or string.find(all, 'r', 1, true) then
   -- Of suspects no more run together than each of them may run with: see `reap`.
   drain_suspects = function(lane)
     local stream = prefix .. lane
-    for _, row in ipairs(pending(stream, SUSPECTS, want + 1)) do
+    local asked = want + 1
+    local rows = pending(stream, SUSPECTS, asked)
+    for _, row in ipairs(rows) do
       local entry = call('XRANGE', stream, row[1], row[1])[1]
-      local most = entry and call('HGET', jobs .. tostring(entry[2][2]), 'g') or want
-      if taken >= math.min(want, tonumber(most)) or bytes >= MOST_BYTES then
+      local most = entry and tonumber(redis.pcall('HGET', jobs .. tostring(entry[2][2]), 'g')) or want
+      if taken >= math.min(want, most) or bytes >= MOST_BYTES then
         want = taken
         left[queue_of(lane)] = true
         return
       end
-      want = math.min(want, tonumber(most))
+      want = math.min(want, most)
       receive(lane, { claim(stream, row[1]) }, 'l')
     end
+    if #rows == asked then left[queue_of(lane)] = true end
   end
 end
 
-local BASE = { l = 48, t = 65, p = 75 }
-local function visit(queue, priority, marks, kind)
-  local sign = string.char(BASE[kind] + priority)
-  if not string.find(marks, sign, 1, true) then return end
-  local lane = lane_of(queue, sign)
+local function visit(lane, marks, kind)
   if which == 's' then return drain_suspects(lane) end
   if string.find(marks, 'r', 1, true) then drain(lane, claim_returned, kind) end
   drain(lane, read_lane, kind)
 end
 
--- Most have jobs of one kind alone: then there is nothing to look for.
+-- By priority what there is: of a thousand queues most have a lane or two.
+local BASE, SIGNS = { l = 48, t = 65, p = 75 }, { l = '%d', t = '[A-J]', p = '[K-T]' }
 local kinds = string.find(all, '[A-T]') and ARGV[8] or 'l'
+local ranks = {}
+for i = FIRST, #ARGV do
+  if signs[i] ~= '' then
+    for n = 1, #kinds do
+      local kind = string.sub(kinds, n, n)
+      for sign in string.gmatch(signs[i], SIGNS[kind]) do
+        local priority = string.byte(sign) - BASE[kind]
+        local rank = ranks[priority]
+        if not rank then
+          rank = {}
+          ranks[priority] = rank
+        end
+        rank[#rank + 1] = { lane_of(ARGV[i], sign), signs[i], kind }
+      end
+    end
+  end
+end
 local from, to, step = 9, 0, -1
 if which == 'l' then from, to, step = 0, 9, 1 end
 for priority = from, to, step do
-  for i = FIRST, #ARGV do
-    for n = 1, #kinds do visit(ARGV[i], priority, signs[i], string.sub(kinds, n, n)) end
-  end
+  local rank = ranks[priority]
+  for n = 1, rank and #rank or 0 do visit(unpack(rank[n])) end
 end
 
-if passed >= MOST_PASSED or bytes >= MOST_BYTES then answer[1] = '1' end
+-- Of suspects another call would take more than may run together.
+if which ~= 's' and (passed >= MOST_PASSED or bytes >= MOST_BYTES) then answer[1] = '1' end
 pass_when_full(held)
 local sign = which == 's' and 's' or 'r'
 for i = FIRST, #ARGV do
@@ -166,7 +182,7 @@ for i = FIRST, #ARGV do
     if waits and room[kind] > 0 then
       park(idle, place, worker)
     else
-      call('SREM', idle .. place, worker)
+      healing('SREM', idle .. place, worker)
     end
   end
 end

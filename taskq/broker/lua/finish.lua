@@ -21,6 +21,7 @@
 -- jobs given back without a delay stay where they are, for another worker.
 local call = redis.call
 --@include clock
+--@include healing
 --@include lane
 --@include over
 --@include counter
@@ -43,7 +44,7 @@ end
 local function ended_before(lane, i)
   local id = ARGV[i]
   if holds(prefix .. lane, ARGV[i + 1]) then return false end
-  local stream = prefix .. call('HGET', jobs .. id, 'q')
+  local stream = prefix .. (call('HGET', jobs .. id, 'q') or lane)
   local pending = redis.pcall('XPENDING', stream, 'g', '-', '+', 10000, worker)
   for n = 1, pending.err and 0 or #pending do
     local entry = call('XRANGE', stream, pending[n][1], pending[n][1])[1]
@@ -94,12 +95,12 @@ while i <= #ARGV do
   i = final + stride
 end
 drop_entries(prefix, entries)
-for lane, ids in pairs(kept) do put_back(lanes, prefix, lane, ids, RETURNED, 'r') end
+for lane, ids in pairs(kept) do kept[lane] = put_back(lanes, prefix, lane, ids, RETURNED, 'r') end
 
 local function over(run, i, job, state, payload)
   local id, ttl = ARGV[i], run.ttl
-  if job[5] then call('ZREM', expiry, id) end
-  if job[6] then call('SREM', cancels, id) end
+  if job[5] then healing('ZREM', expiry, id) end
+  if job[6] then healing('SREM', cancels, id) end
   tell(job[4], done, id, state, payload, ttl > 0)
   close_job(jobs .. id, state, ttl, now, state == 's' and 'r' or 'E', payload)
   if state == 'f' and ttl > 0 then
@@ -120,11 +121,12 @@ local function again(run, i)
   end
   if delay > 0 then
     call('HSET', key, 's', 'd', 'd', now + delay)
-    call('ZADD', due, now + delay, id)
+    healing('ZADD', due, now + delay, id)
     if not head or now + delay < head then head = now + delay end
   else
     call('HSET', key, 's', 'q')
-    if run.kind == 'R' then add_entry(lanes, prefix, lane, id) end
+    -- Also where the entry that was to keep its place is gone with its stream.
+    if run.kind == 'R' or not kept[lane][ARGV[i + 1]] then add_entry(lanes, prefix, lane, id) end
     local place = place_of(lane)
     woken[place] = (woken[place] or 0) + 1
   end
@@ -167,7 +169,7 @@ if #accepted > 0 then
   end
 end
 for place, count in pairs(woken) do wake_idle(idle, wake, place, count) end
-if head and tonumber(call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]) >= head then
+if head and tonumber(healing('ZRANGE', due, 0, 0, 'WITHSCORES')[2]) >= head then
   call('PUBLISH', next_channel, 'due')
 end
 return answer

@@ -10,13 +10,14 @@
 -- Until then its field 'w' is its owner: a token of the one call that may hold, settle or let go.
 local call = redis.call
 --@include clock
+--@include healing
 --@include owned
 local jobs, due = unpack(KEYS)
 local now = clock(ARGV[1])
 local answer = {}
 for i = 2, #ARGV, 3 do
   local held = owned(jobs .. ARGV[i], ARGV[i + 1])
-  if held then call('ZADD', due, now + ARGV[i + 2], ARGV[i]) end
+  if held then healing('ZADD', due, now + ARGV[i + 2], ARGV[i]) end
   answer[#answer + 1] = held and '1' or '0'
 end
 return table.concat(answer)

@@ -5,12 +5,13 @@
 -- Returns in how many places it waited.
 -- Called by broker/consumer.py.
 local call = redis.call
+--@include healing
 --@include lane
 local waited = 0
 for i = 3, #ARGV do
   for _, kind in ipairs({ '', '/t', '/p' }) do
     local place = ARGV[i] .. kind
-    if call('SREM', KEYS[1] .. place, ARGV[1]) == 1 then
+    if healing('SREM', KEYS[1] .. place, ARGV[1]) == 1 then
       waited = waited + 1
     elseif ARGV[2] == '1' then
       wake_idle(KEYS[1], KEYS[2], place, 1)

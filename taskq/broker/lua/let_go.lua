@@ -8,12 +8,13 @@
 -- The envelope is written anew because it counts the attempts that the process made.
 local call = redis.call
 --@include clock
+--@include healing
 --@include owned
 local jobs, due, next_channel = unpack(KEYS)
 local key = jobs .. ARGV[2]
 if not owned(key, ARGV[3]) then return 0 end
 call('HSET', key, 'e', ARGV[4])
 call('HDEL', key, 'w')
-call('ZADD', due, clock(ARGV[1]) + ARGV[5], ARGV[2])
+healing('ZADD', due, clock(ARGV[1]) + ARGV[5], ARGV[2])
 call('PUBLISH', next_channel, 'due')
 return 1

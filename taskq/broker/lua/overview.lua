@@ -23,21 +23,21 @@ local function ask(otherwise, ...)
 end
 
 local found = {}
-for i, name in ipairs(call('ZRANGEBYSCORE', workers, 0, '+inf', 'LIMIT', 0, most)) do
+for i, name in ipairs(ask({}, 'ZRANGEBYSCORE', workers, 0, '+inf', 'LIMIT', 0, most)) do
   local key = descriptions .. name
   local holds = tonumber(ask(false, 'HGET', held, name) or '') or 0
   found[i] = { name, holds, ask(false, 'GET', key), call('PTTL', key) }
 end
-local cut = math.max(0, call('ZCOUNT', workers, 0, '+inf') - most)
+local cut = math.max(0, ask(0, 'ZCOUNT', workers, 0, '+inf') - most)
 
 local minutes = {}
 for back = 0, 5 do
   minutes[back + 1] = ask({}, 'HGETALL', stats .. (math.floor(now / 60000) - back))
 end
 
-local first = call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
-local scheduled = { call('ZCARD', due), call('ZCOUNT', due, '-inf', now), first and first - now or nil }
+local first = ask({}, 'ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+local scheduled = { ask(0, 'ZCARD', due), ask(0, 'ZCOUNT', due, '-inf', now), first and first - now or nil }
 return {
   now, minutes, found, scheduled, ask(0, 'LLEN', malformed),
-  call('ZRANGEBYSCORE', workers, '-inf', '(0'), cut,
+  ask({}, 'ZRANGEBYSCORE', workers, '-inf', '(0'), cut,
 }

@@ -7,30 +7,31 @@
 -- Called by broker/upkeep.py. Any worker may call it at any time: ZREM decides who moves a job.
 local call = redis.call
 --@include clock
+--@include healing
 --@include lane
 --@include over
 local jobs, prefix, lanes, due, expiry, idle, wake, done = unpack(KEYS)
 local now, limit = clock(ARGV[1]), tonumber(ARGV[2])
 local added, moved = {}, 0
 
-local late = call('ZRANGEBYSCORE', expiry, '-inf', now, 'LIMIT', 0, limit)
+local late = healing('ZRANGEBYSCORE', expiry, '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(late) do
   call('ZREM', expiry, id)
   local job = redis.pcall('HMGET', jobs .. id, 's', 'n')
   -- A running job has started in time. A queued one leaves its stream entry behind; the fetch
   -- that meets it drops it, or the sweep.
   if job[1] == 'd' or job[1] == 'q' then
-    call('ZREM', due, id)
+    healing('ZREM', due, id)
     end_job(jobs .. id, id, 'x', job[2], expiry, done, tonumber(ARGV[3]), now, '')
   end
 end
 
-local ready = call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, limit)
+local ready = healing('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, limit)
 if #ready > 0 then call('ZREM', due, unpack(ready)) end
 for _, id in ipairs(ready) do
   local key = jobs .. id
   local job = redis.pcall('HMGET', key, 's', 'q')
-  if job[1] == 'd' and job[2] then
+  if job[1] == 'd' and is_lane(job[2]) then
     call('HSET', key, 's', 'q')
     add_entry(lanes, prefix, job[2], id)
     local place = place_of(job[2])

@@ -66,7 +66,8 @@ local function look_at(lane, signs)
 end
 
 local found, queues = {}, {}
-local page = call('HSCAN', lanes, ARGV[3], 'COUNT', ARGV[4])
+local page = redis.pcall('HSCAN', lanes, ARGV[3], 'COUNT', ARGV[4])
+if page.err then return { '0', found, queues } end
 for i = 1, #page[2], 2 do
   local queue, signs = page[2][i], page[2][i + 1]
   for sign in string.gmatch(signs, LANES) do

@@ -25,14 +25,15 @@
 -- each crash halves them, until the guilty one is alone.
 local call = redis.call
 --@include clock
+--@include healing
 --@include lane
 --@include over
 local jobs, prefix, lanes, idle, workers, held, slots, serves, promoter, failed, done, wake, cancels,
   description, expiry = unpack(KEYS)
 local worker, died, limit, most = ARGV[2], ARGV[4] == '1', tonumber(ARGV[5]), tonumber(ARGV[6])
 local now, ttl = clock(ARGV[1]), tonumber(ARGV[7])
-local score = call('ZSCORE', workers, worker)
-if ARGV[3] ~= '' and score and score ~= ARGV[3] then return false end
+local score = healing('ZSCORE', workers, worker)
+if ARGV[3] ~= '' and score and math.max(-1, math.floor(score)) ~= tonumber(ARGV[3]) then return false end
 local moved, poisoned, woken = 0, 0, {}
 local suspect_from = math.max(1, most - 1)
 
@@ -85,10 +86,10 @@ end
 -- Asked for by name: there may be a hundred thousand lanes of other queues.
 local queues, pending, found, together = {}, {}, 0, 0
 local last, twice
-for queue in string.gmatch(call('HGET', serves, worker) or '', '%S+') do
+for queue in string.gmatch(healing('HGET', serves, worker) or '', '%S+') do
   queues[#queues + 1] = queue
-  for _, kind in ipairs({ '', '/t', '/p' }) do call('SREM', idle .. queue .. kind, worker) end
-  for sign in string.gmatch(call('HGET', lanes, queue) or '', LANES) do
+  for _, kind in ipairs({ '', '/t', '/p' }) do healing('SREM', idle .. queue .. kind, worker) end
+  for sign in string.gmatch(healing('HGET', lanes, queue) or '', LANES) do
     local lane = lane_of(queue, sign)
     local rows = found < limit and
       redis.pcall('XPENDING', prefix .. lane, 'g', '-', '+', limit - found, worker) or {}
@@ -139,9 +140,9 @@ if more then
   call('ZADD', workers, -1, worker)
 else
   call('ZREM', workers, worker)
-  call('HDEL', serves, worker)
+  healing('HDEL', serves, worker)
   call('DEL', cancels, description)
-  if call('GET', promoter) == worker then call('DEL', promoter) end
+  if healing('GET', promoter) == worker then call('DEL', promoter) end
   -- It may have been woken for a job that it had not fetched.
   if died then
     for _, queue in ipairs(queues) do
@@ -151,7 +152,7 @@ else
     end
   end
 end
-call('HDEL', held, worker)
-call('HDEL', slots, worker)
+healing('HDEL', held, worker)
+healing('HDEL', slots, worker)
 for place, count in pairs(woken) do wake_idle(idle, wake, place, count) end
 return { moved, poisoned, more and '1' or '0' }

@@ -9,6 +9,7 @@
 -- The job counts as a run of the schedule: the next fire looks whether it has ended.
 local call = redis.call
 --@include clock
+--@include healing
 --@include lane
 --@include fire
 local prefix = KEYS[2]

@@ -8,6 +8,7 @@
 -- Called by broker/deferrals.py.
 local call = redis.call
 --@include clock
+--@include healing
 --@include lane
 --@include over
 --@include counter
@@ -17,9 +18,9 @@ local id, state, payload, ttl = ARGV[2], ARGV[4], ARGV[6], tonumber(ARGV[7])
 local now, key = clock(ARGV[1]), jobs .. id
 if not owned(key, ARGV[3]) then return 0 end
 local job = call('HMGET', key, 'n', 'q')
-if not job[2] then return 0 end
-call('ZREM', due, id)
-call('ZREM', expiry, id)
+if not is_lane(job[2]) then return 0 end
+healing('ZREM', due, id)
+healing('ZREM', expiry, id)
 tell(job[1], done, id, state, payload, ttl > 0)
 call('HDEL', key, 'w')
 close_job(key, state, ttl, now, state == 's' and 'r' or 'E', payload)

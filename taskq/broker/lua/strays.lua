@@ -7,6 +7,7 @@
 --       this worker what `taker` gives, up to 4 MiB and the job that passes that.
 -- Called by broker/leases.py when the reply to a fetch was lost, or the worker's event loop stands still.
 local call = redis.call
+--@include healing
 --@include lane
 local jobs, prefix, lanes, serves = unpack(KEYS)
 local worker, wanted, answer, bytes = ARGV[1], {}, {}, 0
@@ -25,8 +26,8 @@ local function look_at(lane, stream_id)
   end
 end
 
-for queue in string.gmatch(call('HGET', serves, worker) or '', '%S+') do
-  for sign in string.gmatch(call('HGET', lanes, queue) or '', LANES) do
+for queue in string.gmatch(healing('HGET', serves, worker) or '', '%S+') do
+  for sign in string.gmatch(healing('HGET', lanes, queue) or '', LANES) do
     local lane = lane_of(queue, sign)
     local pending = redis.pcall('XPENDING', prefix .. lane, 'g', '-', '+', 10000, worker)
     for i = 1, pending.err and 0 or #pending do

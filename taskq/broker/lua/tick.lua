@@ -24,6 +24,7 @@
 -- this script in between leaves a fire that is repeated, not one that is lost.
 local call = redis.call
 --@include clock
+--@include healing
 --@include lane
 --@include fire
 --@include counter

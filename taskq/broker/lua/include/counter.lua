@@ -3,9 +3,6 @@
 local function increase(key, field, number)
   local sum = redis.pcall('HINCRBY', key, field, number)
   if type(sum) ~= 'table' then return sum end
-  if type(redis.pcall('HSET', key, field, number)) == 'table' then
-    call('DEL', key)
-    call('HSET', key, field, number)
-  end
+  healing('HSET', key, field, number)
   return number
 end

@@ -25,11 +25,11 @@ local function make_job(keys, id, envelope, lane, due_at, expires, now, added)
   local expires_at = instant(math.max(now, due_at), expires)
   if expires_at then
     call('HSET', key, 'x', string.format('%.0f', expires_at))
-    call('ZADD', keys.expiry, expires_at, id)
+    healing('ZADD', keys.expiry, expires_at, id)
   end
   if later then
     call('HSET', key, 'd', string.format('%.0f', due_at))
-    call('ZADD', keys.due, due_at, id)
+    healing('ZADD', keys.due, due_at, id)
     if tonumber(call('ZRANGE', keys.due, 0, 0, 'WITHSCORES')[2]) >= due_at then
       call('PUBLISH', keys.next_channel, 'due')
     end

@@ -6,6 +6,11 @@ local function queue_of(lane)
   return string.sub(lane, 1, string.byte(lane, -1) < 58 and -3 or -4)
 end
 
+-- is_lane(text) -> whether it is one, also where others wrote it.
+local function is_lane(text)
+  return text and string.find(text, '^[%w_.:-]+/%d[tp]?$') ~= nil
+end
+
 -- place_of(lane) -> where workers wait for its jobs: '<queue>', '<queue>/t' or '<queue>/p'.
 local function place_of(lane)
   if string.byte(lane, -1) < 58 then return string.sub(lane, 1, -3) end
@@ -43,42 +48,48 @@ local RETURNED, SUSPECTS = '(returned)', '(suspects)'
 -- mark(lanes, queue, sign): what there is of a queue, so that a fetch need not try: the sign of each
 -- lane that has a stream, 'r' when jobs came back, 's' when suspects wait.
 local function mark(lanes, queue, sign)
-  local signs = call('HGET', lanes, queue) or ''
+  local signs = healing('HGET', lanes, queue) or ''
   if not string.find(signs, sign, 1, true) then call('HSET', lanes, queue, signs .. sign) end
 end
 
 -- unmark(lanes, queue, sign): a queue of which there is nothing is not listed.
 local function unmark(lanes, queue, sign)
-  local signs = string.gsub(call('HGET', lanes, queue) or '', sign, '')
-  if signs == '' then call('HDEL', lanes, queue) else call('HSET', lanes, queue, signs) end
+  local signs = string.gsub(healing('HGET', lanes, queue) or '', sign, '')
+  if not string.find(signs, LANES) then call('HDEL', lanes, queue) else call('HSET', lanes, queue, signs) end
 end
 
 -- add_entry(lanes, prefix, lane, id) -> the id of a new entry at the end of the lane. A lane without
 -- a stream is opened: it is listed, and its stream made with its group; '0' leaves out nothing.
 local function add_entry(lanes, prefix, lane, id)
   local stream = prefix .. lane
-  local entry = call('XADD', stream, 'NOMKSTREAM', '*', 'i', id)
-  if entry then return entry end
+  local entry = redis.pcall('XADD', stream, 'NOMKSTREAM', '*', 'i', id)
+  if entry then
+    if not entry.err then return entry end
+    healing('XLEN', stream)
+  end
   mark(lanes, queue_of(lane), sign_of(lane))
   call('XGROUP', 'CREATE', stream, 'g', '0', 'MKSTREAM')
   return call('XADD', stream, '*', 'i', id)
 end
 
--- put_back(lanes, prefix, lane, ids, owner, sign): entries keep their place and wait for another
--- worker. It takes no memory to speak of, so a full server takes jobs back as well.
+-- put_back(lanes, prefix, lane, ids, owner, sign) -> which of them, as a set: entries keep their place
+-- and wait for another worker. It takes no memory to speak of, so a full server takes jobs back as well.
 local function put_back(lanes, prefix, lane, ids, owner, sign)
+  local back = {}
   for first = 1, #ids, 1000 do
     local some = { unpack(ids, first, math.min(first + 999, #ids)) }
     some[#some + 1] = 'JUSTID'
-    call('XCLAIM', prefix .. lane, 'g', owner, 0, unpack(some))
+    local claimed = redis.pcall('XCLAIM', prefix .. lane, 'g', owner, 0, unpack(some))
+    for i = 1, #claimed do back[claimed[i]] = true end
   end
-  if #ids > 0 then mark(lanes, queue_of(lane), sign) end
+  if next(back) then mark(lanes, queue_of(lane), sign) end
+  return back
 end
 
 -- park(idle, place, worker): it waits to be woken. A set whose workers are all gone goes too: those
 -- that live look at their queues every second and come back into it.
 local function park(idle, place, worker)
-  call('SADD', idle .. place, worker)
+  healing('SADD', idle .. place, worker)
   call('PEXPIRE', idle .. place, 60000)
 end
 
@@ -87,7 +98,7 @@ end
 local function wake_idle(idle, channel, place, jobs)
   local wanted = math.min(jobs, 1000)
   while wanted > 0 do
-    local workers = call('SPOP', idle .. place, wanted)
+    local workers = healing('SPOP', idle .. place, wanted)
     if #workers == 0 then return end
     for i = 1, #workers do
       if call('PUBLISH', channel .. workers[i], 'work') > 0 then wanted = wanted - 1 end
@@ -101,7 +112,7 @@ local function drop_entries(prefix, entries)
   for lane, ids in pairs(entries) do
     for first = 1, #ids, 4000 do
       local last = math.min(first + 3999, #ids)
-      call('XACK', prefix .. lane, 'g', unpack(ids, first, last))
+      healing('XACK', prefix .. lane, 'g', unpack(ids, first, last))
       call('XDEL', prefix .. lane, unpack(ids, first, last))
     end
   end

@@ -18,11 +18,7 @@ end
 -- keep_failed(list, jobs, id, now, keep, ttl): a failed job is listed; of too many the oldest go,
 -- with their records. An id the caller chose may be another job's by now: that one stays.
 local function keep_failed(list, jobs, id, now, keep, ttl)
-  if type(redis.pcall('ZADD', list, now, id)) == 'table' then
-    -- Somebody put something else there: a job must be able to end.
-    call('DEL', list)
-    call('ZADD', list, now, id)
-  end
+  healing('ZADD', list, now, id)
   local surplus = call('ZCARD', list) - keep
   if surplus > 0 then
     local oldest = call('ZPOPMIN', list, surplus)
@@ -55,7 +51,7 @@ end
 -- end_job(key, id, state, waiting, expiry, done, ttl, now, error): a job ends that no worker finishes:
 -- it waits for nothing any more, those who wait for it are told, and its record is closed.
 local function end_job(key, id, state, waiting, expiry, done, ttl, now, error)
-  call('ZREM', expiry, id)
+  healing('ZREM', expiry, id)
   tell(waiting, done, id, state, error)
   close_job(key, state, ttl, now, 'E', error)
 end

@@ -3,7 +3,8 @@ local function read_lane(prefix, lane, worker, count)
   local arguments = { 'XREADGROUP', 'GROUP', 'g', worker, 'COUNT', count, 'STREAMS', prefix .. lane, '>' }
   local reply = redis.pcall(unpack(arguments))
   if reply and reply.err then
-    -- The stream was deleted behind our back: make its group again.
+    -- The stream was deleted behind our back, or replaced: make its group again.
+    healing('XLEN', prefix .. lane)
     redis.pcall('XGROUP', 'CREATE', prefix .. lane, 'g', '0', 'MKSTREAM')
     reply = call(unpack(arguments))
   end
@@ -34,7 +35,7 @@ local function taker(jobs, expiry, done, malformed, worker, now, ttl, dropped)
     local key = id and jobs .. id
     local job = key and redis.pcall('HMGET', key, 's', 'e', 'a', 't', 'x', 'q')
     if not job or job.err or not (countable(job[3]) and countable(job[5])) then
-      call('LPUSH', malformed, cmsgpack.pack({ lane, entry_id, entry[2] or {} }))
+      healing('LPUSH', malformed, cmsgpack.pack({ lane, entry_id, entry[2] or {} }))
       call('LTRIM', malformed, 0, 99)
       call('PEXPIRE', malformed, 604800000)
       collect(dropped, lane, entry_id)
