@@ -28,7 +28,7 @@ INSTALL := -m pip install -qq
 SERVER_TESTS ?= tests/broker tests/scheduler tests/model
 PYTHON_TESTS ?= tests/unit tests/broker
 
-.PHONY: help demo fmt check lint types layers budget test tests docs wheel-test bench bench-short \
+.PHONY: help demo fmt check lint types layers budget test tests docs docs-release wheel-test bench bench-short \
 	test-versions test-fastapi test-servers test-acl chaos soak clean
 .DEFAULT_GOAL := help
 
@@ -94,6 +94,12 @@ test: check docs wheel-test bench-short ## Everything a change must pass
 
 docs: $(VENV)/.stamp-dev ## Build the documentation; broken links fail
 	@$(BIN)/zensical build --clean --strict
+
+# REPOSITORY is the URL that every page links to; FOLDER is what a web server serves.
+FOLDER ?= public
+docs-release: $(VENV)/.stamp-dev ## Build the documentation of this version beside those of earlier ones
+	@test -n "$(REPOSITORY)" || { echo "name the repository: make docs-release REPOSITORY=https://..."; exit 2; }
+	@$(BIN)/python scripts/release_docs.py $(FOLDER) --repository $(REPOSITORY)
 
 # The wheel is what users get: its scripts run where the checkout cannot be imported.
 wheel-test: $(VENV)/.stamp-dev ## Build the wheel, install it elsewhere and run a job with it
