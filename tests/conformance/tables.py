@@ -7,8 +7,8 @@ from tests.conformance.pages import Page, rows
 
 __all__ = ["PAGE"]
 
-_WHERE = {True: "forward", False: "back", None: "-"}
-_HEAD = ["library", "clocks go", "what it does", "why taskq does not", "seen with"]
+_WHERE = {True: "spring", False: "autumn", None: "-"}
+_HEAD = ["library", "change", "what it does", "why taskq does not", "seen with"]
 
 
 def _table() -> str:

@@ -41,7 +41,7 @@ def hourly(**options: Any) -> IntervalTrigger:
     "different",
     "A job without a trigger",
     apscheduler="runs at once",
-    taskq="a schedule has a trigger; `await task.enqueue()` runs at once",
+    taskq="a schedule has a trigger; `await task.enqueue()` runs the task at once",
 )
 async def test_without_a_trigger(aps: Apscheduler, q: TaskQ) -> None:
     with aps.started(stored=False) as scheduler:
@@ -85,7 +85,7 @@ async def test_graces_and_instances_that_are_refused(aps: Apscheduler, q: TaskQ,
     "A15",
     "same",
     "Paused, and resumed before its next fire",
-    apscheduler="kept in the store; goes on with the fire it had",
+    apscheduler="kept in the store; continues with the fire it had",
 )
 async def test_a_pause_keeps_the_grid(aps: Apscheduler, q: TaskQ, task: Any) -> None:
     with aps.started() as scheduler:
@@ -105,7 +105,7 @@ async def test_a_pause_keeps_the_grid(aps: Apscheduler, q: TaskQ, task: Any) -> 
     "different",
     "Resumed when no fire is left",
     apscheduler="None, and the job is removed",
-    taskq="an error that says what to do, and the schedule stays: deleting was not asked for",
+    taskq="an error that says what to do, and the schedule stays: deleting must be asked for",
 )
 async def test_resuming_what_is_over(aps: Apscheduler, q: TaskQ, task: Any) -> None:
     soon = datetime.now(UTC) + HOUR
@@ -224,8 +224,8 @@ async def test_replacing(aps: Apscheduler, q: TaskQ, task: Any) -> None:
     "A24",
     "better",
     "A program starts whose id is stored already, without `replace_existing`",
-    apscheduler="`start()` raises, and nothing runs",
-    taskq="what the code declares is compared with what is stored",
+    apscheduler="`start()` raises, and no job runs",
+    taskq="a worker compares what the code declares with what is stored",
 )
 @case(
     "A25",
@@ -273,7 +273,7 @@ async def test_starting_again(
     "A28",
     "better",
     "Added through another process",
-    apscheduler="not noticed by a scheduler that has nothing to do",
+    apscheduler="a scheduler without due jobs does not notice it",
     taskq="runs in time",
 )
 async def test_added_from_elsewhere(
@@ -338,7 +338,7 @@ async def test_what_cannot_be_stored(aps: Apscheduler, q: TaskQ) -> None:
     "A31",
     "same",
     "Removed while it runs",
-    apscheduler="the run ends as if nothing had happened",
+    apscheduler="the run ends normally",
 )
 async def test_removed_while_it_runs(aps: Apscheduler, q: TaskQ) -> None:
     gate, begun, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -413,7 +413,7 @@ async def test_the_first_run_now(
     "A42",
     "better",
     "An executor that does not exist",
-    apscheduler="accepted; at its first fire it leaves the store, with a line in the log",
+    apscheduler="accepted; at its first fire the job leaves the store, with a line in the log",
     taskq="refused where the task is defined",
 )
 async def test_unknown_executors(aps: Apscheduler, q: TaskQ) -> None:

@@ -94,7 +94,7 @@ async def six_missed_of(q: TaskQ, task: Any, **options: Any) -> list[datetime]:
 @case(
     "A06",
     "same",
-    "A fire each minute, 6 minutes without anybody, `coalesce=False`, no limit of grace",
+    "A fire each minute, 6 minutes without a process, `coalesce=False`, no limit of grace",
     apscheduler="all six run, one after another",
     taskq="the same, `coalesce='all'`; each is a job of its own",
 )
@@ -150,8 +150,8 @@ async def test_those_that_are_not_too_late(
     "A08",
     "different",
     "A run that waits for others in the pool",
-    apscheduler="its grace goes by meanwhile: due in time, and missed",
-    taskq="`misfire` ends when the job is made; it waits in the queue, `expires=` limits that",
+    apscheduler="its grace passes meanwhile: it was due in time, and is missed",
+    taskq="`misfire` applies until the job is made; `expires=` limits its wait in the queue",
 )
 async def test_waiting_for_a_place(aps: Apscheduler, q: TaskQ, fires: list[datetime]) -> None:
     pool = {"default": ThreadPoolExecutor(1)}
@@ -179,8 +179,8 @@ async def test_waiting_for_a_place(aps: Apscheduler, q: TaskQ, fires: list[datet
     "A09",
     "same",
     "A run that takes longer than its interval, `max_instances=1`",
-    apscheduler="fires meanwhile are left out, told, and never made up for",
-    taskq="the same: `overlap='skip'`, counted; `queue_one` makes up for one",
+    apscheduler="fires meanwhile are left out, reported, and never made up for",
+    taskq="the same with `overlap='skip'`, and counted; `queue_one` makes up for one",
 )
 async def test_a_run_longer_than_its_interval(
     aps: Apscheduler, q: TaskQ, fires: list[datetime]
@@ -225,7 +225,7 @@ async def test_a_run_longer_than_its_interval(
 @case(
     "A12",
     "same",
-    "A run that raises",
+    "A run that raises an exception",
     apscheduler="an event with the error and its traceback; the next fire comes",
     taskq="the same: the job has failed with both, and the next fire comes",
 )
@@ -233,7 +233,7 @@ async def test_a_run_longer_than_its_interval(
     "A13",
     "same",
     "A run that calls `sys.exit`",
-    apscheduler="has raised an error like any other",
+    apscheduler="fails like any other run",
 )
 @pytest.mark.parametrize("way", ["raise", "exit"])
 async def test_a_run_that_raises(way: str, aps: Apscheduler, q: TaskQ) -> None:
@@ -265,7 +265,7 @@ async def test_a_run_that_raises(way: str, aps: Apscheduler, q: TaskQ) -> None:
     "A14",
     "different",
     "A listener that raises",
-    apscheduler="logged, and the others are called",
+    apscheduler="it is logged, and the others are called",
     taskq="there are no listeners; middleware is part of the attempt, and its error is the job's; "
     "other jobs go on",
 )
@@ -337,8 +337,8 @@ async def test_an_error_of_the_store_that_is_asked(
     "A43",
     "better",
     "A coroutine that blocks the event loop for longer than a second",
-    apscheduler="what is due meanwhile is missed",
-    taskq="what is due meanwhile runs late",
+    apscheduler="jobs that are due meanwhile are missed",
+    taskq="jobs that are due meanwhile run late",
 )
 async def test_a_blocked_loop(aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime]) -> None:
     async def block(seconds: float) -> None:
@@ -363,8 +363,8 @@ async def test_a_blocked_loop(aps: Apscheduler, q: TaskQ, task: Any, fires: list
 @case(
     "A44",
     "better",
-    "A lambda or plain function that gives a coroutine",
-    apscheduler="told as executed; the coroutine never runs",
+    "A lambda or plain function that returns a coroutine",
+    apscheduler="reported as executed; the coroutine never runs",
     taskq="the coroutine runs, and the job has its result",
 )
 async def test_a_coroutine_nobody_awaits(aps: Apscheduler, q: TaskQ) -> None:

@@ -33,7 +33,7 @@ def now() -> datetime:
     "A27",
     "better",
     "Two schedulers on one store, and single dates",
-    apscheduler="some run twice, and one of the schedulers is dead, while `running` is true",
+    apscheduler="some run twice, and one of the schedulers dies while `running` stays true",
     taskq="each runs once, and both stay",
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -174,7 +174,7 @@ async def test_stopping_without_waiting(aps: Apscheduler, q: TaskQ) -> None:
     "A36",
     "different",
     "Started twice, stopped twice, started again",
-    apscheduler="errors for the first two; the third works, without the jobs of its memory",
+    apscheduler="the first two are errors; the third works, without the jobs it had in memory",
     taskq="any number of workers and schedulers may be started, in one process too; schedules stay",
 )
 async def test_starting_twice(aps: Apscheduler, q: TaskQ, task: Any) -> None:
@@ -224,7 +224,7 @@ async def test_resting_while_a_date_passes(
     "A38",
     "same",
     "`start(paused=True)`",
-    apscheduler="nothing is fired until `resume`",
+    apscheduler="no fires until `resume`",
     taskq="the same with `taskq worker --no-scheduler`, until one with a scheduler starts",
 )
 async def test_started_to_rest(

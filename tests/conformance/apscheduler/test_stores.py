@@ -42,7 +42,7 @@ MINUTE = timedelta(minutes=1)
     "A01",
     "better",
     "A date 5 s ago, with the default grace",
-    apscheduler="never runs: one second late is too late; the job is gone",
+    apscheduler="never runs: one second late is too late, and the job is gone",
     taskq="runs at once",
 )
 async def test_a_date_just_past_is_dropped_by_apscheduler_and_run_by_taskq(
@@ -65,8 +65,8 @@ async def test_a_date_just_past_is_dropped_by_apscheduler_and_run_by_taskq(
 @case(
     "A05",
     "same",
-    "A fire each minute, 6 minutes without anybody, `coalesce`",
-    apscheduler="one run, for the latest; the phase stays",
+    "A fire each minute, 6 minutes without a process, `coalesce`",
+    apscheduler="one run, for the latest fire; the phase stays",
 )
 async def test_after_a_pause_both_make_the_latest_and_keep_the_phase(
     aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime]
@@ -171,7 +171,7 @@ async def test_the_same_id_again_is_refused_by_both(aps: Apscheduler, q: TaskQ, 
     "A18",
     "better",
     "A trigger that never fires: 31 February, an end in the past",
-    apscheduler="sits there, paused, for ever",
+    apscheduler="stays paused for ever",
     taskq="is refused",
 )
 async def test_a_trigger_that_never_fires_sits_there_for_ever_and_is_refused_by_taskq(
@@ -197,8 +197,8 @@ async def test_a_trigger_that_never_fires_sits_there_for_ever_and_is_refused_by_
     "A30",
     "better",
     "A stored job that cannot be read",
-    apscheduler="is deleted by the next listing",
-    taskq="is paused with its reason, and kept",
+    apscheduler="the next listing deletes it",
+    taskq="it is paused with a reason, and kept",
 )
 async def test_what_cannot_be_read_is_deleted_by_apscheduler_and_paused_by_taskq(
     aps: Apscheduler, q: TaskQ, task: Any, look: redis.Redis, namespace: str
@@ -226,8 +226,8 @@ async def _paused(q: TaskQ) -> bool:
     "A40",
     "better",
     "One error of the store while it is updated",
-    apscheduler="nothing runs any more, and `running` is true",
-    taskq="goes on by itself",
+    apscheduler="no job runs again, and `running` stays true",
+    taskq="continues by itself",
 )
 async def test_after_one_error_of_the_store_apscheduler_is_deaf_and_taskq_goes_on(
     aps: Apscheduler, q: TaskQ, task: Any, fires: list[datetime], monkeypatch: pytest.MonkeyPatch

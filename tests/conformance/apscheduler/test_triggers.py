@@ -83,7 +83,7 @@ def test_an_end_is_inclusive():
 @case(
     "A52",
     "same",
-    "An interval of 24 hours across the change of clocks",
+    "An interval of 24 hours across a daylight saving change",
     apscheduler="24 hours of elapsed time: 02:30, then 03:30",
     taskq="the same; `calendar(days=1, at=...)` keeps the time of day",
 )
@@ -155,7 +155,7 @@ def test_a_calendar_leaves_out_months_without_the_day():
     "A47",
     "same",
     "A cron whose end is, or is just before, a fire",
-    apscheduler="with the end on it, it fires; a second before, nothing does",
+    apscheduler="it fires if the end is on it, and not if the end is a second before",
 )
 @pytest.mark.parametrize(("short", "fires"), [(0, [NOON]), (1, [])])
 def test_an_end_of_a_cron_is_inclusive(short, fires):
@@ -171,7 +171,7 @@ def test_an_end_of_a_cron_is_inclusive(short, fires):
 @case(
     "A53",
     "same",
-    "A calendar time that clocks repeat",
+    "A calendar time in the overlap of autumn",
     apscheduler="fires at the first pass only",
 )
 def test_a_calendar_takes_the_first_pass():
@@ -196,7 +196,7 @@ def test_a_calendar_takes_the_first_pass():
     "A54",
     "same",
     "Friday the 13th, and Fridays or the 13th",
-    apscheduler="the first of both; all of either",
+    apscheduler="the first that is both; all that are either",
     taskq="the same with `all_of` and `any_of`",
 )
 def test_combinations_of_crons():
@@ -217,7 +217,7 @@ def test_combinations_of_crons():
 @case(
     "",
     "better",
-    "`0 0 * * *` in Berlin after clocks went forward",
+    "`0 0 * * *` in Berlin after daylight saving time begins",
     apscheduler="loses the next midnight, and `0 0 1 * *` a month",
     taskq="each midnight fires",
 )
@@ -244,7 +244,7 @@ def test_midnight_is_not_lost_after_spring_forward():
     "A51",
     "better",
     "An interval of 60 s with jitter, 100 times",
-    apscheduler="each fire counts from the last one with its jitter: minutes of drift",
+    apscheduler="each fire counts from the last one with its jitter, which adds up to minutes",
     taskq="jitter is never part of a fire time; the grid stays",
 )
 def test_jitter_does_not_add_up():
@@ -283,7 +283,7 @@ def test_intervals_are_not_distorted_by_being_combined():
     "A54",
     "better",
     "Friday the 13th: the fire after the first",
-    apscheduler="never returns: a busy loop, in which the whole process stands still",
+    apscheduler="never returns: a busy loop stops the whole process",
     taskq="the next one is found; a search without end is an error",
 )
 def test_all_of_two_crons_goes_on_after_its_first_fire():
@@ -311,9 +311,9 @@ def test_all_of_two_crons_goes_on_after_its_first_fire():
 @case(
     "A53",
     "different",
-    "A calendar time that clocks skip",
+    "A calendar time in the gap of spring",
     apscheduler="the day is left out",
-    taskq="fires at the first instant after the gap: due once a day; `dst='skip'` leaves it out",
+    taskq="fires at the first instant after the gap, once a day; `dst='skip'` leaves it out",
 )
 def test_a_calendar_fires_after_a_gap_too():
     trigger = CalendarIntervalTrigger(
@@ -339,7 +339,7 @@ def test_a_calendar_fires_after_a_gap_too():
     "different",
     "An interval that begins now",
     apscheduler="its first fire is now",
-    taskq="fires one period later: a restart fires nothing; `immediate=True` asks for one at once",
+    taskq="fires a period later, so a restart makes no fire; `immediate=True` asks for one",
 )
 def test_an_interval_waits_for_its_first_period():
     interval = IntervalTrigger(seconds=30, start_date=NOON, timezone=UTC)
@@ -353,9 +353,9 @@ def test_an_interval_waits_for_its_first_period():
 @case(
     "A48",
     "different",
-    "The first fire of a cron, asked for at a moment that fits",
+    "The first fire of a cron, asked for at a moment that matches",
     apscheduler="is this moment",
-    taskq="is after it: `next(after)` is strictly after, so that no moment is answered twice",
+    taskq="is after it: `next(after)` is strictly after, so that no moment is returned twice",
 )
 def test_next_is_strictly_after():
     trigger = CronTrigger.from_crontab("0 12 * * *", timezone=UTC)
@@ -369,7 +369,7 @@ def test_next_is_strictly_after():
     "different",
     "Jitter that reaches beyond the end of a cron",
     apscheduler="the fire moves to the end",
-    taskq="the end is for fire times, and jitter is added to them later: it may run after the end",
+    taskq="the end limits fire times, and jitter is added to them: the job may run after the end",
 )
 def test_an_end_is_for_fire_times_without_their_jitter():
     end = NOON + timedelta(seconds=1)
@@ -387,7 +387,7 @@ def test_an_end_is_for_fire_times_without_their_jitter():
     "A56",
     "different",
     "Fields that are left out: `hour=5`, `second=5`",
-    apscheduler="smaller ones are at their least, larger ones any: daily at 05:00:00, each minute",
+    apscheduler="smaller fields are at the least, larger ones any: 05:00:00 daily, each minute",
     taskq="cron has all its fields written: `0 5 * * *`; with `seconds=` it takes a sixth",
 )
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ case = CASES.case
 @case(
     "B07",
     "The endpoint raises after it added a task: `HTTPException`; a database's `ConnectionError`",
-    fastapi="the task is dropped without a word",
+    fastapi="the task is dropped silently",
     taskq="dropped with a warning in the log; `options(when='always')` runs it",
     outcome=[(400, [], "silence"), (500, [], "silence")],
     better=[(400, ["always"], "warned"), (500, ["always"], "warned")],
@@ -49,7 +49,7 @@ async def endpoint_raises(world: World) -> Any:
 @case(
     "B09",
     "The endpoint returns a response of its own, without and with a background of its own",
-    fastapi="with one, the tasks that were added are dropped without a word",
+    fastapi="with one, the added tasks are dropped silently",
     taskq="they run in both cases",
     outcome={"without": ["added"], "with": ["own"]},
     better={"without": ["added"], "with": ["added", "own"]},
@@ -188,8 +188,8 @@ async def function_scope(world: World) -> Any:
 @case(
     "B17",
     "A task raises, and the request has a dependency with `yield`",
-    fastapi="the dependency rolls back, after the client was told 200",
-    taskq="the dependency commits what the client was told",
+    fastapi="the dependency rolls back, after the client got its 200",
+    taskq="the dependency commits, as the client was told",
     outcome=(200, ["rolled back"]),
     better=(200, ["committed"]),
 )
@@ -218,7 +218,7 @@ async def rolled_back_too_late(world: World) -> Any:
 @case(
     "B18",
     "A dependency adds a task after its `yield` (FastAPI from 0.118 on)",
-    fastapi="the task is lost without a word",
+    fastapi="the task is lost silently",
     taskq="the task runs",
     outcome=[],
     better=["done"],

@@ -116,8 +116,8 @@ WHERE = {
 @case(
     "B04",
     "`def`, `async def`, partials, objects; a `lambda` that returns a coroutine",
-    fastapi="`def` in a thread, the others in the event loop; what the `lambda` gives never runs",
-    taskq="the same, and what the `lambda` gives runs",
+    fastapi="`def` in a thread, the others in the event loop; what the `lambda` returns never runs",
+    taskq="the same, and what the `lambda` returns runs",
     outcome=WHERE,
     better=WHERE | {"lambda": "loop"},
 )
@@ -150,7 +150,7 @@ async def kinds_of_functions(world: World) -> Any:
     "B05",
     "The second of three tasks raises",
     fastapi="the third never runs",
-    taskq="the others run; the failure is logged, counted and told to `q.deferred.on_error`",
+    taskq="the others run; the failure is logged, counted and passed to `q.deferred.on_error`",
     outcome=(200, ["one"]),
     better=(200, ["one", "three"]),
 )
@@ -203,7 +203,7 @@ async def failure_in_a_test(world: World) -> Any:
     "B08",
     "A task raises `HTTPException`",
     fastapi="the client has its 200; the server logs an error about a response that has started",
-    taskq="the client has its 200; the exception is logged as any other",
+    taskq="the client has its 200; the exception is logged like any other",
     outcome=(200, "RuntimeError"),
     better=(200, "HTTPException"),
 )
@@ -280,7 +280,7 @@ async def context_variables(world: World) -> Any:
 @case(
     "B13",
     "A context variable that one task sets, in the next",
-    fastapi="is seen, if both are `async def`",
+    fastapi="is visible, if both are `async def`",
     taskq="each task has a context of its own",
     outcome=["task"],
     better=["nobody"],
@@ -342,7 +342,7 @@ async def forty_blocking_tasks(world: World) -> Any:
 @case(
     "B24",
     "An `async def` task that blocks the event loop for half a second",
-    fastapi="everything stands still, and nobody says why",
+    fastapi="everything stands still, without a message",
     taskq="everything stands still, and the log names the task",
     outcome="silence",
     better="named",
@@ -437,7 +437,7 @@ async def made_by_hand(world: World) -> Any:
 @case(
     "B35",
     "A websocket endpoint adds a task",
-    fastapi="nobody runs it",
+    fastapi="it never runs",
     taskq="it runs when the endpoint has ended",
     outcome=[],
     better=["done"],

@@ -104,7 +104,7 @@ TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
     "B25",
     "`SIGTERM` while a task runs",
     fastapi="the server waits for it, however long it takes",
-    taskq="it is waited for, at most as long as `DeferredSettings(grace=20)` says",
+    taskq="the application waits for it, at most as long as `DeferredSettings(grace=20)` says",
     outcome=["begun", "done", "resources closed"],
 )
 async def sigterm(site: Site) -> Any:
@@ -115,7 +115,7 @@ async def sigterm(site: Site) -> Any:
 @case(
     "B26",
     "`SIGTERM` with `--timeout-graceful-shutdown 1`, while tasks of 2 s run",
-    fastapi="an `async def` is cancelled, a `def` is killed half-way",
+    fastapi="an `async def` is cancelled, and a `def` is killed half-way",
     taskq="both end: the drain has a grace of its own",
     outcome={"/work": ["begun"], "/block": ["begun"]},
     better={"/work": ["begun", "done"], "/block": ["begun", "done"]},
@@ -133,7 +133,7 @@ async def graceful_timeout(site: Site) -> Any:
     "B27",
     "Ctrl-C twice while a task runs",
     fastapi="the server ends at once, and the task with it",
-    taskq="it is waited for, within the grace",
+    taskq="the application waits for it, within the grace",
     outcome=["begun"],
     better=["begun", "done", "resources closed"],
 )
