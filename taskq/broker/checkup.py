@@ -359,7 +359,7 @@ def judge_buffers(facts: Facts) -> Verdict:
     setting = _PUBSUB.search(facts.settings.get(BUFFERS, ""))
     fix = f"{facts.shell} CONFIG SET {BUFFERS} 'pubsub 33554432 8388608 60', or more"
     if setting is None:
-        return Verdict("buffers", "ok", f"the server does not tell its {BUFFERS}", fix)
+        return Verdict("buffers", "ok", f"the server does not tell its {BUFFERS}")
     limits = [limit for limit in map(int, setting.groups()[:2]) if limit]
     least = _mib(min(limits)) if limits else "any number of bytes"
     what = f"{BUFFERS} lets a pubsub client be owed {least}"
@@ -370,7 +370,7 @@ def judge_buffers(facts: Facts) -> Verdict:
             f"{what}: larger replies close the connection, and jobs that were fetched never run",
             fix,
         )
-    return Verdict("buffers", "ok", what, fix)
+    return Verdict("buffers", "ok", what)
 
 
 def _mib(size: int) -> str:
