@@ -33,7 +33,7 @@ __all__ = ["Heart"]
 _log = logging.getLogger("taskq.worker")
 
 _BREATH_SECONDS = 0.05
-"""Between two heartbeats at least, while others are being taken back."""
+"""Between two heartbeats at least, when another worker may be about to die."""
 
 
 class Heart:
@@ -66,7 +66,7 @@ class Heart:
         self._observed = ""
         self._own: asyncio.AbstractEventLoop | None = None
         self._next: asyncio.Event | None = None
-        self._reaping: set[asyncio.Task[None]] = set()
+        self._reaping: dict[str, asyncio.Task[None]] = {}
         self._ended = False
         self._thread = threading.Thread(target=self._live, name="taskq-heart", daemon=True)
 
@@ -106,7 +106,7 @@ class Heart:
                     retry = HEARTBEAT_RETRY_SECONDS
                 await _either(self._next, pause)
         finally:
-            for task in (monitoring, *self._reaping):
+            for task in (monitoring, *self._reaping.values()):
                 task.cancel()
             await broker.aclose()
 
@@ -140,12 +140,15 @@ class Heart:
     def _observe(self, broker: Broker, reply: BeatReply, sent: float) -> float:
         observer = self._observer
         observer.landed(reply.heartbeat, sent, seconds_passed())
-        for worker in observer.dead(reply.silent, sent):
-            task = asyncio.create_task(self._reap(broker, worker))
-            self._reaping.add(task)
-            task.add_done_callback(self._reaping.discard)
+        dead = observer.dead(reply.silent, sent)
+        for worker in dead:
+            if worker.worker not in self._reaping:
+                task = asyncio.create_task(self._reap(broker, worker))
+                self._reaping[worker.worker] = task
+                task.add_done_callback(lambda _, name=worker.worker: self._reaping.pop(name))
         # Not a heartbeat later than need be.
-        soonest = observer.next_death(reply.silent) - seconds_passed()
+        dying = [worker for worker in reply.silent if worker not in dead]
+        soonest = observer.next_death(dying) - seconds_passed()
         return min(HEARTBEAT_SECONDS, max(_BREATH_SECONDS, soonest))
 
     async def _reap(self, broker: Broker, dead: Silent) -> None:

@@ -118,11 +118,17 @@ class Holdings:
         """Hold deliveries, and start what there are slots for; when closed, hand them back.
 
         One that is held already is the same: a server that lost what it had written last may hand
-        it out again, under the number it had.
+        it out again, under the number it had. With a higher number it was handed back meanwhile,
+        and came again.
         """
         known = self._known
-        new = [delivery for delivery in deliveries if delivery.entry not in known]
-        for delivery in new:
+        for delivery in deliveries:
+            if delivery.entry in known:
+                old = _older(self._backlog, delivery)
+                if old is None:
+                    continue
+                self._backlog.remove(old)
+                self.load.remove(old)
             known.add(delivery.entry)
             self._backlog.append(delivery)
             if delivery.lane[-1] > "9":
@@ -210,3 +216,9 @@ class Holdings:
             self.changed.set()
         if self.on_settled is not None:
             self.on_settled()
+
+
+def _older(waiting: Iterable[Delivery], new: Delivery) -> Delivery | None:
+    """The delivery of the same entry that was handed back before it started."""
+    same = (one for one in waiting if one.entry == new.entry and one.fence < new.fence)
+    return next(same, None)

@@ -40,7 +40,10 @@ class Observer:
 
     def landed(self, number: int, sent: float, answered: float) -> None:
         """Our heartbeat, sent at `sent`, was answered at `answered` (monotonic seconds)."""
-        if self._landed and answered - self._landed[-1].answered > FRESH_SECONDS:
+        last = self._landed[-1] if self._landed else None
+        # The server lost what it had written last: earlier numbers were given again.
+        went_back = last is not None and number <= last.number
+        if last is not None and (went_back or answered - last.answered > FRESH_SECONDS):
             self._landed.clear()
         self._landed.append(_Landed(number, answered))
         while len(self._landed) > 1 and self._landed[1].answered <= sent - self._dead_after:
@@ -52,7 +55,7 @@ class Observer:
         return [worker for worker in silent if worker.heartbeat < limit or worker.heartbeat < 0]
 
     def next_death(self, silent: Iterable[Silent]) -> float:
-        """When the first of the silent will be dead, if it stays silent; infinity for none."""
+        """When the first of these will be dead, if it stays silent; infinity for none."""
         return min((self._heard_before(worker) for worker in silent), default=float("inf"))
 
     def forget(self) -> None:

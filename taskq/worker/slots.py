@@ -125,9 +125,8 @@ class Slots:
         attempt.on_interrupt = self._watcher
         self._tally.started += 1
         try:
-            if run.delivery.crashes and not await self._begins(run.delivery):
-                outcome: Outcome = Released(started=False)
-            else:
+            outcome = await self._begin(attempt, run.delivery) if run.delivery.crashes else None
+            if outcome is None:
                 outcome = await run_attempt(attempt, self._executors)
         except BaseException as error:
             # Whatever it is, it must not keep the slot. A future that carries GeneratorExit closes
@@ -139,19 +138,22 @@ class Slots:
         else:
             self._tally.leaked -= 1
 
-    async def _begins(self, delivery: Delivery) -> bool:
-        """Say that a job begins which was in a crash; whether it is this worker's still.
+    async def _begin(self, attempt: Attempt, delivery: Delivery) -> Outcome | None:
+        """Say that a job begins which was in a crash; why it does not after all.
 
         One begins at a time: should it bring this worker down too, it is the one that began last.
         """
         async with self._beginning:
             await asyncio.sleep(self._next_begin - self._loop.time())
             try:
-                return await self._session.consumer.begin(delivery)
+                ours = await self._session.consumer.begin(delivery)
             except (ServerError, ConnectionLost):
-                return True
+                ours = True
             finally:
                 self._next_begin = self._loop.time() + _APART_SECONDS
+        if attempt.interruption is not None:
+            return interrupted(attempt, attempt.interruption)
+        return None if ours else Released(started=False)
 
     def _watch(self, attempt: Attempt) -> None:
         """An interrupted coroutine may refuse to end; the job and the slot do not wait for it."""

@@ -67,6 +67,7 @@ def test_only_the_database_in_use_may_be_selected() -> None:
     assert [word for word in words if "select" in word] == ["+select|3"]
 
 
+@pytest.mark.own_user
 async def test_a_user_of_another_database_can_do_everything_there_and_selects_no_other() -> None:
     server = TestServer()
     try:
@@ -99,6 +100,7 @@ def test_the_rule_is_for_one_namespace() -> None:
     assert not [word for word in words if "@" in word or ("*" in word and word[0] == "+")]
 
 
+@pytest.mark.own_user
 async def test_a_user_of_the_rule_can_do_everything_and_nothing_else() -> None:
     server = TestServer()
     try:

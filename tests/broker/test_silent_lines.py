@@ -128,7 +128,9 @@ async def test_a_large_request_on_a_slow_line_is_waited_for(
 async def test_a_worker_that_cannot_read_what_it_fetched_says_so(
     own_server: Callable[..., TestServer], caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = own_server("--client-output-buffer-limit", "pubsub 200kb 0 0")
+    server = own_server()
+    with redis.Redis(unix_socket_path=str(server.socket)) as look:
+        look.config_set("client-output-buffer-limit", "pubsub 204800 0 0")
     q = TaskQ(server.url)
 
     @q.task(name="take")

@@ -145,6 +145,19 @@ def test_one_heartbeat_of_ours_that_is_lost_does_not_stop_the_count(story: Story
     assert story.ever_dead(4) == {"other"}
 
 
+def test_when_the_server_went_back_in_time_nobody_dies() -> None:
+    """A replica that lagged took over: numbers that were given are given again."""
+    story = Story("one", "two", "three")
+    story.ever_dead(60)
+    story.number -= 80
+    for name, beat in story.beats.items():
+        story.beats[name] = beat - 80
+
+    assert story.ever_dead(60) == set()
+    story.silent.add("two")
+    assert story.ever_dead(8) == {"two"}
+
+
 def test_a_pause_of_the_observer_is_not_counted(story: Story) -> None:
     story.ever_dead(10)
     story.silent.add("other")

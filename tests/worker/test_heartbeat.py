@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from functools import partial
+from typing import Any
+
+import pytest
+import redis
 
 from taskq import TaskQ, current_job
 from taskq.broker.broker import Broker
+from taskq.broker.leases import Leases
+from taskq.core.errors import ServerUnavailable
+from taskq.worker.observer import Observer
 from tests.support.proxy import Proxy
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
@@ -42,6 +51,38 @@ async def test_a_heartbeat_line_that_falls_silent_costs_a_living_worker_no_job(
             assert await job.result(timeout=5) == 1
             assert worker.tally.lost == observer.tally.reaped == 0
         await flaky.aclose()
+
+
+async def test_jobs_of_the_dead_that_cannot_be_taken_back_are_tried_once_a_heartbeat(
+    q: TaskQ, look: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = 0
+
+    async def reap(*_: Any, **__: Any) -> None:
+        nonlocal tried
+        tried += 1
+        raise ServerUnavailable("not now")
+
+    monkeypatch.setattr(Leases, "reap", reap)
+    short = partial(Observer, 0.5, silent_after=0.2)
+    monkeypatch.setattr("taskq.worker.heart.Observer", short)
+    look.zadd(q.settings.keys.workers, {"dead": -1})
+    async with q.worker() as worker:
+
+        async def beats() -> int:
+            return await _beats(q, worker.name)
+
+        await eventually(lambda: tried > 1)
+        tried, before, began = 0, await beats(), time.monotonic()
+
+        async def beat_thrice() -> bool:
+            return await beats() >= before + 3
+
+        await eventually(beat_thrice)
+        assert 2 <= tried <= 4
+        assert time.monotonic() - began > 1.5
+        monkeypatch.undo()
+    look.delete(q.settings.keys.workers)
 
 
 async def _beats(q: TaskQ, name: str) -> int:

@@ -12,6 +12,7 @@ import redis
 from taskq import JobState, TaskQ
 from taskq.broker.keys import Keys
 from taskq.core.payload import encode_call
+from tests.support.waiting import eventually
 
 NOTHING = encode_call((), {})
 
@@ -218,6 +219,8 @@ async def test_what_others_publish_costs_no_connection(
     async with q.worker() as worker:
         waiting = asyncio.create_task((await waits.enqueue()).result(timeout=5))
         await asyncio.wait_for(began.wait(), 5)
+        # Its heartbeat connects from a thread of its own
+        await eventually(lambda: any(c["name"] == "taskq-heart" for c in look.client_list()))
         connections = look.info("stats")["total_connections_received"]
         channels: Any = look.pubsub_channels(f"{{{namespace}}}:*")
         assert any(channel.startswith(keys.done_channel.encode()) for channel in channels)
