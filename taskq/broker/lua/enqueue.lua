@@ -161,8 +161,10 @@ local function add_run(shared, first, final, alone, ...)
   while total < before + (final - first + 1) / 2 do
     local ok, why = pcall(add_jobs, shared, first + 2 * (total - before), final, alone, ...)
     if not ok then
-      local text = type(why) == 'table' and why.err or why
-      if not string.find(text, 'WRONGTYPE', 1, true) then error(why, 0) end
+      if not string.find(type(why) == 'table' and why.err or why, 'WRONGTYPE', 1, true) then
+        -- The server takes no writes: it says so again, in its own words.
+        return add_jobs(shared, first + 2 * (total - before), final, alone, ...)
+      end
       total = total + 1
       answer[total] = '!'
     end
