@@ -19,7 +19,7 @@ INSTALLERS = re.compile(
 # `taskq` or `taskq-asyncio` as a requirement: with extras or a version.
 PUBLISHED = re.compile(r"(?<![\w./*-])taskq(?:[-_]asyncio)?(?:\[[a-z]|\s*(?:[<>=~!]=|@ ))")
 # A folder, and its extras.
-CHECKOUT = re.compile(r"(?:\.\.?|/opt/taskq)\[(?P<extras>[\w,]+)\]$")
+CHECKOUT = re.compile(r"(?:\.\.?|/[\w/]+)\[(?P<extras>[\w,]+)\]$")
 
 
 def shown_lines() -> list[tuple[str, str]]:
