@@ -28,10 +28,15 @@ _WAIT: Final = {
 }
 """By the code of an error that passes: what the server does."""
 
+_CODES = [code for code in _WAIT if " " not in code]
+
 _REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR DB index")
 
-# Redis 6.2 puts the code of an error inside a script behind words of its own.
-_IN_SCRIPT = re.compile(r"^ERR Error running script .*?: -([A-Z]+ .*)", re.DOTALL)
+# Redis 6.2 puts the code of an error inside a script behind words of its own, and any server puts
+# one that a script raises again behind ERR.
+_IN_SCRIPT = re.compile(
+    rf"^ERR (?:Error running script .*?: -(?=[A-Z]+ )|(?=(?:{'|'.join(_CODES)})\b))(.*)", re.DOTALL
+)
 
 
 def translate(error: hiredis.ReplyError, where: str) -> ServerError:
