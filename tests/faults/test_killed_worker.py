@@ -69,7 +69,7 @@ async def test_of_ten_thousand_jobs_none_is_lost_and_only_running_ones_run_twice
     } - {line.job for line in before if line.what == "end"}
     assert {job.id for job in long} & open_at_kill <= twice
     assert len(open_at_kill) <= len(twice) <= held
-    assert max(starts.values()) == 2
+    assert max(starts.values()) <= 2
     assert all(
         line.pid == survivor.pid for line in lines if line.what == "start" and line.attempt > 1
     )
