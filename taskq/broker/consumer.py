@@ -32,6 +32,9 @@ class DeclaredDead(Exception):
 
 Which = Literal["h", "l", "s"]
 
+QUEUES_AT_ONCE = 200
+"""Of so many queues the server looks at all lanes in some milliseconds."""
+
 
 class Room(NamedTuple):
     """What a worker can start besides coroutines, and in which turn it asks for the kinds.
@@ -79,9 +82,10 @@ class Consumer:
         self._keep_failed = keep_failed
         self._signing = signing if signing is not None and signing.enabled else None
         self.worker = worker
-        self.saw_suspects = False
+        self.saw_suspects: bool = False
         """Whether the last fetch found that suspects wait: jobs that brought down their workers."""
         self.failure_ttl_ms = int(failure_ttl * 1000)
+        self._may_wait = True
         self._scripts = {
             name: script(name) for name in ("begin", "fetch", "finish", "leave", "progress")
         }
@@ -112,7 +116,6 @@ class Consumer:
             keys.cancels + worker,
         )
         self._progress_keys = (keys.jobs, keys.watch_channel)
-        self._begin_keys = (keys.jobs,)
         self._leave_keys = (keys.idle, keys.wake_channel)
 
     async def fetch(
@@ -124,11 +127,38 @@ class Consumer:
     ) -> list[Delivery]:
         """Take up to `want` jobs of `queues`: `h` highest priority first, `l` lowest first.
 
+        Of more queues than the server looks at in some milliseconds that holds among 200 at a time.
+
         `s` takes suspects alone, no more than may run together. Of those that run in threads and in
         processes it takes no more than `room` says. Never cancel it and never send it
         twice blindly: a lost reply strands what it took, which the reconciler finds. Raises
         `DeclaredDead`, `ServerError` and `ConnectionLost`.
         """
+        if len(queues) <= QUEUES_AT_ONCE:
+            return await self._fetch_of(want, queues, which, room)
+        taken: list[Delivery] = []
+        may_wait, saw_suspects = self._may_wait, False
+        for first in range(0, len(queues), QUEUES_AT_ONCE):
+            part, left = queues[first : first + QUEUES_AT_ONCE], room.without(taken)
+            self._may_wait = may_wait
+            try:
+                taken += await self._fetch_of(want - len(taken), part, which, left)
+            except (ServerError, ConnectionLost):
+                if not taken:
+                    raise
+                break
+            may_wait, saw_suspects = may_wait or self._may_wait, saw_suspects or self.saw_suspects
+            if len(taken) >= want or (taken and which == "s"):
+                break
+        self._may_wait, self.saw_suspects = may_wait, saw_suspects
+        if may_wait and len(taken) >= want:
+            # For jobs of queues that were looked at before, or in the last round.
+            await self.leave_idle(queues, fetches=True)
+        return taken
+
+    async def _fetch_of(
+        self, want: int, queues: Sequence[str], which: Which, room: Room
+    ) -> list[Delivery]:
         taken, more = await self._fetch_some(want, queues, which, room)
         while more and len(taken) < want:
             try:
@@ -146,6 +176,7 @@ class Consumer:
         self, want: int, queues: Sequence[str], which: Which, room: Room
     ) -> tuple[list[Delivery], bool]:
         """What one call finds, and whether it may not have seen all."""
+        may_wait, self._may_wait = self._may_wait, True
         reply = await self._client.script(
             self._scripts["fetch"],
             self._fetch_keys,
@@ -155,12 +186,15 @@ class Consumer:
             which,
             self.failure_ttl_ms,
             *room,
+            int(may_wait),
             *queues,
         )
         if reply is None:
             raise DeclaredDead(self.worker)
         more, suspects, *rows = reply
         self.saw_suspects = suspects == b"1"
+        # A worker that is full was taken from those that wait, and is not taken again.
+        self._may_wait = len(rows) < want and more == b"0"
         return [delivery_of(row) for row in rows], more == b"1"
 
     async def finish(self, frames: Sequence[Frame]) -> list[int]:
@@ -199,10 +233,12 @@ class Consumer:
 
         A server that cannot be reached hands nothing over.
         """
+        said = self.worker, int(not fetches)
         with contextlib.suppress(ConnectionError):
-            await self._client.script(
-                self._scripts["leave"], self._leave_keys, self.worker, int(not fetches), *queues
-            )
+            for first in range(0, len(queues), QUEUES_AT_ONCE):
+                some = queues[first : first + QUEUES_AT_ONCE]
+                await self._client.script(self._scripts["leave"], self._leave_keys, *said, *some)
+            self._may_wait = False
 
     async def begin(self, delivery: Delivery) -> bool:
         """Say that a job that was in a crash before begins; false when it is held no longer."""
@@ -210,7 +246,7 @@ class Consumer:
         async def once(_: bool) -> int:
             return await self._client.script(
                 self._scripts["begin"],
-                self._begin_keys,
+                self._progress_keys[:1],
                 self._offset.ms,
                 self.worker,
                 delivery.id,

@@ -211,12 +211,17 @@ class Leases:
 
     async def _strays(self, worker: str, *entries: bytes | str) -> list[Any]:
         keys = self._keys
-        return await self._client.script(
-            self._scripts["strays"],
-            (keys.jobs, keys.lane_prefix, keys.lanes, keys.serves),
-            worker,
-            *entries,
-        )
+        at, found = 1, list[Any]()
+        while at:
+            at, *some = await self._client.script(
+                self._scripts["strays"],
+                (keys.jobs, keys.lane_prefix, keys.lanes, keys.serves),
+                worker,
+                at,
+                *entries,
+            )
+            found += some
+        return found
 
 
 def _text(name: bytes) -> str:

@@ -13,10 +13,10 @@ __all__ = ["Upkeep"]
 
 _QUEUES: Final = 50
 _ENTRIES: Final = 100
-_LOOKS: Final = 1000
+_LOOKS: Final = 400
 """So many lanes and entries take the server some milliseconds."""
 
-_KEEP_EMPTY_MS: Final = 600_000
+_KEEP_EMPTY_MS: Final = 60_000
 """How long an empty lane is kept, so that a queue used now and then costs nothing."""
 
 

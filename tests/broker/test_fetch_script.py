@@ -8,7 +8,7 @@ import msgpack
 import pytest
 
 from taskq.broker.connection import ConnectionLost
-from taskq.broker.consumer import EVERYTHING, DeclaredDead, Room
+from taskq.broker.consumer import EVERYTHING, QUEUES_AT_ONCE, DeclaredDead, Room
 from taskq.broker.leases import ReapPolicy
 from tests.support.scripts import (
     FAILURE_TTL,
@@ -206,6 +206,25 @@ async def test_a_full_worker_is_not_idle(scene: Scene) -> None:
     state = scene.state()
     assert state["idle:a"] == {"w2"}
     assert state["idle:b"] == {"w2"}
+
+
+async def test_a_worker_that_stays_full_says_once_that_it_no_longer_waits(scene: Scene) -> None:
+    consumer = await scene.consumer()
+    await consumer.fetch(1, ["default", "other"])
+    for n in range(4):
+        await scene.producer.add_many([job(f"j{n}.{i}") for i in range(2)])
+    assert "idle:other" in scene.state()
+
+    await consumer.fetch(2, ["default", "other"])
+
+    assert not [name for name in scene.state() if name.startswith("idle:")]
+    scene.look.config_resetstat()
+    await consumer.fetch(2, ["default", "other"])
+    await consumer.fetch(2, ["default", "other"])
+    assert "cmdstat_srem" not in scene.look.info("commandstats")
+    # And waits again as soon as it has room
+    assert len(await consumer.fetch(3, ["default", "other"])) == 2
+    assert scene.state()["idle:default"].value == {"w1"}
 
 
 async def test_an_idle_worker_leaves_nothing_when_it_is_gone(scene: Scene) -> None:
@@ -486,6 +505,75 @@ async def test_a_fetch_of_many_queues_looks_at_the_lanes_there_are(scene: Scene)
 
     assert [one.id for one in taken] == ["j17", "j2999"]
     assert scene.look.info("commandstats")["cmdstat_xreadgroup"]["calls"] == 2
+
+
+# -------------------------------------------------------------------------- thousands of queues
+
+
+async def test_of_thousands_of_queues_each_call_looks_at_some(scene: Scene) -> None:
+    queues = [f"tenant-{n}" for n in range(1000)]
+    consumer = await scene.consumer()
+    for n in (3, 450, 999):
+        await scene.producer.add(job(f"j{n}", lane=f"tenant-{n}/5"))
+    calls: list[int] = []
+    send = scene.client.script
+
+    async def counting(script: Any, keys: tuple[str, ...], *given: Any) -> Any:
+        calls.append(sum(str(one).startswith("tenant-") for one in given))
+        return await send(script, keys, *given)
+
+    scene.client.script = counting  # type: ignore[method-assign]
+
+    taken = await consumer.fetch(9, queues)
+
+    assert [one.id for one in taken] == ["j3", "j450", "j999"]
+    assert calls == [QUEUES_AT_ONCE] * 5
+    parked = {name for name in scene.state() if name.startswith("idle:")}
+    assert parked == {f"idle:{queue}" for queue in queues}
+
+
+async def test_a_full_worker_of_thousands_of_queues_waits_for_none(scene: Scene) -> None:
+    queues = [f"tenant-{n}" for n in range(1000)]
+    consumer = await scene.consumer()
+    assert await consumer.fetch(9, queues) == []
+    for n in (450, 451):
+        await scene.producer.add_many([job(f"j{n}.{i}", lane=f"tenant-{n}/5") for i in range(2)])
+
+    taken = await consumer.fetch(3, queues)
+
+    assert [one.id for one in taken] == ["j450.0", "j450.1", "j451.0"]
+    assert not [name for name in scene.state() if name.startswith("idle:")]
+
+
+async def test_suspects_of_thousands_of_queues_run_no_more_together(scene: Scene) -> None:
+    queues = [f"tenant-{n}" for n in range(1000)]
+    scene.put_worker("w1", *queues)
+    for n in (1, 700):
+        scene.put_running(f"j{n}", lane=f"tenant-{n}/5", k=1)
+    await scene.leases.reap("w1", scene.policy)
+    consumer = await scene.consumer("w2")
+
+    assert await consumer.fetch(9, queues) == []
+    assert consumer.saw_suspects
+
+    first = await consumer.fetch(9, queues, "s")
+    second = await consumer.fetch(9, queues, "s")
+    assert ([one.id for one in first], [one.id for one in second]) == (["j1"], ["j700"])
+
+
+async def test_what_a_worker_of_thousands_of_queues_holds_is_listed_in_pieces(
+    scene: Scene,
+) -> None:
+    queues = [f"tenant-{n}" for n in range(3000)]
+    scene.put_worker("w1", *queues)
+    entries = [scene.put_running(f"j{n}", lane=f"tenant-{n}/5").entry for n in (0, 700, 1500, 2999)]
+    scene.look.config_resetstat()
+
+    assert await scene.held() == entries
+
+    assert scene.look.info("commandstats")["cmdstat_evalsha"]["calls"] >= 3
+    again = await scene.leases.redeliver("w1", entries[1:3])
+    assert [one.id for one in again] == ["j700", "j1500"]
 
 
 # ------------------------------------------------------------------------------------- expires

@@ -19,6 +19,7 @@ from tests.support.scripts import (
     Lane,
     Scene,
     frame,
+    job,
     without,
 )
 
@@ -586,6 +587,48 @@ async def test_the_last_job_of_many_is_not_taken_for_the_only_one(scene: Scene) 
 
     assert scene.job("j1000")["s"] == "q"
     assert scene.job("j1000")["k"] == 8
+
+
+async def test_a_worker_of_thousands_of_queues_is_taken_apart_a_few_at_a_time(scene: Scene) -> None:
+    queues = [f"tenant-{n}" for n in range(2000)]
+    lanes = [f"{queue}/{lane}" for queue in queues for lane in ("5", "7t")]
+    await scene.leases.register("w1", b"", 100, queues)
+    await scene.producer.add_many([job(f"j{n}", lane=lane) for n, lane in enumerate(lanes[:500])])
+    consumer = await scene.consumer(register=False)
+    while await consumer.fetch(500, queues):
+        pass
+    scene.look.hset(scene.keys.lanes, mapping=dict.fromkeys(queues, "5H9"))
+    scene.look.config_resetstat()
+    calls, ask = 0, scene.leases._reap_some
+
+    async def counted(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return await ask(*given)
+
+    scene.leases._reap_some = counted  # type: ignore[method-assign]
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(500, 0)
+
+    looks = scene.look.info("commandstats")["cmdstat_xpending"]["calls"]
+    assert looks / calls <= 500
+    assert scene.being_reaped() == []
+    other = await scene.consumer("w2")
+    found = [one.id for _ in range(2) for one in await other.fetch(500, queues)]
+    assert sorted(found) == sorted(f"j{n}" for n in range(500))
+
+
+async def test_the_one_job_of_a_worker_of_thousands_of_queues_is_proven_guilty(
+    scene: Scene,
+) -> None:
+    queues = [f"tenant-{n}" for n in range(2000)]
+    await scene.leases.register("w1", b"", 100, queues)
+    await scene.producer.add(job("guilty", lane="tenant-1500/5"))
+    scene.look.hset(scene.keys.job("guilty"), "k", 2)
+    [held] = await (await scene.consumer(register=False)).fetch(1, queues)
+    scene.look.hset(scene.keys.job("guilty"), "y", held.fence)
+
+    assert await scene.leases.reap("w1", scene.policy) == Reaped(0, 1)
 
 
 async def test_what_is_not_taken_back_yet_may_still_be_ended_and_leaves_no_trace(

@@ -5,7 +5,7 @@
 -- ARGV  1 clock offset  2 worker  3 want  4 which: 'h' highest priority first, 'l' lowest first,
 --       's' suspects alone  5 failure ttl (ms)  6 and 7 how many of them in threads, and in processes
 --       8 kinds in the order of their turn, of 'l', 't' and 'p'  9 kinds it waits for, likewise
---       then the queues, in the order of their turn
+--       10 '1' when it may be waiting already  then the queues, in the order of their turn
 -- Returns nil when the worker is not registered (declared dead), else {'1' when there may be more
 --       behind what was passed over or did not fit, '1' when suspects wait in these queues, and then
 --       per job what `taker` gives}.
@@ -32,7 +32,7 @@ local now = clock(ARGV[1])
 local MOST_PASSED, MOST_BYTES = 2000, 4194304
 local answer, dropped, taken, passed, bytes = { '0', '0' }, {}, 0, 0, 0
 local room = { l = want, t = tonumber(ARGV[6]), p = tonumber(ARGV[7]) }
-local FIRST = 10
+local FIRST = 11
 -- Queues of which not every job that came back, or not every suspect, was seen.
 local left = {}
 
@@ -174,13 +174,13 @@ end
 drop_entries(prefix, dropped)
 if taken > 0 then increase(held, worker, taken) end
 local waits = taken < want and answer[1] == '0' and which ~= 's'
-for i = FIRST, #ARGV do
+-- A worker with room waits to be woken; a full one must not swallow another's wake-up.
+for i = FIRST, (waits or ARGV[10] == '1') and #ARGV or 0 do
   for n = 1, #ARGV[9] do
     local kind = string.sub(ARGV[9], n, n)
     local place = kind == 'l' and ARGV[i] or ARGV[i] .. '/' .. kind
-    -- A worker with room waits to be woken; a full one must not swallow another's wake-up.
     if waits and room[kind] > 0 then
-      park(idle, place, worker)
+      park(idle, place, worker, now)
     else
       healing('SREM', idle .. place, worker)
     end

@@ -1,7 +1,7 @@
 -- Read the state of some queues; writes nothing.
 --
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 failed prefix
--- ARGV  1 clock offset  2 failure ttl (ms)  3 cursor, '0' begins  4 how many queues, about
+-- ARGV  1 clock offset  2 failure ttl (ms)  3 cursor, '0' begins  4 how many queues, and lanes, about
 -- Returns {cursor, '0' at the end, lanes, failed}; a queue may come twice:
 --       lanes   {lane, waiting, handed out, consumers, ms the first has waited or -1}
 --       failed  {queue, failed jobs}
@@ -66,9 +66,12 @@ local function look_at(lane, signs)
 end
 
 local found, queues = {}, {}
-local page = redis.pcall('HSCAN', lanes, ARGV[3], 'COUNT', ARGV[4])
+local cursor, from = string.match(ARGV[3], '^(%d+):?(%d*)$')
+local page = redis.pcall('HSCAN', lanes, cursor, 'COUNT', ARGV[4])
 if page.err then return { '0', found, queues } end
-for i = 1, #page[2], 2 do
+for i = (tonumber(from) or 0) + 1, #page[2], 2 do
+  -- The server gives a small hash at once.
+  if #found + #queues >= 2 * ARGV[4] then return { cursor .. ':' .. i - 1, found, queues } end
   local queue, signs = page[2][i], page[2][i + 1]
   for sign in string.gmatch(signs, LANES) do
     found[#found + 1] = look_at(lane_of(queue, sign), signs)

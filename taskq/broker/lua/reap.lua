@@ -18,6 +18,8 @@
 --
 -- A job keeps its place: its entry waits for another worker where it is, before those enqueued later.
 --
+-- No call looks at more lanes than it can in some milliseconds; the next one goes on behind them.
+--
 -- A job is poison only when it was the one job that ran in its worker: of many, any may be the guilty
 -- one. Of those that have crashed before it is known which had begun (see `begin`): the others count no
 -- crash. Jobs that have crashed often become suspects, which run in workers of their own: the one that
@@ -36,6 +38,7 @@ local score = healing('ZSCORE', workers, worker)
 if ARGV[3] ~= '' and score and math.max(-1, math.floor(score)) ~= tonumber(ARGV[3]) then return false end
 local moved, poisoned, woken = 0, 0, {}
 local suspect_from = math.max(1, most - 1)
+local MOST_LANES = 400
 
 local function bury(key, id, lane, waiting)
   end_job(key, id, 'f', waiting, expiry, done, ttl, now, ARGV[9])
@@ -84,13 +87,22 @@ local function look_at(stream, entry_id)
 end
 
 -- Asked for by name: there may be a hundred thousand lanes of other queues.
-local queues, pending, found, together = {}, {}, 0, 0
+local queues, pending, found, together, looked = {}, {}, 0, 0, 0
 local last, twice
-for queue in string.gmatch(healing('HGET', serves, worker) or '', '%S+') do
+-- A worker of a thousand queues is taken apart a few at a time; what is left of them is written down.
+local served, rest = healing('HGET', serves, worker) or '', nil
+for at, queue in string.gmatch(served, '()(%S+)') do
+  if rest then break end
+  if looked >= MOST_LANES then
+    rest = string.sub(served, at)
+    break
+  end
   queues[#queues + 1] = queue
+  looked = looked + 1
   for _, kind in ipairs({ '', '/t', '/p' }) do healing('SREM', idle .. queue .. kind, worker) end
   for sign in string.gmatch(healing('HGET', lanes, queue) or '', LANES) do
     local lane = lane_of(queue, sign)
+    looked = looked + 1
     local rows = found < limit and
       redis.pcall('XPENDING', prefix .. lane, 'g', '-', '+', limit - found, worker) or {}
     local held = {}
@@ -105,6 +117,8 @@ for queue in string.gmatch(healing('HGET', serves, worker) or '', '%S+') do
     found = found + #held
     pending[#pending + 1] = { lane, held }
   end
+  -- Perhaps not all of this one.
+  if found >= limit then rest = string.sub(served, at) end
 end
 if died and together == 0 then
   -- None is known to have begun: it may have been any.
@@ -115,9 +129,11 @@ if died and together == 0 then
     end
   end
 end
-local more = found >= limit
--- Of a worker that is taken apart in several calls the last job is not the only one.
-if more or (score and tonumber(score) < 0) then together = math.max(2, together) end
+local more = rest ~= nil
+-- Of a worker that is taken apart in several calls the last job is not the only one, unless it held
+-- no other.
+local holds = math.max(found, tonumber(healing('HGET', held, worker) or '') or 2)
+if (more or (score and tonumber(score) < 0)) and holds ~= 1 then together = math.max(2, together) end
 if twice then last = nil end
 
 for _, of in ipairs(pending) do
@@ -130,29 +146,31 @@ for _, of in ipairs(pending) do
   put_back(lanes, prefix, lane, ids.r, RETURNED, 'r')
   put_back(lanes, prefix, lane, ids.s, SUSPECTS, 's')
   if #ids.x > 0 then drop_entries(prefix, { [lane] = ids.x }) end
-  if not more then redis.pcall('XGROUP', 'DELCONSUMER', stream, 'g', worker) end
+  if found < limit or queue_of(lane) ~= queues[#queues] then
+    redis.pcall('XGROUP', 'DELCONSUMER', stream, 'g', worker)
+  end
   local back = #ids.r + #ids.s
   if back > 0 then woken[place_of(lane)] = (woken[place_of(lane)] or 0) + back end
   moved = moved + back
 end
 
+-- It may have been woken for a job that it had not fetched.
+for i = 1, died and #queues or 0 do
+  for _, kind in ipairs({ '', '/t', '/p' }) do
+    woken[queues[i] .. kind] = (woken[queues[i] .. kind] or 0) + 1
+  end
+end
 if more then
   call('ZADD', workers, -1, worker)
+  healing('HSET', serves, worker, rest)
+  healing('HSET', held, worker, found > 0 and holds + 1 or holds)
 else
   call('ZREM', workers, worker)
   healing('HDEL', serves, worker)
   call('DEL', cancels, description)
   if healing('GET', promoter) == worker then call('DEL', promoter) end
-  -- It may have been woken for a job that it had not fetched.
-  if died then
-    for _, queue in ipairs(queues) do
-      for _, kind in ipairs({ '', '/t', '/p' }) do
-        woken[queue .. kind] = (woken[queue .. kind] or 0) + 1
-      end
-    end
-  end
+  healing('HDEL', held, worker)
 end
-healing('HDEL', held, worker)
 healing('HDEL', slots, worker)
 for place, count in pairs(woken) do wake_idle(idle, wake, place, count) end
 return { moved, poisoned, more and '1' or '0' }

@@ -139,11 +139,15 @@ local function look_at_workers()
   for i = 1, math.min(#queues, 20) do list_lanes(queues[(now + i) % #queues + 1]) end
 end
 
+local listed = healing('HLEN', lanes)
 local cursor, from = string.match(ARGV[1], '^(%d+):?(%d*)$')
 if ARGV[1] == '0' then look_at_workers() end
 local page = healing('HSCAN', lanes, cursor, 'COUNT', ARGV[2])
 for i = (tonumber(from) or 0) + 1, #page[2], 2 do
-  if budget <= 0 then return cursor .. ':' .. i - 1 end
+  if budget <= 0 then
+    -- Those that are gone from the list stand before the others no more.
+    return cursor .. ':' .. math.max(0, i - 1 - 2 * (listed - call('HLEN', lanes)))
+  end
   for sign in string.gmatch(page[2][i + 1], LANES) do sweep(page[2][i], sign, page[2][i + 1]) end
 end
 return page[1]

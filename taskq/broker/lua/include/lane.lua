@@ -86,11 +86,13 @@ local function put_back(lanes, prefix, lane, ids, owner, sign)
   return back
 end
 
--- park(idle, place, worker): it waits to be woken. A set whose workers are all gone goes too: those
--- that live look at their queues every second and come back into it.
-local function park(idle, place, worker)
-  healing('SADD', idle .. place, worker)
-  call('PEXPIRE', idle .. place, 60000)
+-- park(idle, place, worker, now): it waits to be woken. A set whose workers are all gone goes a minute
+-- later. Those that live look every five seconds and come back into it: in some of each twenty, so
+-- that a worker of a thousand queues does not say it of all of them each time.
+local function park(idle, place, worker, now)
+  if healing('SADD', idle .. place, worker) == 1 or now % 20000 < 6000 then
+    call('PEXPIRE', idle .. place, 60000)
+  end
 end
 
 -- wake_idle(idle, channel, place, jobs): as many parked workers as there are new jobs. One that no
