@@ -132,7 +132,8 @@ class Fetcher:
             self._on_suspects()
         if len(jobs) < want:
             self.found_nothing.set()
-            await self._until_woken()
+            if not self._holdings.load.lacks_jobs:
+                await self._until_woken()
 
     def _want(self) -> int:
         if self._on_suspects is None:
@@ -157,8 +158,8 @@ class Fetcher:
         load, ahead, turn = self._holdings.load, self._holdings.ahead, self._turns % 3
         self._turns += 1
         return Room(
-            load.room("t", ahead),
-            load.room("p", ahead),
+            load.ask("t", ahead),
+            load.ask("p", ahead),
             "ltpltp"[turn : turn + 3],
             "l" + "".join(KINDS[executor] for executor in self._executors()),
         )

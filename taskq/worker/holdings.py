@@ -29,32 +29,44 @@ AHEAD_MOST = 4
 class Load:
     """How many jobs wait or run in threads (`t`) and in processes (`p`), as their lanes say.
 
-    `limits`: how many run there at once. `on_room` is called once a thread or a process is free
-    after all were taken.
+    `limits`: how many run there at once. `on_room` is called when a thread or a process comes free,
+    and the last fetch brought all it could for it: there may be more.
     """
 
     def __init__(self, limits: Mapping[str, int]) -> None:
         self._limits = limits
         self._taken = dict.fromkeys(limits, 0)
+        self._asked = dict.fromkeys(limits, 0)
         self.on_room: Callable[[], None] | None = None
 
     def add(self, delivery: Delivery) -> None:
         """It waits here, or runs."""
         if (kind := delivery.lane[-1]) in self._taken:
             self._taken[kind] += 1
+            self._asked[kind] -= 1
 
     def remove(self, delivery: Delivery) -> None:
         """It waits and runs here no more."""
         if (kind := delivery.lane[-1]) not in self._taken:
             return
         self._taken[kind] -= 1
-        if self._taken[kind] == self._limits[kind] - 1 and self.on_room is not None:
+        if self.on_room is not None and self._lacks(kind):
             self.on_room()
 
-    def room(self, kind: str, ahead: int) -> int:
-        """How many more may come, `ahead` of them to wait."""
+    def ask(self, kind: str, ahead: int) -> int:
+        """How many more a fetch may bring, `ahead` of them to wait."""
         limit = self._limits[kind]
-        return max(0, limit + min(ahead, AHEAD_MOST * limit) - self._taken[kind])
+        room = max(0, limit + min(ahead, AHEAD_MOST * limit) - self._taken[kind])
+        self._asked[kind] = room
+        return room
+
+    @property
+    def lacks_jobs(self) -> bool:
+        """Whether something came free during the last fetch, which did not ask for so much."""
+        return any(self._lacks(kind) for kind in self._limits)
+
+    def _lacks(self, kind: str) -> bool:
+        return self._asked[kind] <= 0 and self._taken[kind] < self._limits[kind]
 
 
 class Holdings:
