@@ -9,6 +9,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import redis
@@ -18,6 +19,8 @@ from taskq import TaskQ
 from tests.support.leaks import children, keys_left, open_sockets, tasks_left
 from tests.support.server import TestServer
 from tests.support.waiting import eventually_sync
+
+_TESTS = Path(__file__).parent
 
 
 def pytest_configure() -> None:
@@ -38,10 +41,15 @@ def pytest_configure() -> None:
         settings.load_profile("any machine")
 
 
+_WHOLE = {"conformance", "docs", "examples", "faults", "fuzz", "model", "typing"}
+"""Folders of tests that follow users, kill processes or compare: what they reach is an accident."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Examples that are drawn at random prove no coverage, and tracing them doubles their time."""
+    """Tracing doubles the time of a test: only those count that are about the code they reach."""
     for item in items:
-        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        random = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if random or item.path.relative_to(_TESTS).parts[0] in _WHOLE:
             item.add_marker("no_cover")
 
 
@@ -86,6 +94,15 @@ async def q(
         left = keys_left(client, namespace)
         client.close()
         assert not left, f"keys without TTL are left: {left}"
+
+
+@pytest.fixture(autouse=True)
+def processes_are_traced_as_their_test_is(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starting with coverage takes a process a quarter of a second."""
+    if request.node.get_closest_marker("no_cover") is not None:
+        monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
 @pytest.fixture(autouse=True)
