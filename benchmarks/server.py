@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from benchmarks.processor import seconds_waited
-from taskq.embedded.binary import find_binary
+from taskq.embedded.files import find_binary
 
 __all__ = ["Server"]
 

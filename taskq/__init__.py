@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from taskq.app import TaskQ
+from taskq.codec.secret import Secret
 from taskq.core.errors import (
     AttemptLost,
     BacklogFull,
@@ -45,26 +46,22 @@ from taskq.core.errors import (
     UnsignedMessage,
     UntrustedMessage,
 )
-from taskq.core.job import AttemptRecord, JobInfo, Progress
-from taskq.core.retention import Retention
+from taskq.core.job import AttemptRecord, JobInfo, JobState, Progress
+from taskq.core.options import Retention
 from taskq.core.retry import Retry
-from taskq.core.secret import Secret
-from taskq.core.state import JobState
-from taskq.deferred.settings import DeferredSettings
+from taskq.deferred.report import DeferredSettings
 from taskq.execution.context import JobContext, current_job
-from taskq.execution.deferred import Deferred
-from taskq.execution.handle import Job
+from taskq.execution.handle import Deferred, Job
 from taskq.execution.job_log import JobLogFilter
 from taskq.execution.middleware import CallNext, JobDraft
 from taskq.execution.task import Signature, Task
 
 if TYPE_CHECKING:
-    from taskq.scheduler.info import ScheduleInfo
-    from taskq.scheduler.schedules import Schedules
-    from taskq.triggers.calendars import calendar
-    from taskq.triggers.combined import all_of, any_of
-    from taskq.triggers.crontab import cron
-    from taskq.triggers.instant import at
+    from taskq.schedules.api import Schedules
+    from taskq.schedules.info import ScheduleInfo
+    from taskq.triggers.calendar import calendar
+    from taskq.triggers.combined import all_of, any_of, at
+    from taskq.triggers.cron import cron
     from taskq.triggers.interval import every
     from taskq.triggers.trigger import Trigger
 
@@ -135,14 +132,14 @@ __all__ = [
 
 # Whoever only enqueues needs no schedules, and these take a fifth of the import time.
 _WHEN_ASKED_FOR: Final = {
-    "ScheduleInfo": "taskq.scheduler.info",
-    "Schedules": "taskq.scheduler.schedules",
+    "ScheduleInfo": "taskq.schedules.info",
+    "Schedules": "taskq.schedules.api",
     "Trigger": "taskq.triggers.trigger",
     "all_of": "taskq.triggers.combined",
     "any_of": "taskq.triggers.combined",
-    "at": "taskq.triggers.instant",
-    "calendar": "taskq.triggers.calendars",
-    "cron": "taskq.triggers.crontab",
+    "at": "taskq.triggers.combined",
+    "calendar": "taskq.triggers.calendar",
+    "cron": "taskq.triggers.cron",
     "every": "taskq.triggers.interval",
 }
 

@@ -14,22 +14,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, cast, overload
 
 from taskq.broker.broker import BrokerSettings
-from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.pool import BrokerPool
 from taskq.core.errors import CallError
 from taskq.core.habits import OF_TASKQ, Habits
 from taskq.core.ids import check_job_id
 from taskq.core.liveness import ENQUEUE_SECONDS
-from taskq.core.options import check_known
-from taskq.core.retention import Retention
-from taskq.deferred.settings import DeferredSettings
+from taskq.core.options import Retention, check_known
+from taskq.deferred.report import DeferredSettings
 from taskq.definition import TaskDecorator, define
 from taskq.execution.bulk import enqueue_all
-from taskq.execution.deferred import Deferred
 from taskq.execution.executors.address import refuse_unguarded_main
-from taskq.execution.handle import Job
-from taskq.execution.home import Home, farewell_of
+from taskq.execution.handle import Deferred, Job
 from taskq.execution.lifespan import STATE_KEY, Lifespan
 from taskq.execution.middleware import AttemptMiddleware, EnqueueMiddleware, MiddlewareKind
 from taskq.execution.portal import Portal
@@ -44,14 +40,16 @@ from taskq.execution.task import (
     TaskOptionValues,
     remote_task,
 )
+from taskq.execution.task_context import Home, farewell_of
 from taskq.location import locator
+from taskq.redis.scripts import ClockOffset
 
 if TYPE_CHECKING:
     from taskq.deferred.runner import DeferredRunner
-    from taskq.scheduler.declared import Declarations
-    from taskq.scheduler.policy import ScheduleOptionValues
-    from taskq.scheduler.scheduler import Scheduler
-    from taskq.scheduler.schedules import Schedules
+    from taskq.schedules.api import Schedules
+    from taskq.schedules.declared import Declarations
+    from taskq.schedules.policy import ScheduleOptionValues
+    from taskq.schedules.scheduler import Scheduler
     from taskq.triggers.trigger import Trigger
     from taskq.worker.settings import WorkerSettingValues
     from taskq.worker.worker import Worker
@@ -118,14 +116,14 @@ class TaskQ(Habits):
     def schedules(self) -> Schedules:
         """Schedules at run time: `await q.schedules.add(...)`."""
         # A fifth of the import time, with the triggers, and most processes only enqueue.
-        from taskq.scheduler.schedules import Schedules
+        from taskq.schedules.api import Schedules
 
         return Schedules(self.desk, self.registry)
 
     @cached_property
     def declarations(self) -> Declarations:
         """The schedules that the code declares."""
-        from taskq.scheduler.declared import Declarations
+        from taskq.schedules.declared import Declarations
 
         declarations = Declarations()
         self.registry.on_replaced.append(declarations.forget)
@@ -310,8 +308,8 @@ class TaskQ(Habits):
 
         Any number of processes may have one: one of them leads, and each fire makes one job.
         """
-        from taskq.scheduler.declared import home_of
-        from taskq.scheduler.scheduler import Scheduler
+        from taskq.schedules.declared import home_of
+        from taskq.schedules.scheduler import Scheduler
 
         modules = frozenset(home_of(task) for task in self.registry)
         return Scheduler(self.settings, tuple(self.declarations), modules)

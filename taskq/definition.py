@@ -9,7 +9,6 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 from taskq.core.errors import TaskDefinitionError
 from taskq.core.options import TaskOptions, task_options
 from taskq.core.signatures import call_signature, shown_signature
-from taskq.execution.home import Home
 from taskq.execution.injection import dependencies_of
 from taskq.execution.ports import Injector
 from taskq.execution.registry import Registry
@@ -21,6 +20,7 @@ from taskq.execution.task import (
     TaskOptionValues,
     task_name,
 )
+from taskq.execution.task_context import Home
 
 __all__ = ["TaskDecorator", "define"]
 

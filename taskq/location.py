@@ -6,9 +6,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from taskq.broker.client import Locate
-from taskq.broker.url import Address
 from taskq.core.errors import ConfigError
+from taskq.redis.client import Locate
+from taskq.redis.url import Address
 
 __all__ = ["locator", "server_directory"]
 

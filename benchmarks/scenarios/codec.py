@@ -10,7 +10,7 @@ import msgpack
 
 from benchmarks.measuring import Findings, Metrics, interleaved
 from benchmarks.plan import Plan
-from taskq.core.payload import decode_call, encode_call
+from taskq.codec.payload import decode_call, encode_call
 
 __all__ = ["codec"]
 

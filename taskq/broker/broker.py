@@ -4,29 +4,79 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from taskq.broker.armed import ArmedClient
-from taskq.broker.client import Client, Locate
-from taskq.broker.clock import ClockOffset
 from taskq.broker.consumer import Consumer
-from taskq.broker.deferrals import Deferrals
-from taskq.broker.entrance import Entrance
+from taskq.broker.durable_calls import Deferrals
 from taskq.broker.jobs import Jobs
 from taskq.broker.keys import Keys
 from taskq.broker.leadership import Leadership
 from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.producer import Producer
 from taskq.broker.schedules import ScheduleStore
-from taskq.broker.upkeep import Upkeep
+from taskq.broker.server_gate import Entrance
 from taskq.broker.waiting import Waiting
 from taskq.broker.watching import Watching
-from taskq.core.failpoints import ARMED
+from taskq.codec.signing import Signing
 from taskq.core.liveness import CONNECT_SECONDS, ENQUEUE_SECONDS, REPLY_SECONDS
-from taskq.core.retention import Retention
-from taskq.core.signing import Signing
+from taskq.core.options import Retention
 from taskq.execution.executors.address import refuse_unguarded_main
+from taskq.redis.client import Client, Locate
+from taskq.redis.failpoints import ARMED, ArmedClient
+from taskq.redis.scripts import ClockOffset, script
 
-__all__ = ["Broker", "BrokerSettings"]
+__all__ = ["Broker", "BrokerSettings", "Upkeep"]
+
+_QUEUES: Final = 50
+_ENTRIES: Final = 100
+_LOOKS: Final = 400
+"""So many lanes and entries take the server some milliseconds."""
+
+_KEEP_EMPTY_MS: Final = 60_000
+"""How long an empty lane is kept, so that a queue used now and then costs nothing."""
+
+
+class Upkeep:
+    """Promotes due jobs, expires waiting ones, and sweeps."""
+
+    def __init__(self, client: Client, keys: Keys, offset: ClockOffset) -> None:
+        self._client = client
+        self._offset = offset
+        self._promote, self._sweep = script("promote"), script("sweep")
+        self._sweep_keys = (
+            *(keys.jobs, keys.lane_prefix, keys.lanes, keys.swept),
+            *(keys.workers, keys.serves),
+        )
+        self._keys = (
+            keys.jobs,
+            keys.lane_prefix,
+            keys.lanes,
+            keys.due,
+            keys.expiry,
+            keys.idle,
+            keys.wake_channel,
+            keys.done_channel,
+        )
+
+    async def promote(self, limit: int, record_ttl: float) -> tuple[int, float | None]:
+        """Move up to `limit` due jobs; how many, and seconds until the next is due (None: none is).
+
+        `record_ttl` (seconds) is how long an expired job's record is kept.
+        """
+        moved, wait_ms = await self._client.script(
+            self._promote, self._keys, self._offset.ms, limit, int(record_ttl * 1000)
+        )
+        return moved, None if wait_ms < 0 else wait_ms / 1000
+
+    async def sweep(self, cursor: str) -> str:
+        """Remove lanes that stayed empty and entries of jobs that wait no more, some at a time.
+
+        `cursor` is "0" at first and what the last call gave then; "0" again is the end.
+        """
+        reply: bytes = await self._client.script(
+            self._sweep, self._sweep_keys, cursor, _QUEUES, _ENTRIES, _KEEP_EMPTY_MS, _LOOKS
+        )
+        return reply.decode()
 
 
 @dataclass(frozen=True, slots=True)

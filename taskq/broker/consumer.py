@@ -8,17 +8,15 @@ from typing import Any, Final, Literal, NamedTuple, cast
 
 import msgpack
 
-from taskq.broker.client import Client, retrying
-from taskq.broker.clock import ClockOffset
-from taskq.broker.connection import ConnectionLost, Told
 from taskq.broker.keys import Keys
-from taskq.broker.runs import in_runs
-from taskq.broker.scripts import script
+from taskq.codec.payload import judge_record
+from taskq.codec.signing import Signing
 from taskq.core.errors import DecodeError, ServerError
 from taskq.core.job import Delivery
 from taskq.core.liveness import CALL_SECONDS
-from taskq.core.payload_limits import judge_record
-from taskq.core.signing import Signing
+from taskq.redis.client import Client, retrying
+from taskq.redis.connection import ConnectionLost, Told
+from taskq.redis.scripts import ClockOffset, in_runs, script
 
 __all__ = ["EVERYTHING", "Consumer", "DeclaredDead", "Frame", "Room", "delivery_of", "handed_over"]
 

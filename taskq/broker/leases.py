@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from taskq.broker.client import Client
-from taskq.broker.clock import ClockOffset
 from taskq.broker.consumer import delivery_of
 from taskq.broker.keys import Keys
-from taskq.broker.scripts import script
-from taskq.core.envelope import pack_failure
+from taskq.codec.envelope import pack_failure
 from taskq.core.job import Delivery
 from taskq.core.outcome import Failed
+from taskq.redis.client import Client
+from taskq.redis.scripts import ClockOffset, script
 
 __all__ = ["BeatReply", "Held", "Leases", "ReapPolicy", "Reaped", "Silent"]
 

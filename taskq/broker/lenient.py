@@ -6,9 +6,27 @@ One value that cannot be read must hide no other, so none of these raises.
 from __future__ import annotations
 
 import re
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
-__all__ = ["count_of", "text_of", "time_of"]
+__all__ = ["Trouble", "count_of", "text_of", "time_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that needs somebody, and what to type.
+
+    It is `serious` when jobs do not run because of it.
+    """
+
+    about: Literal["queues", "leases", "entries", "schedules"]
+    what: str
+    fix: str
+    serious: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.fix}"
+
 
 _FIRST: Final = -62_135_510_400_000
 _LAST: Final = 253_402_214_400_000

@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 
 from taskq.broker.broker import Broker, BrokerSettings
-from taskq.broker.deferrals import Deferrals
-from taskq.core.job import Ending, JobInfo, NewJob
-from taskq.core.state import JobState
+from taskq.broker.durable_calls import Deferrals
+from taskq.core.job import Ending, JobInfo, JobState, NewJob
 
 __all__ = ["BrokerPool"]
 

@@ -16,12 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taskq.broker.client import Client, retrying
-from taskq.broker.clock import ClockOffset
-from taskq.broker.connection import ConnectionLost
 from taskq.broker.keys import Keys
-from taskq.broker.runs import in_pieces, in_runs
-from taskq.broker.scripts import script
+from taskq.codec.signing import Signing
+from taskq.core.clock import seconds_passed
 from taskq.core.errors import ServerRefused, ServerUnavailable
 from taskq.core.ids import new_id
 from taskq.core.job import NewJob
@@ -31,8 +28,9 @@ from taskq.core.liveness import (
     REMEMBERED_SECONDS,
     RESEND_SECONDS,
 )
-from taskq.core.passing import seconds_passed
-from taskq.core.signing import Signing
+from taskq.redis.client import Client, retrying
+from taskq.redis.connection import ConnectionLost
+from taskq.redis.scripts import ClockOffset, in_pieces, in_runs, script
 
 __all__ = ["Producer"]
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import msgpack
 
 from taskq.broker.lenient import count_of, text_of, time_of
+from taskq.codec.signing import Signing
 from taskq.core.errors import UntrustedMessage
-from taskq.core.signing import Signing
 
 __all__ = ["Skip", "StoredSchedule", "read_schedule", "revision_of"]
 

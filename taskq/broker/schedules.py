@@ -7,15 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
-from taskq.broker.client import Client, retrying
-from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
 from taskq.broker.lenient import text_of, time_of
-from taskq.broker.runs import MESSAGE_BYTES, in_pieces
 from taskq.broker.schedule_record import StoredSchedule, read_schedule, revision_of
-from taskq.broker.scripts import script
+from taskq.codec.signing import Signing
 from taskq.core.liveness import CALL_SECONDS
-from taskq.core.signing import Signing
+from taskq.redis.client import Client, retrying
+from taskq.redis.scripts import MESSAGE_BYTES, ClockOffset, in_pieces, script
 
 __all__ = [
     "ChangedSchedule",

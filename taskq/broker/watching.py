@@ -7,17 +7,15 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
-from taskq.broker.client import Client, retrying
-from taskq.broker.clock import ClockOffset
-from taskq.broker.job_record import MOVING, moved
-from taskq.broker.jobs import Jobs
+from taskq.broker.jobs import MOVING, Jobs, moved
 from taskq.broker.keys import Keys
-from taskq.broker.scripts import script
 from taskq.broker.waiting import Waiting
+from taskq.codec.signing import Signing
 from taskq.core.ids import new_id
 from taskq.core.job import Ending, JobInfo
 from taskq.core.liveness import CALL_SECONDS
-from taskq.core.signing import Signing
+from taskq.redis.client import Client, retrying
+from taskq.redis.scripts import ClockOffset, script
 
 __all__ = ["Watching"]
 

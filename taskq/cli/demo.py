@@ -20,15 +20,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from taskq.broker.overview import read_overview
 from taskq.cli.serving import interpreter
-from taskq.core.counting import counted
-from taskq.core.errors import JobCancelled, JobExpired, JobFailed, JobNotFound
-from taskq.core.extras import install_command
+from taskq.core.errors import JobCancelled, JobExpired, JobFailed, JobNotFound, install_command
 from taskq.core.signals import stop_signals
+from taskq.core.text import counted
 from taskq.embedded.server import EmbeddedServer
-from taskq.scheduler.planner import job_id
-from taskq.scheduler.spec import to_ms
+from taskq.ops.overview import read_overview
+from taskq.schedules.planner import job_id
+from taskq.schedules.spec import to_ms
 from taskq.triggers.interval import every
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ from typing import Annotated
 import typer
 
 from taskq.broker.broker import BrokerSettings
-from taskq.broker.checkup import Verdict
-from taskq.broker.client import Client
-from taskq.broker.diagnosis import examine
-from taskq.broker.permissions import acl_rule
-from taskq.cli.choice import Namespace, OptionalTarget, Url, choose, explained
 from taskq.cli.exits import OK, UNHEALTHY
 from taskq.cli.options import AsJson
-from taskq.cli.page import Note, Page
+from taskq.cli.target import Namespace, OptionalTarget, Url, choose, explained
+from taskq.cli.terminal import Note, Page
+from taskq.ops.acl import acl_rule
+from taskq.ops.doctor import examine
+from taskq.redis.client import Client
+from taskq.redis.server_check import Verdict
 
 __all__ = ["doctor"]
 

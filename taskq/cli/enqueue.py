@@ -11,8 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from taskq.app import TaskQ
-from taskq.cli.banner import shortened
-from taskq.cli.choice import (
+from taskq.cli.exits import ERROR, OK
+from taskq.cli.options import AsJson, duration, shortened
+from taskq.cli.target import (
     Choice,
     Namespace,
     Url,
@@ -21,10 +22,7 @@ from taskq.cli.choice import (
     refuse_lone_target,
     target_and,
 )
-from taskq.cli.exits import ERROR, OK
-from taskq.cli.options import AsJson, duration
-from taskq.cli.plain import json_of
-from taskq.cli.printable import printable
+from taskq.cli.terminal import json_of, printable
 from taskq.core.errors import ConfigError, JobError, JobFailed, TaskqError, UnknownTask
 from taskq.core.options import nearest
 from taskq.execution.handle import Job

@@ -10,8 +10,8 @@ import time
 from enum import StrEnum
 from typing import Any, TextIO
 
-from taskq.cli.printable import indented, json_printable, printable
-from taskq.execution.executors.logs import text_of
+from taskq.cli.terminal import indented, json_printable, printable
+from taskq.execution.executors.reports import text_of
 from taskq.execution.job_log import JOB_LINES, JobLogFilter
 
 __all__ = ["LogFormat", "LogLevel", "configure_logs", "wants_colour"]

@@ -17,10 +17,10 @@ from taskq.cli.demo import demo
 from taskq.cli.doctor import doctor
 from taskq.cli.enqueue import enqueue
 from taskq.cli.exits import ERROR, USAGE
-from taskq.cli.printable import printable
 from taskq.cli.schedule import schedule_commands
 from taskq.cli.scheduler import scheduler
 from taskq.cli.status import status
+from taskq.cli.terminal import printable
 from taskq.cli.worker import worker
 from taskq.core.errors import ConfigError, TaskqError
 

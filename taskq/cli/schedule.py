@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from taskq.app import TaskQ
-from taskq.broker.overview import in_words
-from taskq.cli.choice import (
+from taskq.cli.options import AsJson
+from taskq.cli.target import (
     Choice,
     Namespace,
     OptionalTarget,
@@ -24,14 +24,12 @@ from taskq.cli.choice import (
     refuse_lone_target,
     target_and,
 )
-from taskq.cli.options import AsJson
-from taskq.cli.page import Grid, Note, Page
-from taskq.cli.plain import json_of
-from taskq.cli.printable import printable
-from taskq.core.counting import counted
+from taskq.cli.terminal import Grid, Note, Page, json_of, printable
 from taskq.core.errors import ConfigError, ScheduleNotFound
-from taskq.scheduler.info import ScheduleInfo
-from taskq.scheduler.policy import Policy
+from taskq.core.text import counted
+from taskq.ops.overview import in_words
+from taskq.schedules.info import ScheduleInfo
+from taskq.schedules.policy import Policy
 
 __all__ = ["schedule_commands"]
 

@@ -13,8 +13,8 @@ from taskq.cli.init import leave_orphans_to_init
 from taskq.cli.loading import Loaded, load_app
 from taskq.cli.logs import LogFormat, LogLevel, configure_logs
 from taskq.cli.options import Format, Level, Target
-from taskq.core.counting import counted
 from taskq.core.signals import HangUps, stop_signals
+from taskq.core.text import counted
 
 __all__ = ["scheduler"]
 

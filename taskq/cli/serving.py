@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 
 import taskq
 from taskq.cli.exits import ERROR, OK
-from taskq.core.chance import CHANCE
-from taskq.core.counting import counted
 from taskq.core.errors import EmbeddedServerError, ServerRefused
-from taskq.execution.unending import run_through
-from taskq.worker.stopping import Stopping
-from taskq.worker.supervised import RECYCLED, Supervised
+from taskq.core.rng import CHANCE
+from taskq.core.text import counted
+from taskq.execution.lifespan import run_through
+from taskq.worker.recycling import Stopping
 from taskq.worker.worker import Worker
+from taskq.worker.worker_process import RECYCLED, Supervised
 
 __all__ = ["again_command", "loop_factory", "serve"]
 

@@ -14,8 +14,13 @@ from typing import Annotated, Any, cast
 import typer
 
 from taskq.broker.broker import BrokerSettings
-from taskq.broker.client import Client
-from taskq.broker.overview import (
+from taskq.cli.exits import OK, UNHEALTHY
+from taskq.cli.options import AsJson, duration
+from taskq.cli.target import Choice, Namespace, OptionalTarget, Url, choose, explained
+from taskq.cli.terminal import Grid, Note, Page
+from taskq.core.errors import ServerUnavailable
+from taskq.core.text import counted
+from taskq.ops.overview import (
     Overview,
     QueueState,
     Rate,
@@ -24,12 +29,7 @@ from taskq.broker.overview import (
     in_words,
     read_overview,
 )
-from taskq.cli.choice import Choice, Namespace, OptionalTarget, Url, choose, explained
-from taskq.cli.exits import OK, UNHEALTHY
-from taskq.cli.options import AsJson, duration
-from taskq.cli.page import Grid, Note, Page
-from taskq.core.counting import counted
-from taskq.core.errors import ServerUnavailable
+from taskq.redis.client import Client
 
 __all__ = ["status"]
 

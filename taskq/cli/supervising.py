@@ -9,8 +9,7 @@ from pathlib import Path
 
 from taskq.broker.broker import BrokerSettings
 from taskq.cli.exits import ERROR, OK
-from taskq.core.errors import ConfigError
-from taskq.core.extras import install_command
+from taskq.core.errors import ConfigError, install_command
 from taskq.core.signals import HangUps, stop_signals
 from taskq.worker.supervisor import Supervisor, SupervisorSettings
 

@@ -15,19 +15,18 @@ from typing import Annotated, cast
 import typer
 
 import taskq
-from taskq.cli.banner import Banner
 from taskq.cli.exits import OK
 from taskq.cli.init import leave_orphans_to_init
 from taskq.cli.loading import Loaded, load_app
 from taskq.cli.logs import LogFormat, LogLevel, configure_logs
-from taskq.cli.options import PROCESS, Format, Level, Target, duration, size
+from taskq.cli.options import PROCESS, Banner, Format, Level, Target, duration, size
 from taskq.cli.serving import LoopFactory, again_command, loop_factory, serve
 from taskq.cli.supervising import check_reload, supervise
 from taskq.core.ids import check_name, new_id, process_name
 from taskq.worker.settings import WorkerSettings, WorkerSettingValues
-from taskq.worker.supervised import Supervised
 from taskq.worker.supervisor import SupervisorSettings
 from taskq.worker.worker import Worker
+from taskq.worker.worker_process import Supervised
 
 __all__ = ["worker"]
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from taskq.core.chance import CHANCE
 from taskq.core.errors import ConfigError
+from taskq.core.rng import CHANCE
 
 __all__ = ["IdSeries", "check_job_id", "check_name", "new_id", "process_name"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from math import isfinite
 from typing import Any, Final, NamedTuple
 
 from taskq.core.durations import in_zone
 from taskq.core.errors import ConfigError
-from taskq.core.state import JobState
 from taskq.core.text import fitting
 
 __all__ = [
@@ -19,11 +19,40 @@ __all__ = [
     "Ending",
     "Fire",
     "JobInfo",
+    "JobState",
     "NewJob",
     "Progress",
     "lane_of",
     "queue_of",
 ]
+
+
+class JobState(StrEnum):
+    """Where a job is in its life. It is in exactly one state at any time.
+
+    ::
+
+        scheduled ──> queued ──> running ──> succeeded | failed | cancelled
+            ^  waiting ──^          │
+            └──────── retry ────────┘        scheduled, queued ──> cancelled | expired
+    """
+
+    SCHEDULED = "scheduled"
+    WAITING = "waiting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the job has ended, one way or another."""
+        return self in _FINISHED
+
+
+_FINISHED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
 
 
 KINDS: Final = {"loop": "", "thread": "t", "process": "p"}

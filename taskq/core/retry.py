@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, cast
 
-from taskq.core.chance import CHANCE
 from taskq.core.durations import Duration, seconds
-from taskq.core.errors import ConfigError, Reject
-from taskq.core.kinds import is_a, name_of
+from taskq.core.errors import ConfigError, Reject, is_a, name_of
+from taskq.core.rng import CHANCE
 
 __all__ = ["NO_RETRY", "Retry"]
 

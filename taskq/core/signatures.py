@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from inspect import Parameter, Signature
@@ -15,9 +16,28 @@ from types import (
     MethodWrapperType,
     WrapperDescriptorType,
 )
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
-__all__ = ["call_signature", "fits", "shown_signature", "takes"]
+__all__ = ["call_signature", "fits", "is_typed", "register", "shown_signature", "takes"]
+
+F = TypeVar("F")
+
+
+def is_typed(function: Any) -> bool:
+    """Whether `function` was typed at a prompt or in a notebook, where it may be typed again."""
+    return hasattr(sys, "ps1") and getattr(function, "__module__", None) == "__main__"
+
+
+def register(registered: list[F], function: F) -> None:
+    """Add a function to a list; one that is typed again takes the place of what it was."""
+    name = getattr(function, "__qualname__", "")
+    if is_typed(function) and "<lambda>" not in name:
+        for place, known in enumerate(registered):
+            if is_typed(known) and getattr(known, "__qualname__", None) == name:
+                registered[place] = function
+                return
+    registered.append(function)
+
 
 _WRITTEN_IN_C: Final = frozenset(
     {

@@ -6,7 +6,17 @@ from typing import Any, Final, cast
 
 from taskq.core.errors import ConfigError
 
-__all__ = ["MOST_TEXTS", "check_text", "check_texts", "cut", "fitting"]
+__all__ = ["MOST_TEXTS", "check_text", "check_texts", "counted", "cut", "fitting"]
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """A count and the words that go with it.
+
+    >>> counted(1, "job waits", "jobs wait"), counted(1200, "job waits", "jobs wait")
+    ('1 job waits', '1,200 jobs wait')
+    """
+    return f"{count:,} {one if count == 1 else many}"
+
 
 MOST_TEXTS: Final = 1024
 _MOST_BYTES: Final = 512 * 1024

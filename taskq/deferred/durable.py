@@ -12,13 +12,13 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from taskq.core.envelope import pack_failure
+from taskq.codec.envelope import pack_failure
+from taskq.codec.payload import encode_value
 from taskq.core.errors import PayloadError, ServerError
 from taskq.core.ids import new_id
+from taskq.core.job import JobState
 from taskq.core.liveness import DURABLE_LOOKS_PER_LEASE
 from taskq.core.outcome import Failed
-from taskq.core.payload import encode_value
-from taskq.core.state import JobState
 from taskq.deferred.call import Call
 from taskq.deferred.ports import Backing
 from taskq.execution.request import Request

@@ -13,12 +13,10 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 from taskq.core.errors import BacklogFull, ConfigError, ServerError, ServerUnavailable, TaskqError
-from taskq.core.job import NewJob
+from taskq.core.job import JobState, NewJob
 from taskq.core.outcome import Failed
-from taskq.core.state import JobState
-from taskq.deferred.call import Call
+from taskq.deferred.call import Call, Latch
 from taskq.deferred.durable import Durable
-from taskq.deferred.latch import Latch
 from taskq.deferred.plain import PlainTask
 from taskq.deferred.ports import Backing
 from taskq.deferred.report import Report

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from taskq.core.errors import TaskDefinitionError
 from taskq.core.options import TaskOptions
-from taskq.execution.home import Home
-from taskq.execution.naming import module_name
+from taskq.execution.middleware import module_name
 from taskq.execution.task import Task
+from taskq.execution.task_context import Home
 
 __all__ = ["PlainTask", "PlainTasks", "is_coroutine_function", "name_of"]
 

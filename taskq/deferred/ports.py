@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from taskq.core.job import NewJob
-from taskq.core.state import JobState
+from taskq.core.job import JobState, NewJob
 from taskq.execution.ports import Desk
 
 __all__ = ["Backing", "DeferralStore"]

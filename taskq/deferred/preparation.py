@@ -11,11 +11,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from taskq.core.errors import ServerError
-from taskq.deferred.call import Call
+from taskq.deferred.call import Call, Latch
 from taskq.deferred.durable import Durable
 from taskq.deferred.handover import HandOver, job_of
-from taskq.deferred.latch import Latch
-from taskq.execution.deferred import Deferred
+from taskq.execution.handle import Deferred
 from taskq.execution.middleware import JobDraft, Middleware, handed_in, through
 
 __all__ = ["Preparation"]

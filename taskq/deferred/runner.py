@@ -3,34 +3,98 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from contextvars import Context
+from contextvars import Context, ContextVar
 from dataclasses import asdict
 from functools import partial
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Final, ParamSpec, TypeVar, Unpack, overload
 
-from taskq.core.interactive import register
+from taskq.core.errors import TaskqError
+from taskq.core.job import JobState
 from taskq.core.options import JobOptions
-from taskq.core.state import JobState
-from taskq.deferred.call import Call
+from taskq.core.signatures import register
+from taskq.deferred.call import Call, Latch
 from taskq.deferred.handover import refuse_unfit
-from taskq.deferred.held import HELD
-from taskq.deferred.latch import Latch
 from taskq.deferred.plain import PlainTasks
 from taskq.deferred.ports import Backing
-from taskq.deferred.report import DeferredFailure, DeferredStats, ErrorHook, Report
+from taskq.deferred.report import (
+    DeferredFailure,
+    DeferredSettings,
+    DeferredStats,
+    ErrorHook,
+    Report,
+)
 from taskq.deferred.runtime import Runtime, Runtimes
-from taskq.deferred.settings import DeferredSettings
-from taskq.execution.deferred import Deferred
-from taskq.execution.home import Home
+from taskq.execution.handle import Deferred
 from taskq.execution.lifespan import STATE_KEY
 from taskq.execution.request import PLAIN
 from taskq.execution.task import JobOptionValues, Task
+from taskq.execution.task_context import Home
 
-__all__ = ["DeferredRunner", "Deferring"]
+__all__ = ["HELD", "DeferredRunner", "Deferring", "HeldCalls"]
+
+_log = logging.getLogger("taskq.deferred")
+
+
+class HeldCalls:
+    """What one request has deferred, until it ends. Used in any thread."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[Call, Callable[[Call], None]]] = []
+        self._open = True
+        self._lock = threading.Lock()
+
+    def keep(self, call: Call, start: Callable[[Call], None]) -> bool:
+        """Hold a call back until `start` is called with it; false when the request is over."""
+        with self._lock:
+            if self._open:
+                call.accepted, call.before_waiting = Latch(), self._refuse_to_wait
+                self._calls.append((call, start))
+            return self._open
+
+    def release(self) -> None:
+        """The request has succeeded: start its calls, in their order."""
+        for call, start in self._close():
+            start(call)
+
+    def drop(self, reason: str) -> None:
+        """The request has failed: cancel its calls, and say so."""
+        calls = [call for call, _ in self._close() if call.cancel()]
+        if calls:
+            _log.warning(
+                "%d deferred calls are dropped, since their request %s: %s",
+                len(calls),
+                reason,
+                ", ".join(call.task.name for call in calls),
+            )
+
+    def _close(self) -> list[tuple[Call, Callable[[Call], None]]]:
+        with self._lock:
+            self._open = False
+            calls, self._calls = self._calls, []
+            return calls
+
+    def _refuse_to_wait(self) -> None:
+        """Raise where waiting would keep the request, and so the call, from ever going on."""
+        if self._open and HELD.get() is self:
+            raise TaskqError(
+                "this call starts when its request is over (AfterResponse), and the request would "
+                "wait for it: await the function itself, or wait elsewhere"
+            )
+
+
+HELD: Final = ContextVar[HeldCalls | None]("taskq_held", default=None)
+"""Where calls of this context are held back, if they are."""
+
+# The end of a request is heard of in the process that handles it.
+os.register_at_fork(after_in_child=lambda: HELD.set(None))
+
 
 P = ParamSpec("P")
 R = TypeVar("R")

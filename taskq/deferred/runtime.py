@@ -4,25 +4,151 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
-from taskq.deferred.admission import Admission
+import msgpack
+
+from taskq.core.errors import ServerError
+from taskq.core.ids import process_name
+from taskq.deferred.admission import Admission, drain
 from taskq.deferred.call import Call
-from taskq.deferred.drain import drain
+from taskq.deferred.call_queue import Floor, Shift
 from taskq.deferred.durable import Durable
 from taskq.deferred.handover import HandOver
-from taskq.deferred.notice import Notice
 from taskq.deferred.ports import Backing
 from taskq.deferred.preparation import Preparation
-from taskq.deferred.report import DeferredStats, Report
-from taskq.deferred.settings import DeferredSettings
-from taskq.deferred.shift import Shift
-from taskq.deferred.watch import Watch
-from taskq.execution.home import Home
+from taskq.deferred.report import DeferredSettings, DeferredStats, Report
+from taskq.execution.job_log import culprit, job_fields
 from taskq.execution.middleware import Middleware
+from taskq.execution.task_context import Home
 
-__all__ = ["Runtime", "Runtimes"]
+__all__ = ["Notice", "Runtime", "Runtimes", "Watch"]
+
+EVERY_SECONDS = 2.0
+
+
+class Notice:
+    """Writes a record every two seconds where there is a connection; it never makes one."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        backing: Backing,
+        stats: Callable[[], DeferredStats],
+    ) -> None:
+        self._loop = loop
+        self._backing = backing
+        self._stats = stats
+        self._process = process_name()
+        self._born = time.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._written = False
+        loop.call_soon_threadsafe(self._look)
+
+    async def stop(self) -> None:
+        """Take the record back."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._writing is not None:
+            await asyncio.wait((self._writing,))
+        if self._written and self._backing.connected:
+            await self._write(None)
+
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(EVERY_SECONDS, self._look)
+        if self._backing.connected and (self._writing is None or self._writing.done()):
+            self._writing = self._loop.create_task(
+                self._write(self._record()), name="taskq-deferred-notice"
+            )
+
+    async def _write(self, record: bytes | None) -> None:
+        try:
+            await self._backing.deferrals().show(self._process, record)
+            self._written = True
+        except (ServerError, ConnectionError):
+            # The next one is two seconds away, and whoever needs the server says what is wrong.
+            return
+
+    def _record(self) -> bytes:
+        told = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": self._born}
+        return msgpack.packb(told | asdict(self._stats()))
+
+
+IDLE_SECONDS = 60.0
+
+
+class Watch:
+    """A thread that asks the loop for a sign of life while calls run.
+
+    It warns once each time there is none for `slow` seconds and a deferred call is why.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, floor: Floor, slow: float) -> None:
+        self._loop = loop
+        self._floor = floor
+        self._slow = slow
+        self._ended = False
+        self._ticked = time.monotonic()
+        if slow > 0:
+            thread = threading.Thread(target=self._live, name="taskq-deferred-watch", daemon=True)
+            thread.start()
+
+    def stop(self) -> None:
+        """End the thread soon."""
+        self._ended = True
+        self._floor.busy.set()
+
+    def _live(self) -> None:
+        floor = self._floor
+        while not self._ended and not self._loop.is_closed():
+            if floor.running:
+                self._look()
+                continue
+            floor.busy.clear()
+            # A call that began before the flag was cleared is seen here.
+            if not floor.running and not self._ended:
+                floor.busy.wait(IDLE_SECONDS)
+            self._ticked = time.monotonic()
+
+    def _look(self) -> None:
+        asked = time.monotonic()
+        try:
+            self._loop.call_soon_threadsafe(self._tick)
+        except RuntimeError:
+            # The loop is closed: nobody is left to be told.
+            self._ended = True
+            return
+        time.sleep(self._slow)
+        if self._ticked < asked:
+            self._warn(asked)
+            while self._ticked < asked and not self._ended:
+                time.sleep(self._slow)
+
+    def _tick(self) -> None:
+        self._ticked = time.monotonic()
+
+    def _warn(self, since: float) -> None:
+        frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
+        attempt, where = culprit(frames.get(self._floor.thread))
+        if attempt is not None:
+            _log.warning(
+                "deferred task %s (job %s) has blocked the event loop for %.2f s at %s; every "
+                "request of this process waits. Make it a plain def to run it in a thread, or "
+                "executor='process' for computing",
+                attempt.task.name,
+                attempt.id,
+                time.monotonic() - since,
+                where,
+                extra=job_fields(attempt),
+            )
+
 
 _log = logging.getLogger("taskq.deferred")
 

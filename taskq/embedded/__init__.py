@@ -5,7 +5,7 @@ The protocol is described in `docs/internals/embedded-server.md`.
 
 from __future__ import annotations
 
-from taskq.embedded.binary import find_binary
+from taskq.embedded.files import find_binary
 from taskq.embedded.server import EmbeddedServer
 
 __all__ = ["EmbeddedServer", "find_binary"]

@@ -23,7 +23,8 @@ import sys
 import time
 
 from taskq.core.liveness import KEEPER_ANSWER_SECONDS, KEEPER_SHUTDOWN_SECONDS, KEEPER_START_SECONDS
-from taskq.embedded import layout, wire
+from taskq.embedded import files as layout
+from taskq.embedded import wire
 
 __all__ = ["Keeper", "main"]
 

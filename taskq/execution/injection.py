@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin
 
+from taskq.codec.type_hints import resolve_hints
 from taskq.core.errors import TaskDefinitionError
-from taskq.core.hints import resolve_hints
 from taskq.core.signatures import call_signature, shown_signature, takes
 
 __all__ = ["dependencies_of"]

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
+from types import FrameType
 from typing import Any, Final
 
 from taskq.core.job import Delivery
 from taskq.core.outcome import Cancelled, Failed, Outcome, Released, RetryAsked, Succeeded
+from taskq.execution.attempt import Attempt
 from taskq.execution.context import RunningJob, running_job
 
-__all__ = [
-    "JOB_LINES",
-    "JobLogFilter",
-    "delivery_fields",
-    "job_fields",
-    "log_outcome",
-]
+__all__ = ["JOB_LINES", "JobLogFilter", "culprit", "delivery_fields", "job_fields", "log_outcome"]
+
+
+def culprit(frame: FrameType | None) -> tuple[Attempt | None, str]:
+    """The attempt that runs in this stack, and the line where its own function stands."""
+    where = "an unknown line"
+    while frame is not None:
+        if frame.f_code.co_name == "run_attempt":
+            attempt = frame.f_locals.get("attempt")
+            if isinstance(attempt, Attempt):
+                return attempt, where
+        if not frame.f_globals.get("__name__", "").startswith("taskq."):
+            where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return None, where
+
 
 JOB_LINES: Final = "taskq.jobs"
 """The logger of a line per attempt that did not fail: DEBUG, and INFO once it has a level."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from taskq.core.errors import TaskDefinitionError, UnknownTask
-from taskq.core.interactive import is_typed
+from taskq.core.signatures import is_typed
 from taskq.execution.task import Task
 
 __all__ = ["Registry"]

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from taskq.core.concealing import Concealer
+from taskq.codec.envelope import pack_envelope
+from taskq.codec.payload import encode_call
+from taskq.codec.secret_arguments import Concealer
 from taskq.core.durations import Duration, instant_ms, seconds
-from taskq.core.envelope import pack_envelope
 from taskq.core.ids import new_id
 from taskq.core.job import NewJob, lane_of
 from taskq.core.options import JobOptions, TaskOptions
-from taskq.core.payload import encode_call
 from taskq.execution.handle import Job
 from taskq.execution.middleware import NO_MIDDLEWARE, Middleware
 from taskq.execution.ports import Desk

@@ -8,23 +8,21 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
-from taskq.core.arrival import check_arrival
-from taskq.core.concealing import Concealer
+from taskq.codec.arrival_check import check_arrival
+from taskq.codec.rebuild import CallRebuilder, result_rebuilder
+from taskq.codec.secret_arguments import Concealer
 from taskq.core.durations import Duration
 from taskq.core.errors import CallError, ConfigError, TaskDefinitionError
 from taskq.core.habits import OF_TASKS, Habits
 from taskq.core.ids import check_name
 from taskq.core.options import ExecutorName, JobOptions, Order, TaskOptions, WhenFull
-from taskq.core.rebuild import CallRebuilder, result_rebuilder
 from taskq.core.retry import Retry
 from taskq.core.signatures import call_signature
-from taskq.execution.deferred import Deferred
-from taskq.execution.handle import Job
-from taskq.execution.home import Home
-from taskq.execution.middleware import JobDraft, handed_in, through
-from taskq.execution.naming import module_name
+from taskq.execution.handle import Deferred, Job
+from taskq.execution.middleware import JobDraft, handed_in, module_name, through
 from taskq.execution.ports import Desk, Injector
 from taskq.execution.request import PLAIN, Callee, Request
+from taskq.execution.task_context import Home
 
 __all__ = [
     "AsyncTask",

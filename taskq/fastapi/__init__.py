@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from taskq.fastapi.after_response import AfterResponse
 from taskq.fastapi.commit import OnCommit, enqueue_on_commit
-from taskq.fastapi.lifespans import lifespan
+from taskq.fastapi.lifespan import AfterResponse, lifespan
 from taskq.fastapi.router import job_router
 
 if TYPE_CHECKING:
     from taskq.fastapi.background import BackgroundTasks
     from taskq.fastapi.background import BackgroundTasks as StrictBackgroundTasks
 else:
-    from taskq.fastapi.injecting import InjectedTasks as BackgroundTasks
-    from taskq.fastapi.injecting import StrictTasks as StrictBackgroundTasks
+    from taskq.fastapi.depends import InjectedTasks as BackgroundTasks
+    from taskq.fastapi.depends import StrictTasks as StrictBackgroundTasks
 
 __all__ = [
     "AfterResponse",

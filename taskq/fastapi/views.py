@@ -9,9 +9,8 @@ from typing import Any, cast
 from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
 
-from taskq.core.concealing import without_passwords
-from taskq.core.job import JobInfo
-from taskq.core.state import JobState
+from taskq.codec.secret_arguments import without_passwords
+from taskq.core.job import JobInfo, JobState
 
 __all__ = ["JobCancelling", "JobOutcome", "JobProblem", "JobProgress", "JobView"]
 

@@ -14,10 +14,9 @@ from typing import Any, cast
 
 from taskq.core.durations import seconds
 from taskq.core.errors import ConfigError, DecodeError
-from taskq.triggers.calendars import Calendar, time_of_day
-from taskq.triggers.combined import AllOf, AnyOf
-from taskq.triggers.crontab import Cron
-from taskq.triggers.instant import At
+from taskq.triggers.calendar import Calendar, time_of_day
+from taskq.triggers.combined import AllOf, AnyOf, At
+from taskq.triggers.cron import Cron
 from taskq.triggers.interval import Every
 from taskq.triggers.trigger import INSTANT, Trigger, utc
 

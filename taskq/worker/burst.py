@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from taskq.broker.connection import ConnectionLost
 from taskq.broker.leases import Leases
 from taskq.core.errors import ServerUnavailable
+from taskq.redis.connection import ConnectionLost
 from taskq.worker.fetcher import Fetcher
-from taskq.worker.holdings import Holdings
+from taskq.worker.in_flight import Holdings
 from taskq.worker.promoter import Promoter
 from taskq.worker.quarantine import Quarantine
 

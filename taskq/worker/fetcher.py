@@ -8,17 +8,16 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Literal
 
-from taskq.broker.connection import ConnectionLost
 from taskq.broker.consumer import DeclaredDead, Room
-from taskq.core.chance import CHANCE
+from taskq.core.clock import seconds_passed
 from taskq.core.errors import ServerError, ServerRefused
 from taskq.core.job import KINDS
 from taskq.core.liveness import POLL_SECONDS, STUCK_SECONDS
-from taskq.core.passing import seconds_passed
-from taskq.worker.holdings import Holdings
+from taskq.core.rng import CHANCE
+from taskq.redis.connection import ConnectionLost
+from taskq.worker.in_flight import Holdings
 from taskq.worker.session import Session
-from taskq.worker.settings import WorkerSettings
-from taskq.worker.tally import Tally
+from taskq.worker.settings import Tally, WorkerSettings
 
 __all__ = ["Fetcher"]
 

@@ -8,20 +8,18 @@ from typing import Any, Final
 
 import msgpack
 
-from taskq.core.envelope import VERSION, Envelope, unpack_envelope
+from taskq.codec.envelope import VERSION, Envelope, unpack_envelope
+from taskq.codec.signing import unsealed
 from taskq.core.errors import AttemptLost, PayloadError, UnsignedMessage, UntrustedMessage
 from taskq.core.job import KINDS, Delivery, Progress, lane_of
 from taskq.core.outcome import Failed, FailureKind, Outcome, Released
-from taskq.core.signing import unsealed
-from taskq.execution.attempt import Attempt
+from taskq.execution.attempt import Attempt, masked_progress
 from taskq.execution.job_log import delivery_fields
-from taskq.execution.masking import masked_progress
 from taskq.execution.ports import Reporter, RunningJob
 from taskq.execution.registry import Registry
 from taskq.execution.task import Task
 from taskq.worker.session import Session
-from taskq.worker.settings import WorkerSettings
-from taskq.worker.tally import Tally
+from taskq.worker.settings import Tally, WorkerSettings
 
 __all__ = ["Intake"]
 

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from taskq.broker.broker import Broker
-from taskq.broker.connection import ConnectionLost
-from taskq.core.chance import CHANCE
 from taskq.core.errors import ServerError
 from taskq.core.ids import process_name
 from taskq.core.liveness import PATIENCE_SECONDS
-from taskq.execution.executors.ending import how_it_ended
-from taskq.worker.child import WorkerProcess
+from taskq.core.rng import CHANCE
+from taskq.execution.executors.frames import how_it_ended
+from taskq.redis.connection import ConnectionLost
 from taskq.worker.settings import WorkerSettings
-from taskq.worker.supervised import AS_ASKED
+from taskq.worker.worker_process import AS_ASKED, WorkerProcess
 
 __all__ = ["Quarantine"]
 

@@ -8,11 +8,82 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from taskq.core.errors import TaskqError
+from taskq.broker.broker import Broker
+from taskq.core.errors import ServerError, TaskqError
 from taskq.execution.context import current_job
-from taskq.worker.enduring import PAUSE_SECONDS, enduring
+from taskq.redis.connection import ConnectionLost
+from taskq.worker.in_flight import Holdings
+from taskq.worker.session import Session
+from taskq.worker.settings import Tally
 
-__all__ = ["Services"]
+__all__ = ["Reconciler", "Services", "enduring"]
+
+PAUSE_SECONDS = 1.0
+
+
+async def enduring(name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    """Run `loop` to its end; when it fails, say so and begin it again.
+
+    A worker that beats and no longer fetches, promotes or reaps would be worse than a dead one,
+    whose jobs others take.
+    """
+    while True:
+        try:
+            await loop()
+        except Exception:
+            _log.exception(
+                "the %s failed, which is an error of taskq; it goes on in %g s",
+                name,
+                PAUSE_SECONDS,
+            )
+            await asyncio.sleep(PAUSE_SECONDS)
+        else:
+            return
+
+
+class Reconciler:
+    """Compares what the server says this worker holds with what it holds.
+
+    A job on its way in either direction looks like a stray for a moment. So only what two looks, a
+    beat apart, find at the server and not here is one: replies come in order, so whatever was
+    fetched before the first look is known by the second.
+    """
+
+    def __init__(self, broker: Broker, session: Session, holdings: Holdings, tally: Tally) -> None:
+        self._broker = broker
+        self._session = session
+        self._holdings = holdings
+        self._tally = tally
+        self._strangers: set[bytes] = set()
+        self._busy = False
+
+    async def compare(self, held: int) -> None:
+        """Called after each beat with the number of jobs the server says are held."""
+        if self._busy or (held <= self._holdings.known and not self._strangers):
+            return
+        self._busy = True
+        try:
+            await self._look()
+        except (ServerError, ConnectionLost):
+            self._strangers.clear()
+        finally:
+            self._busy = False
+
+    async def _look(self) -> None:
+        name = self._session.name
+        held = await self._broker.leases.held(name)
+        now = {stray.entry for stray in held if not self._holdings.knows(stray.entry)}
+        strays, self._strangers = now & self._strangers, now
+        if not strays:
+            return
+        found = await self._broker.leases.redeliver(name, strays)
+        found = [job for job in found if not self._holdings.knows(job.entry)]
+        if name != self._session.name or not found:
+            return
+        self._tally.adopted += len(found)
+        _log.warning("%d jobs were stranded by a lost reply; they run now", len(found))
+        self._holdings.take(found)
+
 
 _log = logging.getLogger("taskq.worker")
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from taskq.broker.broker import Broker
 from taskq.broker.leases import BeatReply
+from taskq.core.clock import seconds_passed
 from taskq.core.errors import ConfigError
 from taskq.core.ids import process_name
 from taskq.core.liveness import FRESH_SECONDS, LEASE_SECONDS, NAME_CHECK_SECONDS
-from taskq.core.passing import seconds_passed
 from taskq.worker.settings import WorkerSettings
 
 __all__ = ["Session"]

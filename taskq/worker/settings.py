@@ -3,18 +3,81 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypedDict, cast
 
+import msgpack
+
 from taskq.core.durations import Duration, seconds
 from taskq.core.errors import ConfigError
 from taskq.core.ids import check_name
 from taskq.core.options import flag
 
-__all__ = ["WorkerSettingValues", "WorkerSettings"]
+__all__ = ["Tally", "WorkerSettingValues", "WorkerSettings", "describe"]
+
+
+def describe(
+    settings: WorkerSettings,
+    *,
+    queues: Sequence[str],
+    running: int,
+    finished: int,
+    born: float,
+    memory: int,
+    stopping: bool,
+) -> bytes:
+    """The description as bytes.
+
+    `queues` are those it listens to; `born` is in seconds since the epoch, `memory` in bytes.
+    """
+    return msgpack.packb(
+        {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "queues": list(queues),
+            "concurrency": settings.concurrency,
+            "running": running,
+            "finished": finished,
+            "started_at": born,
+            "rss": memory,
+            "stopping": stopping,
+        }
+    )
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counters of one worker since it started.
+
+    `fenced` are outcomes the server refused because the job had been given to another worker;
+    `adopted` are jobs found again after the reply that handed them out was lost; `untrusted` are
+    jobs that were not run because they were unsigned or forged, `misdelivered` those handed back
+    because they are of a queue that is not served here.
+    """
+
+    started: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    retried: int = 0
+    cancelled: int = 0
+    released: int = 0
+    fenced: int = 0
+    lost: int = 0
+    adopted: int = 0
+    reaped: int = 0
+    leaked: int = 0
+    untrusted: int = 0
+    misdelivered: int = 0
+
+    @property
+    def finished(self) -> int:
+        """Attempts that ended here, one way or another."""
+        return self.succeeded + self.failed + self.retried + self.cancelled + self.released
+
 
 _MOST: Final = 1_000_000
 """More jobs at once no process holds: a number above is a mistake."""

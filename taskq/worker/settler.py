@@ -9,14 +9,14 @@ from functools import partial
 from typing import Any, cast
 
 from taskq.broker.consumer import Frame
-from taskq.broker.runs import MESSAGE_BYTES
-from taskq.core.envelope import pack_failure
+from taskq.codec.envelope import pack_failure
 from taskq.core.job import Delivery
 from taskq.core.outcome import Cancelled, Failed, Outcome, Released, RetryAsked, Succeeded
 from taskq.core.text import fitting
 from taskq.execution.job_log import delivery_fields
+from taskq.redis.scripts import MESSAGE_BYTES
 from taskq.worker.session import Session
-from taskq.worker.tally import Tally
+from taskq.worker.settings import Tally
 
 __all__ = ["Settler"]
 

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from taskq.broker.broker import Broker
-from taskq.broker.connection import ConnectionLost
 from taskq.broker.consumer import Consumer, Frame
 from taskq.core.errors import ServerError
 from taskq.core.job import Delivery
@@ -23,10 +22,10 @@ from taskq.core.liveness import (
     LOOP_HAND_BACK_SECONDS,
     LOOP_STALL_SECONDS,
 )
-from taskq.execution.job_log import job_fields
-from taskq.execution.stall import culprit
-from taskq.worker.claims import StartClaims
+from taskq.execution.job_log import culprit, job_fields
+from taskq.redis.connection import ConnectionLost
 from taskq.worker.session import Session
+from taskq.worker.slots import StartClaims
 
 __all__ = ["StallMonitor"]
 

@@ -20,9 +20,8 @@ from pathlib import Path
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.core.ids import new_id
 from taskq.core.liveness import PATIENCE_SECONDS, REAP_SECONDS, RELOAD_GRACE_SECONDS
-from taskq.execution.executors.ending import how_it_ended
-from taskq.worker.child import WorkerProcess
-from taskq.worker.supervised import AS_ASKED, RECYCLED
+from taskq.execution.executors.frames import how_it_ended
+from taskq.worker.worker_process import AS_ASKED, RECYCLED, WorkerProcess
 
 __all__ = ["Supervisor", "SupervisorSettings"]
 

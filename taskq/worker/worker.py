@@ -25,31 +25,26 @@ from typing import Any
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.consumer import handed_over
 from taskq.broker.leases import BeatReply
-from taskq.core.counting import counted
-from taskq.core.failpoints import ARMED
 from taskq.core.liveness import HAND_IN_SECONDS
+from taskq.core.text import counted
 from taskq.execution.attempt import Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.registry import Registry
 from taskq.execution.resources import Resources
+from taskq.redis.failpoints import ARMED
 from taskq.worker.burst import until_empty, until_no_suspects
-from taskq.worker.claims import StartClaims
-from taskq.worker.description import describe
 from taskq.worker.fetcher import Fetcher
-from taskq.worker.heart import Heart
-from taskq.worker.holdings import Holdings, Load
+from taskq.worker.heartbeat import Heart
+from taskq.worker.in_flight import Holdings, Load
 from taskq.worker.intake import Intake
-from taskq.worker.promoter import Promoter
+from taskq.worker.promoter import Promoter, Sweeper
 from taskq.worker.quarantine import Quarantine
-from taskq.worker.reconciler import Reconciler
 from taskq.worker.recycling import Recycling
-from taskq.worker.services import Services
+from taskq.worker.services import Reconciler, Services
 from taskq.worker.session import Session
-from taskq.worker.settings import WorkerSettings
-from taskq.worker.slots import Slots
+from taskq.worker.settings import Tally, WorkerSettings, describe
+from taskq.worker.slots import Slots, StartClaims
 from taskq.worker.stall_monitor import StallMonitor
-from taskq.worker.sweeper import Sweeper
-from taskq.worker.tally import Tally
 
 __all__ = ["Worker"]
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 import redis
 
-from taskq.broker.client import Client
 from taskq.broker.producer import Producer
+from taskq.redis.client import Client
 from tests.support.proxy import Proxy
 from tests.support.scripts import Scene, job
 from tests.support.server import TestServer

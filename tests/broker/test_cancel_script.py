@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.connection import ConnectionLost
+from taskq.redis.connection import ConnectionLost
 from tests.support.scripts import FAILURE_TTL, GRACE, LANE, About, Kept, Lane, Scene, without
 
 

@@ -11,8 +11,10 @@ import pytest
 import redis
 
 from taskq import ConfigError, ServerRefused, TaskQ
-from taskq.broker import diagnosis
-from taskq.broker.checkup import (
+from taskq.ops import doctor as diagnosis
+from taskq.ops.doctor import examine, judge_clock, judge_latency
+from taskq.redis.client import Client
+from taskq.redis.server_check import (
     Facts,
     Level,
     Verdict,
@@ -24,8 +26,6 @@ from taskq.broker.checkup import (
     judge_security,
     judge_version,
 )
-from taskq.broker.client import Client
-from taskq.broker.diagnosis import examine, judge_clock, judge_latency
 from tests.support.server import TestServer
 from tests.support.waiting import eventually, eventually_sync
 

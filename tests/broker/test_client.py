@@ -13,13 +13,13 @@ import redis
 import uvloop
 
 from taskq.broker.broker import Broker, BrokerSettings
-from taskq.broker.client import Client, retrying
-from taskq.broker.clock import ClockOffset
-from taskq.broker.connection import ConnectionLost
 from taskq.broker.keys import Keys
 from taskq.broker.producer import Producer
-from taskq.broker.url import Address
 from taskq.core.errors import ConfigError, QueueFull, ServerRefused, ServerUnavailable
+from taskq.redis.client import Client, retrying
+from taskq.redis.connection import ConnectionLost
+from taskq.redis.scripts import ClockOffset
+from taskq.redis.url import Address
 from tests.support.proxy import Proxy
 from tests.support.scripts import Scene, at, job
 from tests.support.server import TestServer

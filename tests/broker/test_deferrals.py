@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from taskq import JobCancelled, JobFailed, JobState, Retry, TaskQ
-from taskq.core.envelope import pack_envelope, pack_failure, unpack_envelope
+from taskq.codec.envelope import pack_envelope, pack_failure, unpack_envelope
+from taskq.codec.payload import encode_call, encode_value
 from taskq.core.job import NewJob
 from taskq.core.outcome import Failed
-from taskq.core.payload import encode_call, encode_value
 from tests.support.server import TestServer
 
 pytestmark = pytest.mark.asyncio

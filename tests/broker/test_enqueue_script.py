@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.connection import ConnectionLost
 from taskq.broker.producer import Producer
-from taskq.broker.scripts import script
 from taskq.core.errors import ServerUnavailable
+from taskq.redis.connection import ConnectionLost
+from taskq.redis.scripts import script
 from tests.support.scripts import LANE, REMEMBERED, Kept, Lane, Scene, job
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from taskq.broker.connection import ConnectionLost
 from taskq.broker.consumer import EVERYTHING, QUEUES_AT_ONCE, DeclaredDead, Room
 from taskq.broker.leases import ReapPolicy
+from taskq.redis.connection import ConnectionLost
 from tests.support.scripts import (
     FAILURE_TTL,
     GRACE,

@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from taskq import JobState, Retention, TaskQ, every
-from taskq.broker.diagnosis import examine
 from taskq.broker.keys import Keys
-from taskq.broker.overview import Overview, read_overview
+from taskq.ops.doctor import examine
+from taskq.ops.overview import Overview, read_overview
 from tests.support.scripts import About, Scene
 from tests.support.waiting import eventually
 

@@ -51,7 +51,7 @@ async def test_a_worker_goes_on_whatever_takes_the_place_of_a_key(
     place: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("taskq.worker.sweeper.SWEEP_ROUND_SECONDS", 0.5)
+    monkeypatch.setattr("taskq.worker.promoter.SWEEP_ROUND_SECONDS", 0.5)
     ran: list[str] = []
 
     @q.task(name="note")

@@ -8,8 +8,7 @@ import time
 import pytest
 
 from taskq.core.errors import QueueFull
-from taskq.core.job import Ending
-from taskq.core.state import JobState
+from taskq.core.job import Ending, JobState
 from tests.support.scripts import Lane, Scene, frame, job
 from tests.support.waiting import eventually
 

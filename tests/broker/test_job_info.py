@@ -8,11 +8,10 @@ from typing import Any
 import msgpack
 import pytest
 
-from taskq.core.envelope import pack_envelope, pack_failure
-from taskq.core.job import AttemptRecord, JobInfo, Progress
+from taskq.codec.envelope import pack_envelope, pack_failure
+from taskq.codec.payload import encode_call, encode_value
+from taskq.core.job import AttemptRecord, JobInfo, JobState, Progress
 from taskq.core.outcome import Failed
-from taskq.core.payload import encode_call, encode_value
-from taskq.core.state import JobState
 from tests.support.scripts import Scene, frame
 
 ENVELOPE = pack_envelope("app.resize", encode_call(("a.png",), {"width": 8}), headers={"by": "me"})

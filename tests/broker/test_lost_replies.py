@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.client import Client
-from taskq.broker.connection import ConnectionLost
 from taskq.broker.consumer import Consumer
 from taskq.broker.jobs import Jobs
 from taskq.broker.producer import Producer
 from taskq.broker.waiting import Waiting
+from taskq.core.clock import seconds_passed
 from taskq.core.errors import ServerUnavailable
-from taskq.core.job import Ending
-from taskq.core.passing import seconds_passed
-from taskq.core.state import JobState
+from taskq.core.job import Ending, JobState
+from taskq.redis.client import Client
+from taskq.redis.connection import ConnectionLost
 from tests.support.proxy import Proxy
 from tests.support.scripts import Lane, Scene, frame, job
 from tests.support.waiting import eventually

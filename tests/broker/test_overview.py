@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from taskq import TaskQ
-from taskq.broker import overview as module
-from taskq.broker.overview import Overview, QueueState, WorkerState, read_overview
+from taskq.ops import overview as module
+from taskq.ops.overview import Overview, QueueState, WorkerState, read_overview
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.leaves_jobs

@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from taskq import JobCancelled, JobFailed, Retry, TaskQ
-from taskq.broker.overview import read_overview
-from taskq.broker.permissions import COMMANDS, acl_rule
 from taskq.core.errors import ServerRefused
+from taskq.ops.acl import COMMANDS, acl_rule
+from taskq.ops.overview import read_overview
 from tests.support.server import TestServer
 
 BROKER = Path(str(resources.files("taskq.broker")))

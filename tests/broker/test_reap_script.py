@@ -9,7 +9,7 @@ import pytest
 
 from taskq.broker.consumer import DeclaredDead
 from taskq.broker.leases import Reaped, ReapPolicy, Silent
-from taskq.core.envelope import unpack_failure
+from taskq.codec.envelope import unpack_failure
 from tests.support.scripts import (
     FAILURE_TTL,
     GRACE,

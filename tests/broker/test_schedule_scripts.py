@@ -8,7 +8,7 @@ import pytest
 
 from taskq.broker.schedule_record import StoredSchedule
 from taskq.broker.schedules import ChangedSchedule, ScheduleStore
-from taskq.core.signing import Signing
+from taskq.codec.signing import Signing
 from tests.support.scripts import LANE, About, Lane, Scene
 
 INF = float("inf")

@@ -15,9 +15,9 @@ import pytest
 import redis
 
 from taskq import TaskQ
-from taskq.broker.client import Client
 from taskq.broker.producer import Producer
-from taskq.broker.url import Address
+from taskq.redis.client import Client
+from taskq.redis.url import Address
 from tests.support.proxy import Proxy
 from tests.support.scripts import Scene, job
 from tests.support.server import TestServer

@@ -11,9 +11,9 @@ from typing import Any
 import hiredis
 import pytest
 
-from taskq.broker.client import Client
-from taskq.broker.url import Address
 from taskq.core.errors import ServerRefused
+from taskq.redis.client import Client
+from taskq.redis.url import Address
 from tests.support.scripts import at
 from tests.support.waiting import eventually
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskq.broker import upkeep
+from taskq.broker import broker as upkeep
 from tests.support.scripts import Lane, Scene, job, lanes_of
 
 LONG_AGO = 1000

@@ -10,11 +10,11 @@ import pytest
 import uvloop
 
 from taskq.broker.broker import Broker, BrokerSettings
-from taskq.broker.clock import ClockOffset
 from taskq.broker.keys import Keys
-from taskq.broker.url import Address
 from taskq.core.errors import ConfigError, ServerRefused, ServerUnavailable
 from taskq.core.job import Ending
+from taskq.redis.scripts import ClockOffset
+from taskq.redis.url import Address
 from tests.support.scripts import at, job
 from tests.support.server import TestServer
 from tests.support.tls import CERTIFICATE, tls_front

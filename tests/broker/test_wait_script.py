@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from taskq.broker.waiting import Waiting
-from taskq.core.job import Delivery, Ending
-from taskq.core.state import JobState
+from taskq.core.job import Delivery, Ending, JobState
 from tests.support.scripts import Scene, frame, job
 from tests.support.waiting import eventually
 

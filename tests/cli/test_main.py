@@ -13,9 +13,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import taskq
-from taskq.cli.banner import Banner, shortened
 from taskq.cli.logs import LogFormat
 from taskq.cli.main import COMMANDS, build
+from taskq.cli.options import Banner, shortened
 from tests.cli.terminal import Terminal
 
 

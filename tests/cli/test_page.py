@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from taskq.cli.page import Grid, Note, Page
+from taskq.cli.terminal import Grid, Note, Page
 
 WORKERS = Grid(
     ("worker", "pid", "running", "of", "finished", "memory", "up", "last beat", "queues"),

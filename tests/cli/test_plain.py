@@ -15,8 +15,8 @@ import pytest
 from pydantic import BaseModel
 
 from taskq import Secret
-from taskq.cli.plain import json_of
-from taskq.core.payload import decode_call, encode_call
+from taskq.cli.terminal import json_of
+from taskq.codec.payload import decode_call, encode_call
 from tests.support.names import steady_name
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hypothesis import strategies as st
 
-from taskq.triggers.dialects import DialectName
+from taskq.triggers.cron_dialects import DialectName
 from tests.conformance.expressions import MONTHS, WEEKDAYS, Expression, Part, expressions, part
 
 __all__ = ["DIALECT"]

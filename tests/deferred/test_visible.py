@@ -10,8 +10,8 @@ from contextvars import ContextVar
 import pytest
 
 from taskq import DeferredSettings, JobFailed, Retry, Secret, TaskQ
-from taskq.broker.overview import Overview, read_overview
 from taskq.deferred.report import DeferredFailure
+from taskq.ops.overview import Overview, read_overview
 from tests.support.waiting import eventually
 
 

@@ -24,8 +24,8 @@ from taskq.core import errors
 from taskq.core.options import JobOptions, TaskOptions
 from taskq.core.outcome import FailureKind
 from taskq.execution.task import JobOptionValues, TaskOptionValues
-from taskq.scheduler.info import ScheduleInfo
-from taskq.scheduler.policy import ScheduleOptionValues
+from taskq.schedules.info import ScheduleInfo
+from taskq.schedules.policy import ScheduleOptionValues
 from taskq.worker.settings import WorkerSettings
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -17,7 +17,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from taskq.embedded import EmbeddedServer, layout
+from taskq.embedded import EmbeddedServer
+from taskq.embedded import files as layout
 
 ROOT = Path(__file__).resolve().parents[2]
 #: For tests that wait until the server stops by itself. The others take a longer one, so that a

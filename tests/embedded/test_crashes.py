@@ -11,9 +11,10 @@ import time
 import pytest
 
 from taskq.core.errors import EmbeddedServerError
-from taskq.embedded import find_binary, layout
+from taskq.embedded import files as layout
+from taskq.embedded import find_binary
 from taskq.embedded import server as server_module
-from taskq.embedded.binary import BINARY_VARIABLE
+from taskq.embedded.files import BINARY_VARIABLE
 from tests.embedded.room import GRACE, Room, holds, until
 
 

@@ -18,12 +18,12 @@ import pytest
 import uvloop
 
 from taskq import ServerRefused, TaskQ
-from taskq.broker.client import Client
-from taskq.broker.url import Address
 from taskq.core import peer
 from taskq.core.errors import EmbeddedServerError
-from taskq.embedded import layout
-from taskq.embedded.directory import LONGEST_SOCKET_PATH
+from taskq.embedded import files as layout
+from taskq.embedded.server import LONGEST_SOCKET_PATH
+from taskq.redis.client import Client
+from taskq.redis.url import Address
 from tests.embedded.room import ROOT, Room, until
 
 NOBODY = 65534

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from taskq.core.errors import ConfigError
-from taskq.embedded import EmbeddedServer, layout, wire
+from taskq.embedded import EmbeddedServer, wire
+from taskq.embedded import files as layout
 from tests.embedded.room import GRACE, ROOT, Room, holds, until
 
 

@@ -23,8 +23,8 @@ from typing import Any, NoReturn
 import pytest
 import uvloop
 
+from taskq.codec.payload import decode_value, encode_call
 from taskq.core.errors import ConfigError, Reject, RetryLater, SoftTimeout, TaskDefinitionError
-from taskq.core.payload import decode_value, encode_call
 from taskq.execution.executors.frames import pack_frame
 from taskq.execution.executors.process import (
     FunctionAddress,
@@ -811,7 +811,7 @@ class TestProcessInterruptions:
             tmp_path / "main.py",
             """
             import asyncio, sys
-            from taskq.core.payload import encode_call
+            from taskq.codec.payload import encode_call
             from taskq.execution.executors.process import ProcessExecutor, address_of
             from tests.execution import sample_functions as sample
             from tests.execution.sample_functions import FACTS
@@ -1143,7 +1143,7 @@ class TestAddressesInChildren:
 MAIN = """
     import asyncio, sys
     from dataclasses import dataclass
-    from taskq.core.payload import decode_value, encode_call
+    from taskq.codec.payload import decode_value, encode_call
     from taskq.execution.executors.process import ProcessExecutor, address_of
     from tests.execution.sample_functions import FACTS
 

@@ -15,8 +15,8 @@ import pytest
 from fastapi import Depends, FastAPI, Header, HTTPException
 
 from taskq import ConfigError, Reject, Secret, TaskQ, current_job
-from taskq.fastapi import events as events_module
 from taskq.fastapi import job_router
+from taskq.fastapi import router as events_module
 from tests.support.server import TestServer
 from tests.support.serving import serving
 from tests.support.waiting import eventually

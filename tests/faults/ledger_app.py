@@ -16,8 +16,9 @@ import sys
 import time
 
 from taskq import Retry, TaskQ, current_job
-from taskq.worker import heart, session
-from taskq.worker.observer import Observer
+from taskq.worker import heartbeat as heart
+from taskq.worker import session
+from taskq.worker.heartbeat import Observer
 from tests.faults.ledger import Ledger, Line
 
 

@@ -13,7 +13,7 @@ import signal
 import sys
 
 from taskq import TaskQ, every
-from taskq.scheduler import election
+from taskq.schedules import election
 
 PERIOD_MS = 200
 LANE = "default/5"

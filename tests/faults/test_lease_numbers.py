@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from taskq import TaskQ
-from taskq.broker.scripts import script
+from taskq.redis.scripts import script
 from tests.faults.chaos.fleet import children_of
 from tests.faults.conftest import ROOT, Book, StartWorker
 from tests.faults.ledger import Ledger, Line

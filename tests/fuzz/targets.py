@@ -12,20 +12,20 @@ from typing import Any
 import msgpack
 from pydantic import BaseModel, PrivateAttr
 
-from taskq.broker.connection import Connection
 from taskq.broker.consumer import handed_over
-from taskq.broker.descriptions import read_description
-from taskq.broker.job_record import read_job
-from taskq.core.envelope import pack_envelope, pack_failure, unpack_envelope, unpack_failure
+from taskq.broker.jobs import read_job
+from taskq.codec.envelope import pack_envelope, pack_failure, unpack_envelope, unpack_failure
+from taskq.codec.payload import decode_call, decode_value, encode_call, encode_value
+from taskq.codec.rebuild import CallRebuilder
+from taskq.codec.secret import Secret
+from taskq.codec.signing import Signing
 from taskq.core.errors import CallError, DecodeError, PayloadError
 from taskq.core.outcome import Failed
-from taskq.core.payload import decode_call, decode_value, encode_call, encode_value
-from taskq.core.rebuild import CallRebuilder
 from taskq.core.retry import Retry
-from taskq.core.secret import Secret
-from taskq.core.signing import Signing
 from taskq.execution.executors.frames import pack_frame, unpack_frame
-from taskq.scheduler.spec import Spec
+from taskq.ops.descriptions import read_description
+from taskq.redis.connection import Connection
+from taskq.schedules.spec import Spec
 
 __all__ = ["TARGETS", "Target", "check", "seeds"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from taskq.codec.payload import decode_value
 from taskq.core.outcome import Outcome, Succeeded
-from taskq.core.payload import decode_value
 
 __all__ = ["Run", "value_of"]
 

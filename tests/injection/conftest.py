@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
+from taskq.codec.payload import encode_call
 from taskq.core.outcome import Outcome
-from taskq.core.payload import encode_call
 from taskq.execution.attempt import Attempt
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.runner import run_attempt

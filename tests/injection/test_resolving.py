@@ -13,8 +13,8 @@ import pytest
 from fastapi import Depends, FastAPI
 
 from taskq import CallError, TaskQ, current_job
+from taskq.codec.payload import encode_call
 from taskq.core.outcome import Failed
-from taskq.core.payload import encode_call
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.runner import run_attempt

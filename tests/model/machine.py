@@ -14,19 +14,19 @@ import redis
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from taskq.broker.connection import ConnectionLost
+from taskq.broker.broker import Upkeep
 from taskq.broker.consumer import Consumer, DeclaredDead, handed_over
 from taskq.broker.jobs import Jobs
 from taskq.broker.leases import Leases, ReapPolicy
-from taskq.broker.overview import read_overview
 from taskq.broker.producer import Producer
-from taskq.broker.upkeep import Upkeep
-from taskq.broker.url import Address
-from taskq.core.envelope import pack_failure
+from taskq.codec.envelope import pack_failure
+from taskq.codec.payload import encode_value
 from taskq.core.ids import new_id
 from taskq.core.job import Delivery, NewJob
 from taskq.core.outcome import Failed
-from taskq.core.payload import encode_value
+from taskq.ops.overview import read_overview
+from taskq.redis.connection import ConnectionLost
+from taskq.redis.url import Address
 from tests.model.protocol import MAX_CRASHES, Model, ModelJob
 from tests.support.scripts import FAILURE_TTL, Ear, Scene, frame
 from tests.support.waiting import eventually_sync

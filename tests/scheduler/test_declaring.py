@@ -12,7 +12,7 @@ import redis
 
 from taskq import CallError, ConfigError, TaskQ, UnknownOption, all_of, at, cron, every
 from taskq.broker.keys import Keys
-from taskq.scheduler.reconcile import reconcile
+from taskq.schedules.scheduler import reconcile
 from taskq.triggers.trigger import Trigger
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
@@ -326,7 +326,7 @@ async def test_an_error_nobody_foresaw_is_told_and_storing_is_tried_again(
             raise RuntimeError("nobody foresaw this")
         await reconcile(*given)
 
-    monkeypatch.setattr("taskq.scheduler.scheduler.reconcile", fails_once)
+    monkeypatch.setattr("taskq.schedules.scheduler.reconcile", fails_once)
 
     await start(version(a=every(hours=1)))
 
@@ -340,7 +340,7 @@ async def test_a_scheduler_that_ends_by_itself_says_so(
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("nobody foresaw this")
 
-    monkeypatch.setattr("taskq.scheduler.scheduler.Broker", fails)
+    monkeypatch.setattr("taskq.schedules.scheduler.Broker", fails)
 
     async with q.scheduler():
         await eventually(lambda: "the scheduler has ended" in caplog.text)

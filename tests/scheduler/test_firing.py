@@ -14,9 +14,9 @@ import redis
 
 from taskq import JobContext, JobState, TaskQ, all_of, any_of, at, cron, current_job, every
 from taskq.broker.keys import Keys
-from taskq.scheduler.planner import plan
-from taskq.scheduler.scheduler import Scheduler
-from taskq.scheduler.spec import from_ms, to_ms
+from taskq.schedules.planner import plan
+from taskq.schedules.scheduler import Scheduler
+from taskq.schedules.spec import from_ms, to_ms
 from tests.support.waiting import eventually
 
 Now = Callable[[], datetime]
@@ -423,7 +423,7 @@ async def test_more_late_schedules_than_are_planned_within_a_period_all_fire(
         time.sleep(0.01)
         return plan(*given)
 
-    monkeypatch.setattr("taskq.scheduler.agenda.plan", slowly)
+    monkeypatch.setattr("taskq.schedules.leader.plan", slowly)
     names = {f"s{number}" for number in range(120)}
     await asyncio.gather(*(q.schedules.add(name, every(seconds=1), task.s()) for name in names))
     later(3_600)
@@ -442,7 +442,7 @@ async def test_a_change_is_noticed_while_many_are_planned(
     for number in range(300):
         await q.schedules.add(f"s{number}", every(hours=1), task.s())
     later(7_200)
-    monkeypatch.setattr("taskq.scheduler.agenda.plan", slowly)
+    monkeypatch.setattr("taskq.schedules.leader.plan", slowly)
 
     async with q.worker():
         await eventually(lambda: len(runs) >= 1)

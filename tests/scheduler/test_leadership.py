@@ -16,10 +16,10 @@ from taskq import TaskQ, current_job, every
 from taskq.broker.broker import Broker
 from taskq.broker.keys import Keys
 from taskq.broker.leadership import LeaderRecord, Leadership
-from taskq.scheduler import election
-from taskq.scheduler.leader import Leader
-from taskq.scheduler.scheduler import Scheduler
-from taskq.scheduler.silence import Silence
+from taskq.schedules import election
+from taskq.schedules.election import Silence
+from taskq.schedules.leader import Leader
+from taskq.schedules.scheduler import Scheduler
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
 

@@ -10,10 +10,10 @@ import pytest
 import redis
 
 from taskq import TaskQ, Trigger, all_of, any_of, at, calendar, cron, current_job, every
-from taskq.core.envelope import pack_envelope, unpack_envelope
+from taskq.codec.envelope import pack_envelope, unpack_envelope
 from taskq.core.job import Fire
-from taskq.scheduler.planner import job_id
-from taskq.scheduler.spec import to_ms
+from taskq.schedules.planner import job_id
+from taskq.schedules.spec import to_ms
 from taskq.triggers.packing import pack_trigger, unpack_trigger
 from tests.support.waiting import eventually
 

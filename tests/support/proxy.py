@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from taskq.broker.url import Address
+from taskq.redis.url import Address
 
 __all__ = ["Proxy"]
 

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import msgpack
 import redis
 
-from taskq.broker.client import Client, Locate
-from taskq.broker.clock import ClockOffset
+from taskq.broker.broker import Upkeep
 from taskq.broker.consumer import Consumer, Frame
 from taskq.broker.jobs import Jobs
 from taskq.broker.keys import Keys
@@ -24,12 +23,12 @@ from taskq.broker.leadership import Leadership
 from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.producer import Producer
 from taskq.broker.schedules import ScheduleStore
-from taskq.broker.scripts import Script
-from taskq.broker.upkeep import Upkeep
-from taskq.broker.url import Address
 from taskq.broker.waiting import Waiting
 from taskq.core.job import Delivery, NewJob
 from taskq.core.liveness import REMEMBERED_SECONDS
+from taskq.redis.client import Client, Locate
+from taskq.redis.scripts import ClockOffset, Script
+from taskq.redis.url import Address
 
 __all__ = [
     "FAILURE_TTL",

@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from taskq.broker.permissions import acl_rule
-from taskq.broker.url import Address
-from taskq.embedded.binary import find_binary
+from taskq.embedded.files import find_binary
+from taskq.ops.acl import acl_rule
+from taskq.redis.url import Address
 
 __all__ = ["TestServer", "debug_options", "server_binary"]
 

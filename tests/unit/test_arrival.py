@@ -31,11 +31,11 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass as model_dataclass
 
-from taskq.core.arrival import check_arrival
+from taskq.codec.arrival_check import check_arrival
+from taskq.codec.payload import decode_call, encode_call
+from taskq.codec.rebuild import CallRebuilder
+from taskq.codec.secret import Secret
 from taskq.core.errors import CallError, EncodeError, TaskqError
-from taskq.core.payload import decode_call, encode_call
-from taskq.core.rebuild import CallRebuilder
-from taskq.core.secret import Secret
 from tests.support.names import steady_name
 
 T = TypeVar("T")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from taskq.core.job import Delivery
-from taskq.worker.claims import StartClaims
+from taskq.worker.slots import StartClaims
 
 
 def delivery(fence: int = 1) -> Delivery:

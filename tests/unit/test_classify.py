@@ -11,8 +11,8 @@ from taskq import CallError, EncodeError, Reject, Retry, RetryLater, TaskQ
 from taskq.core.errors import DecodeError
 from taskq.core.outcome import Cancelled, Failed, Released, RetryAsked
 from taskq.execution.attempt import Attempt, Interruption
-from taskq.execution.classify import classify, interrupted, unfit_arguments, unfit_result
-from taskq.execution.executors.failure import ProcessDied, RemoteError
+from taskq.execution.executors.reports import ProcessDied, RemoteError
+from taskq.execution.runner import classify, interrupted, unfit_arguments, unfit_result
 
 FAST = Retry(max_attempts=3, backoff=1, jitter=False)
 

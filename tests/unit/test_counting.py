@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.core.counting import counted
+from taskq.core.text import counted
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskq import at, calendar, cron, every
+from taskq.codec.payload import decode_value, encode_value
 from taskq.core.durations import instant_ms, parse_duration, seconds
 from taskq.core.errors import ConfigError
 from taskq.core.options import JobOptions
-from taskq.core.payload import decode_value, encode_value
-from taskq.scheduler.policy import ScheduleOptions
+from taskq.schedules.policy import ScheduleOptions
 
 ANY_TIME = settings(deadline=None, max_examples=300)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taskq.broker.consumer import handed_over
-from taskq.core.envelope import (
+from taskq.codec.envelope import (
     VERSION,
     Envelope,
     FailureRecord,
@@ -23,10 +23,10 @@ from taskq.core.envelope import (
     unpack_envelope,
     unpack_failure,
 )
+from taskq.codec.payload import PayloadLimits
 from taskq.core.errors import ConfigError, DecodeError
 from taskq.core.options import JobOptions
 from taskq.core.outcome import Failed
-from taskq.core.payload_limits import PayloadLimits
 from taskq.core.retry import Retry
 from taskq.core.text import cut
 

@@ -10,11 +10,10 @@ import sys
 import pytest
 
 from taskq import ConfigError
-from taskq.broker.armed import ArmedClient
 from taskq.broker.broker import Broker
-from taskq.core import failpoints
 from taskq.core.errors import Injected
-from taskq.core.failpoints import Failpoints
+from taskq.redis import failpoints
+from taskq.redis.failpoints import ArmedClient, Failpoints
 from tests.support.server import TestServer
 
 
@@ -52,7 +51,7 @@ def test_a_process_is_killed_or_stopped_where_its_environment_says(
     action: str, sign: signal.Signals
 ) -> None:
     child = subprocess.Popen(
-        [sys.executable, "-c", "from taskq.core.failpoints import ARMED; ARMED.reach('drain')"],
+        [sys.executable, "-c", "from taskq.redis.failpoints import ARMED; ARMED.reach('drain')"],
         env=os.environ | {failpoints.VARIABLE: f"drain={action}"},
     )
     try:

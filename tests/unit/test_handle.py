@@ -24,10 +24,10 @@ from taskq import (
     ResultTimeout,
     ServerUnavailable,
 )
-from taskq.core.envelope import pack_failure
+from taskq.codec.envelope import pack_failure
+from taskq.codec.payload import encode_value
 from taskq.core.job import Ending, NewJob
 from taskq.core.outcome import Failed
-from taskq.core.payload import encode_value
 
 
 @dataclass

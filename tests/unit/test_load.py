@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskq.core.job import Delivery
-from taskq.worker.holdings import Load
+from taskq.worker.in_flight import Load
 
 
 def thread_job(number: int) -> Delivery:

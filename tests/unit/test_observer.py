@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskq.broker.leases import Silent
-from taskq.worker.observer import Observer
+from taskq.worker.heartbeat import Observer
 
 
 class Story:

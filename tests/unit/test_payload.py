@@ -39,15 +39,15 @@ from pydantic import (
     computed_field,
 )
 
-from taskq.core.errors import DecodeError, EncodeError, PayloadError, PayloadTooLarge
-from taskq.core.extensions import Record, _named_zone  # pyright: ignore[reportPrivateUsage]
-from taskq.core.payload import (
+from taskq.codec.extensions import Record, _named_zone  # pyright: ignore[reportPrivateUsage]
+from taskq.codec.payload import (
     PayloadLimits,
     decode_call,
     decode_value,
     encode_call,
     encode_value,
 )
+from taskq.core.errors import DecodeError, EncodeError, PayloadError, PayloadTooLarge
 from tests.support.names import steady_name
 
 BERLIN = ZoneInfo("Europe/Berlin")

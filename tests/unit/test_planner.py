@@ -10,11 +10,11 @@ import pytest
 
 from taskq import ConfigError, at, cron, every
 from taskq.broker.schedules import DueSchedule, Firing
-from taskq.core.envelope import unpack_envelope
+from taskq.codec.envelope import unpack_envelope
 from taskq.core.job import Fire
-from taskq.scheduler.planner import job_id, plan
-from taskq.scheduler.policy import Policy
-from taskq.scheduler.spec import Spec, from_ms, to_ms
+from taskq.schedules.planner import job_id, plan
+from taskq.schedules.policy import Policy
+from taskq.schedules.spec import Spec, from_ms, to_ms
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 T0 = to_ms(START)

@@ -49,9 +49,9 @@ from pydantic import (
 from pydantic.dataclasses import dataclass as model_dataclass
 from typing_extensions import TypeAliasType
 
+from taskq.codec.payload import decode_call, decode_value, encode_call, encode_value
+from taskq.codec.rebuild import CallRebuilder, compile_rebuilder, result_rebuilder
 from taskq.core.errors import CallError
-from taskq.core.payload import decode_call, decode_value, encode_call, encode_value
-from taskq.core.rebuild import CallRebuilder, compile_rebuilder, result_rebuilder
 from tests.support.names import steady_name
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from taskq import CallError, EncodeError, Retry, TaskQ
-from taskq.core.envelope import unpack_envelope
+from taskq.codec.envelope import unpack_envelope
+from taskq.codec.payload import decode_call
 from taskq.core.job import NewJob
-from taskq.core.payload import decode_call
 from taskq.execution.task import Signature
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

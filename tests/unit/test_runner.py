@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from taskq import Reject, RetryLater, TaskQ, current_job
+from taskq.codec.payload import decode_value, encode_call
 from taskq.core.outcome import Cancelled, Failed, Outcome, RetryAsked, Succeeded
-from taskq.core.payload import decode_value, encode_call
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.runner import run_attempt

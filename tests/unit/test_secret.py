@@ -17,16 +17,15 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from taskq import CallError, DecodeError, EncodeError, PayloadTooLarge, Secret, TaskQ
-from taskq.core.concealing import Concealer, revealed, without_passwords
-from taskq.core.extensions import pack
+from taskq.codec.extensions import pack
+from taskq.codec.payload import PayloadLimits, decode_call, decode_value, encode_call, encode_value
+from taskq.codec.rebuild import CallRebuilder, compile_rebuilder
+from taskq.codec.secret import MASK
+from taskq.codec.secret_arguments import Concealer, revealed, without_passwords
 from taskq.core.job import Progress
 from taskq.core.outcome import Failed, RetryAsked
-from taskq.core.payload import PayloadLimits, decode_call, decode_value, encode_call, encode_value
-from taskq.core.rebuild import CallRebuilder, compile_rebuilder
-from taskq.core.secret import MASK
 from taskq.deferred.call import Call
-from taskq.execution.attempt import Attempt
-from taskq.execution.masking import masked, masked_progress
+from taskq.execution.attempt import Attempt, masked, masked_progress
 from taskq.execution.request import PLAIN
 
 CANARY = "canary-7f3a91"

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from taskq import ConfigError, ForgedMessage, PayloadError, TaskQ, UnsignedMessage
-from taskq.core.signing import Signing, unsealed
+from taskq.codec.signing import Signing, unsealed
 
 OLD, NEW, OTHER = "old-" + "0" * 32, "new-" + "1" * 32, "other-" + "2" * 32
 MESSAGE = b"\x93\x01\xa8app.task\xc4\x03\x92\x90\x80"

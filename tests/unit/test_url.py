@@ -13,9 +13,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, SSLConnection, parse_url
 
-from taskq.broker.tls import Tls
-from taskq.broker.url import Address
 from taskq.core.errors import ConfigError
+from taskq.redis.url import Address, Tls
 from tests.support.tls import CERTIFICATE
 
 ANY_TIME = settings(deadline=None, max_examples=300)

@@ -13,7 +13,8 @@ import redis
 from taskq import JobCancelled, JobNotFound, JobState, Retry, TaskQ, current_job
 from taskq.broker.broker import Broker
 from taskq.broker.keys import Keys
-from taskq.worker import heart, slots
+from taskq.worker import heartbeat as heart
+from taskq.worker import slots
 from tests.support.waiting import eventually
 from tests.worker import sample_tasks
 

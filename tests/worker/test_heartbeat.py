@@ -14,7 +14,7 @@ from taskq import TaskQ, current_job
 from taskq.broker.broker import Broker
 from taskq.broker.leases import Leases
 from taskq.core.errors import ServerUnavailable
-from taskq.worker.observer import Observer
+from taskq.worker.heartbeat import Observer
 from tests.support.proxy import Proxy
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
@@ -65,7 +65,7 @@ async def test_jobs_of_the_dead_that_cannot_be_taken_back_are_tried_once_a_heart
 
     monkeypatch.setattr(Leases, "reap", reap)
     short = partial(Observer, 0.5, silent_after=0.2)
-    monkeypatch.setattr("taskq.worker.heart.Observer", short)
+    monkeypatch.setattr("taskq.worker.heartbeat.Observer", short)
     look.zadd(q.settings.keys.workers, {"dead": -1})
     async with q.worker() as worker:
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ, at
-from taskq.broker.client import Client
+from taskq.redis.client import Client
 from tests.support.waiting import eventually
 
 MIB = 1 << 20

@@ -24,8 +24,9 @@ from taskq import (
 )
 from taskq.broker.broker import Broker
 from taskq.broker.keys import Keys
-from taskq.worker import heart, session
-from taskq.worker.observer import Observer
+from taskq.worker import heartbeat as heart
+from taskq.worker import session
+from taskq.worker.heartbeat import Observer
 from tests.support.proxy import Proxy
 from tests.support.scripts import last_heartbeat
 from tests.support.server import TestServer

@@ -11,7 +11,7 @@ import redis
 
 from taskq import JobState, TaskQ
 from taskq.broker.keys import Keys
-from taskq.core.payload import encode_call
+from taskq.codec.payload import encode_call
 from tests.support.waiting import eventually
 
 NOTHING = encode_call((), {})

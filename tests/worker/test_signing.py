@@ -25,8 +25,8 @@ from taskq import (
     current_job,
 )
 from taskq.broker.keys import Keys
-from taskq.core.envelope import pack_envelope
-from taskq.core.payload import encode_call, encode_value
+from taskq.codec.envelope import pack_envelope
+from taskq.codec.payload import encode_call, encode_value
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
 from tests.worker import sample_tasks

@@ -19,8 +19,8 @@ import pytest
 from taskq import JobState, TaskQ
 from taskq.broker.broker import Broker
 from taskq.worker import supervisor as module
-from taskq.worker.supervised import RECYCLED
 from taskq.worker.supervisor import Supervisor, SupervisorSettings
+from taskq.worker.worker_process import RECYCLED
 from tests.support.waiting import eventually
 
 STAND_IN = Path(__file__).with_name("stand_in.py")

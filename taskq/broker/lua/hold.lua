@@ -4,7 +4,7 @@
 -- ARGV  1 clock offset  then per job: id, its owner, milliseconds from now
 -- Returns one string, a character per job: '1' it is still its owner's, '0' it is not: the queue took it
 --       over because its process was silent for too long, or somebody cancelled it.
--- Called by broker/deferrals.py.
+-- Called by broker/durable_calls.py.
 --
 -- A durable call is a job that is due when its process has been silent for the length of its lease.
 -- Until then its field 'w' is its owner: a token of the one call that may hold, settle or let go.

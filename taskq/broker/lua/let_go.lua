@@ -3,7 +3,7 @@
 -- KEYS  1 jobs  2 due  3 next channel
 -- ARGV  1 clock offset  2 job id  3 its owner: see hold.lua  4 envelope  5 milliseconds until it is due
 -- Returns 1 done, 0 it is not its owner's any more.
--- Called by broker/deferrals.py.
+-- Called by broker/durable_calls.py.
 --
 -- The envelope is written anew because it counts the attempts that the process made.
 local call = redis.call

@@ -8,7 +8,7 @@
 --       due      {scheduled, of these past their time, ms until the first, or nil}
 --       dead     workers whose jobs are being taken back
 --       cut      how many workers were left out
--- Called by broker/overview.py.
+-- Called by ops/overview.py.
 local call = redis.call
 --@include clock
 local due, workers, held, descriptions, stats, malformed = unpack(KEYS)

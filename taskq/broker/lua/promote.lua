@@ -4,7 +4,7 @@
 --       8 done channel prefix
 -- ARGV  1 clock offset  2 limit  3 ttl of the record of an expired job (ms)
 -- Returns {moved, milliseconds until the next is due, or -1 when none waits}.
--- Called by broker/upkeep.py. Any worker may call it at any time: ZREM decides who moves a job.
+-- Called by broker/broker.py. Any worker may call it at any time: ZREM decides who moves a job.
 local call = redis.call
 --@include clock
 --@include healing

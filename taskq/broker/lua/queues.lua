@@ -5,7 +5,7 @@
 -- Returns {cursor, '0' at the end, lanes, failed}; a queue may come twice:
 --       lanes   {lane, waiting, handed out, consumers, ms the first has waited or -1}
 --       failed  {queue, failed jobs}
--- Called by broker/overview.py.
+-- Called by ops/overview.py.
 --
 -- Entries of jobs that were cancelled or expired stay in their stream until a fetch meets them. So
 -- the first few entries of a lane are looked at: a short lane is counted exactly. Jobs that came back,

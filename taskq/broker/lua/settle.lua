@@ -5,7 +5,7 @@
 --       x expired  5 its name in the stats  6 result or error  7 ttl of the record (ms)
 --       8 failed records kept per queue
 -- Returns 1 done, 0 it is not its owner's any more.
--- Called by broker/deferrals.py.
+-- Called by broker/durable_calls.py.
 local call = redis.call
 --@include clock
 --@include healing

@@ -3,7 +3,7 @@
 -- KEYS  1 deferring
 -- ARGV  1 clock offset  2 process  3 its record (opaque), '' to take it back
 -- Returns how many processes are known.
--- Called by broker/deferrals.py.
+-- Called by broker/durable_calls.py.
 --
 -- Each record is behind the time it was written, so that those of dead processes are known and go.
 local call = redis.call

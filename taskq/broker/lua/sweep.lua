@@ -5,7 +5,7 @@
 -- ARGV  1 cursor, '0' begins  2 how many queues to look at, about  3 how many entries of a lane
 --       4 how long an empty lane is kept (ms)  5 how many lanes and entries to look at in all, about
 -- Returns the cursor to go on with, '0' at the end.
--- Called by broker/upkeep.py, by the worker that promotes.
+-- Called by broker/broker.py, by the worker that promotes.
 --
 -- A fetch meets the entries of cancelled and expired jobs and drops them, so in a queue that is served
 -- they go by themselves. This looks at a few of each lane that has stood still for a minute, and

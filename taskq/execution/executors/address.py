@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from taskq.core.errors import ConfigError, TaskDefinitionError
-from taskq.execution.naming import CHILD_MAIN, MAIN, main_file, main_module
+from taskq.execution.middleware import CHILD_MAIN, MAIN, main_file, main_module
 
 __all__ = ["FunctionAddress", "address_of", "load_function", "refuse_unguarded_main"]
 

@@ -16,34 +16,95 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
-from types import CoroutineType, FrameType
-from typing import Any, Protocol
+from types import CoroutineType, FrameType, TracebackType
+from typing import Any, NoReturn, Protocol
 
+from taskq.codec.payload import decode_call, encode_value
+from taskq.codec.rebuild import CallRebuilder
 from taskq.core.job import Progress
-from taskq.core.payload import decode_call, encode_value
-from taskq.core.rebuild import CallRebuilder
 from taskq.core.signals import stop_signals
 from taskq.core.signatures import call_signature
 from taskq.execution.context import DistantJob, enter
 from taskq.execution.executors.address import FunctionAddress, load_function
-from taskq.execution.executors.copies import Original, flush_output
-from taskq.execution.executors.failure import Unfit, failure_of
 from taskq.execution.executors.frames import (
     HEADER_SIZE,
     frame_size,
     pack_frame,
     unpack_frame,
 )
-from taskq.execution.executors.logs import LogSender, set_levels
+from taskq.execution.executors.reports import LogSender, Unfit, failure_of, set_levels
 from taskq.execution.executors.soft_limit import SoftLimit
+from taskq.execution.lifespan import run_through
 from taskq.execution.ports import RunningJob
-from taskq.execution.unending import run_through
 
-__all__ = ["ChildLink", "job_scope", "main"]
+__all__ = ["ChildLink", "Original", "flush_output", "job_scope", "main"]
+
+
+class Original:
+    """The process that this object was made in; around what may fork, it ends the copies.
+
+    A copy ends as a program does that ran to its end or raised, without exit handlers: those are
+    the child's own.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    @property
+    def here(self) -> bool:
+        """Whether this is the process itself, and no copy."""
+        return os.getpid() == self._pid
+
+    def end_copies(self) -> None:
+        """Go on in the process itself only."""
+        if not self.here:
+            _end(None)
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.here:
+            _end(error)
+
+
+def flush_output() -> None:
+    """Write out what was printed: a process that is killed later would take it along."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+
+
+def _end(error: BaseException | None) -> NoReturn:
+    code = 1
+    try:
+        code = _exit_code(error)
+        flush_output()
+    finally:
+        os._exit(code)
+
+
+def _exit_code(error: BaseException | None) -> int:
+    if error is None:
+        return 0
+    if not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+        return 1
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    sys.stderr.write(f"{error.code}\n")
+    return 1
+
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1

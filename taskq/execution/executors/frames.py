@@ -17,12 +17,30 @@ The child answers a `load` with `ready` or `error`, a `call` with any number of 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any, cast
 
 import msgpack
 
-__all__ = ["FRAME_LIMIT", "HEADER_SIZE", "frame_size", "pack_frame", "unpack_frame"]
+__all__ = ["FRAME_LIMIT", "HEADER_SIZE", "frame_size", "how_it_ended", "pack_frame", "unpack_frame"]
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code, or minus the signal that killed it, in words.
+
+    >>> how_it_ended(3)
+    'ended with exit code 3'
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (by somebody, or by the kernel when memory ran out)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
 
 HEADER_SIZE = 4
 

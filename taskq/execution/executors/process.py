@@ -11,7 +11,7 @@ from typing import Any
 
 from taskq.core.errors import ConfigError
 from taskq.execution.executors.address import FunctionAddress, address_of, refuse_unguarded_main
-from taskq.execution.executors.failure import ProcessDied, RemoteError
+from taskq.execution.executors.reports import ProcessDied, RemoteError
 from taskq.execution.executors.spawned import SpawnedChild
 
 __all__ = [

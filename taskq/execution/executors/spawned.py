@@ -17,10 +17,19 @@ from typing import Any
 import msgpack
 
 from taskq.execution.executors.address import FunctionAddress
-from taskq.execution.executors.ending import how_it_ended
-from taskq.execution.executors.failure import ProcessDied, RemoteError
-from taskq.execution.executors.frames import HEADER_SIZE, frame_size, pack_frame, unpack_frame
-from taskq.execution.executors.logs import configured_levels, handle_record
+from taskq.execution.executors.frames import (
+    HEADER_SIZE,
+    frame_size,
+    how_it_ended,
+    pack_frame,
+    unpack_frame,
+)
+from taskq.execution.executors.reports import (
+    ProcessDied,
+    RemoteError,
+    configured_levels,
+    handle_record,
+)
 
 __all__ = ["SpawnedChild"]
 

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from taskq.core.errors import ConfigError
-from taskq.core.kinds import is_a, name_of
+from taskq.core.errors import ConfigError, is_a, name_of
 
 __all__ = ["ThreadExecutor"]
 

@@ -326,7 +326,7 @@ async def test_an_error_of_the_store_that_is_asked(
         await eventually(lambda: len(RUNS) == 1)
 
     monkeypatch.setattr(ScheduleStore, "due", failing_too)
-    monkeypatch.setattr("taskq.scheduler.election.LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr("taskq.schedules.election.LONGEST_PAUSE", 0.2)
     await q.schedules.add("s", at(now()), task.s())
     async with q.worker():
         await eventually(lambda: len(fires) == 1)

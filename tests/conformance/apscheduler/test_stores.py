@@ -261,7 +261,7 @@ async def test_after_one_error_of_the_store_apscheduler_is_deaf_and_taskq_goes_o
 
     await q.schedules.add("s", every(seconds=0.2), task.s(), overlap="allow")
     monkeypatch.setattr(ScheduleStore, "tick", failing)
-    monkeypatch.setattr("taskq.scheduler.election.LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr("taskq.schedules.election.LONGEST_PAUSE", 0.2)
     async with q.worker():
         await eventually(lambda: len(fires) >= 3)
     assert Counter(fires).most_common(1)[0][1] == 1

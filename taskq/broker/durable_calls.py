@@ -1,0 +1,115 @@
+"""The server's side of durable calls, and of what processes say about what they deferred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from taskq.broker.keys import Keys
+from taskq.codec.signing import Signing
+from taskq.core.job import JobState, NewJob
+from taskq.core.liveness import CALL_SECONDS
+from taskq.core.options import Retention
+from taskq.redis.client import Client, retrying
+from taskq.redis.scripts import ClockOffset, script
+
+__all__ = ["Deferrals"]
+
+_STATES = {
+    JobState.SUCCEEDED: "s",
+    JobState.FAILED: "f",
+    JobState.CANCELLED: "c",
+    JobState.EXPIRED: "x",
+}
+
+
+class Deferrals:
+    """Holds durable calls for the process that runs them, ends them, or lets them go."""
+
+    def __init__(
+        self,
+        client: Client,
+        keys: Keys,
+        offset: ClockOffset,
+        *,
+        retention: Retention,
+        signing: Signing,
+    ) -> None:
+        self._client = client
+        self._keys = keys
+        self._offset = offset
+        self._retention = retention
+        self._signing = signing
+        self._scripts = {name: script(name) for name in ("hold", "settle", "let_go", "show")}
+
+    async def hold(self, leases: Sequence[tuple[str, str, int]]) -> list[bool]:
+        """Put off when the queue takes jobs over: (id, owner, ms from now).
+
+        For each, whether it is still its owner's.
+        """
+        parts = [part for lease in leases for part in lease]
+        keys = (self._keys.jobs, self._keys.due)
+        answer = await self._client.script(self._scripts["hold"], keys, self._offset.ms, *parts)
+        return [flag == 49 for flag in answer]
+
+    async def settle(
+        self, job_id: str, owner: str, state: JobState, payload: bytes, ttl: float
+    ) -> bool:
+        """End a job that ran here; `ttl` (seconds) is that of a result.
+
+        False when it is not its owner's any more.
+        """
+        keys, kept = self._keys, self._retention
+        if state is JobState.SUCCEEDED and self._signing.enabled:
+            payload = self._signing.seal(payload, "result", job_id)
+        seconds = ttl if state is JobState.SUCCEEDED else kept.failure_seconds
+
+        async def once(repeated: bool) -> bool:
+            done = await self._client.script(
+                self._scripts["settle"],
+                (
+                    *(keys.jobs, keys.due, keys.expiry),
+                    *(keys.failed, keys.stats, keys.done_channel),
+                ),
+                self._offset.ms,
+                job_id,
+                owner,
+                _STATES[state],
+                str(state),
+                payload,
+                int(seconds * 1000),
+                kept.keep_failed,
+            )
+            # Of a call whose reply was lost nobody can tell which of the two took it.
+            return done == 1 or repeated
+
+        what = "the end of a durable call could not be stored"
+        return await retrying(once, seconds=CALL_SECONDS, what=what)
+
+    async def let_go(self, job: NewJob) -> bool:
+        """Give a job to the queue, in this envelope and at this time.
+
+        False when it is not its owner's any more.
+        """
+        keys, envelope = self._keys, job.envelope
+        if self._signing.enabled:
+            envelope = self._signing.seal_job(job.id, job.lane, envelope)
+
+        async def once(_: bool) -> bool:
+            done = await self._client.script(
+                self._scripts["let_go"],
+                (keys.jobs, keys.due, keys.next_channel),
+                self._offset.ms,
+                job.id,
+                job.owner,
+                envelope,
+                int(job.when[1:] or 0),
+            )
+            return done == 1
+
+        return await retrying(once, seconds=CALL_SECONDS, what="a durable call could not be let go")
+
+    async def show(self, process: str, record: bytes | None) -> None:
+        """What a process says of itself, for a minute; None takes it back."""
+        await self._client.script(
+            self._scripts["show"], (self._keys.deferring,), self._offset.ms, process, record or b""
+        )

@@ -1,0 +1,261 @@
+"""Which argument of a call belongs to which parameter, and what is made of it there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from inspect import Parameter, Signature
+from typing import Any
+
+from taskq.codec.annotation import Compiler
+from taskq.codec.instances import Misfit, Walk
+from taskq.codec.rebuilders import Rebuilder
+from taskq.codec.secret import Secret
+from taskq.codec.type_hints import resolve_hints
+from taskq.core.signatures import call_signature, fits, shown_signature
+
+__all__ = [
+    "CallPlan",
+    "CallRebuilder",
+    "compile_rebuilder",
+    "is_wrapper",
+    "plan_for",
+    "result_rebuilder",
+    "where_it_fits",
+]
+
+
+def compile_rebuilder(annotation: Any) -> Callable[[Any], Any] | None:
+    """What makes a value of `annotation` from what arrived; None when it is fine as it came.
+
+    Supported, and nested in any way: enums (by value), dataclasses, pydantic models, named tuples,
+    typed dictionaries, `list`, `tuple`, `set`, `dict` and their abstract classes, unions,
+    `Annotated`, `NewType`. The function returned raises `CallError` for a value that does not fit::
+
+        compile_rebuilder(list[Color])(["red", "blue"])
+    """
+    rebuild = Compiler().compile(annotation)
+    return None if rebuild is None else lambda value: rebuild(Walk(), value)
+
+
+def result_rebuilder(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
+    """The same for what `function` returns.
+
+    Ask when the first result is there: names that are not defined yet are left as they come.
+    """
+    compiled = Compiler().compile(resolve_hints(function)[0].get("return", Any))
+    if compiled is None:
+        return None
+    rebuild = where_it_fits(compiled) if is_wrapper(function) else compiled
+
+    def rebuild_result(value: Any) -> Any:
+        try:
+            return rebuild(Walk(), value)
+        except Misfit as misfit:
+            raise misfit.named("result") from misfit
+
+    return rebuild_result
+
+
+class CallRebuilder:
+    """Makes the arguments of one function what its annotations promise.
+
+    Names in the annotations that cannot be found are looked up once more at the first call, since
+    they may be defined below the function. Those of `if TYPE_CHECKING:` never are, and their
+    parameters are left as they come.
+    """
+
+    def __init__(self, function: Callable[..., Any], without: frozenset[str] = frozenset()) -> None:
+        self._function = function
+        self._without = without
+        self._plan, self._complete = self._made()
+
+    @classmethod
+    def of(
+        cls, function: Callable[..., Any], without: frozenset[str] = frozenset()
+    ) -> CallRebuilder | None:
+        """The rebuilder of `function`; None when its arguments are fine as they come.
+
+        `without`: parameters that no call gives an argument for.
+        """
+        rebuilder = cls(function, without)
+        if rebuilder._complete and rebuilder._plan.is_empty:
+            return None
+        return rebuilder
+
+    def apply(
+        self, args: list[Any] | tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Rebuild the arguments of one call; raises `CallError` with the parameter's name.
+
+        Whether the call fits the signature is not judged here: what it has no parameter for is
+        left as it came.
+        """
+        if not self._complete:
+            self._plan, self._complete = self._made()[0], True
+        return self._plan.apply(args, kwargs)
+
+    def _made(self) -> tuple[CallPlan, bool]:
+        return plan_for(self._function, self._without, Compiler().compile)
+
+
+_BY_PLACE = frozenset({Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which arguments are made anew: by place and by name, then the surplus of both."""
+
+    positional: list[tuple[int, str, Rebuilder]]
+    named: list[tuple[str, Rebuilder]]
+    surplus: tuple[int, str, Rebuilder] | None
+    surplus_named: tuple[frozenset[str], Rebuilder] | None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every argument stays as it is."""
+        return not (self.positional or self.named or self.surplus or self.surplus_named)
+
+    def apply(
+        self, args: Iterable[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of one call, made anew; raises `CallError` with the parameter's name.
+
+        Whether the call fits the signature is not judged here: what it has no parameter for is
+        left as it is.
+        """
+        given, keywords, walk = list(args), dict(kwargs), Walk()
+        name = ""
+        try:
+            for place, name, rebuild in self._places(len(given)):  # noqa: B007, see below
+                given[place] = rebuild(walk, given[place])
+            for name, rebuild in self._names(keywords):
+                keywords[name] = rebuild(walk, keywords[name])
+        except Misfit as misfit:
+            raise misfit.named(name) from misfit
+        return given, keywords
+
+    def _places(self, count: int) -> list[tuple[int, str, Rebuilder]]:
+        places = [entry for entry in self.positional if entry[0] < count]
+        if self.surplus is not None:
+            first, name, rebuild = self.surplus
+            places += [(at, f"{name}[{at - first}]", rebuild) for at in range(first, count)]
+        return places
+
+    def _names(self, kwargs: Mapping[str, Any]) -> list[tuple[str, Rebuilder]]:
+        names = [entry for entry in self.named if entry[0] in kwargs]
+        if self.surplus_named is not None:
+            taken, rebuild = self.surplus_named
+            names += [(name, rebuild) for name in kwargs if name not in taken]
+        return names
+
+
+@dataclass(frozen=True, slots=True)
+class WrapperPlan:
+    """The plan of a wrapper, which shows the parameters of what it wraps.
+
+    A call that fits these is taken to be passed on as it is. Of any other call only the names tell
+    for sure what an argument is for.
+    """
+
+    shown: Signature
+    passed_on: Plan
+    otherwise: Plan
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every argument stays as it is."""
+        return self.passed_on.is_empty and self.otherwise.is_empty
+
+    def apply(
+        self, args: Iterable[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """As `Plan.apply`."""
+        given = list(args)
+        plan = self.passed_on if fits(self.shown, given, kwargs) else self.otherwise
+        return plan.apply(given, kwargs)
+
+
+CallPlan = Plan | WrapperPlan
+
+
+def plan_for(
+    function: Callable[..., Any],
+    without: frozenset[str],
+    choose: Callable[[Any], Rebuilder | None],
+) -> tuple[CallPlan, bool]:
+    """The plan of `function`, and whether every annotation could be resolved.
+
+    `without`: parameters that no call gives an argument for. `choose`: what makes a value of an
+    annotation anew; None leaves it.
+    """
+    hints, complete = resolve_hints(function)
+    hints.pop("return", None)
+    made = {name: rebuild for name, hint in hints.items() if (rebuild := choose(hint)) is not None}
+    called = _parameters(call_signature(function), without)
+    if not is_wrapper(function):
+        return _plan(called, made), complete
+    shown = _parameters(shown_signature(function), without)
+    made = {name: where_it_fits(rebuild) for name, rebuild in made.items()}
+    own = any(item.kind in _BY_PLACE for item in called.values())
+    guessed = {name: _where_it_is_no_secret(rebuild) for name, rebuild in made.items()}
+    by_place = _plan(called if own else shown, guessed).positional
+    otherwise = Plan(by_place, _plan({**shown, **called}, made).named, None, None)
+    return WrapperPlan(Signature(list(shown.values())), _plan(shown, made), otherwise), complete
+
+
+def is_wrapper(function: Callable[..., Any]) -> bool:
+    """Whether the annotations of `function` may be those of what it wraps."""
+    return hasattr(function, "__wrapped__")
+
+
+def where_it_fits(rebuild: Rebuilder) -> Rebuilder:
+    """The same for an annotation of what a wrapper wraps: the wrapper may take other values."""
+
+    def attempt(walk: Walk, value: Any) -> Any:
+        try:
+            return rebuild(walk, value)
+        except Misfit:
+            return value
+
+    return attempt
+
+
+def _where_it_is_no_secret(rebuild: Rebuilder) -> Rebuilder:
+    """The same for a parameter that is guessed: a secret can be made of any value."""
+
+    def attempt(walk: Walk, value: Any) -> Any:
+        made = rebuild(walk, value)
+        return value if isinstance(made, Secret) else made
+
+    return attempt
+
+
+def _parameters(signature: Signature | None, without: frozenset[str]) -> dict[str, Parameter]:
+    if signature is None:
+        return {}
+    return {name: item for name, item in signature.parameters.items() if name not in without}
+
+
+def _plan(parameters: Mapping[str, Parameter], made: Mapping[str, Rebuilder]) -> Plan:
+    by_name = frozenset(
+        name
+        for name, parameter in parameters.items()
+        if parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    )
+    positional: list[tuple[int, str, Rebuilder]] = []
+    named: list[tuple[str, Rebuilder]] = []
+    surplus, surplus_named = None, None
+    for place, (name, parameter) in enumerate(parameters.items()):
+        rebuild = made.get(name)
+        if rebuild is None:
+            continue
+        if parameter.kind is Parameter.VAR_POSITIONAL:
+            surplus = (place, name, rebuild)
+        elif parameter.kind is Parameter.VAR_KEYWORD:
+            surplus_named = (by_name, rebuild)
+        elif parameter.kind in _BY_PLACE:
+            positional.append((place, name, rebuild))
+        if name in by_name:
+            named.append((name, rebuild))
+    return Plan(positional, named, surplus, surplus_named)

@@ -1,0 +1,246 @@
+"""What is made of a value that arrived: one function for each kind of annotation.
+
+A `Record` is the state of an object that was sent, and is restored; anything else is input, and
+goes through the constructor or the validation of its class.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from enum import Enum
+from functools import partial
+from inspect import Parameter
+from itertools import repeat
+from typing import Any, NamedTuple, cast
+
+from taskq.codec.extensions import Record
+from taskq.codec.instances import Misfit, Walk, cause, restored, shortly
+from taskq.codec.secret import Secret
+
+__all__ = [
+    "Fields",
+    "Rebuilder",
+    "Takes",
+    "constructed",
+    "make_buffer",
+    "make_enum",
+    "make_items",
+    "make_literal",
+    "make_mapping",
+    "make_named_tuple",
+    "make_object",
+    "make_places",
+    "make_secret",
+    "make_text",
+    "make_typed_dict",
+    "validated",
+]
+
+Rebuilder = Callable[[Walk, Any], Any]
+Fields = Callable[[Walk, Iterable[tuple[str, Any]], str], dict[Any, Any]]
+"""Makes the fields of a class what their annotations promise; the text shows one in a path."""
+
+
+class Takes(NamedTuple):
+    """The parameters of a constructor, and whether it takes others too."""
+
+    names: frozenset[str]
+    required: frozenset[str]
+    others: bool
+
+    @classmethod
+    def of(cls, kind: Any) -> Takes:
+        """Those of a class."""
+        parameters = inspect.signature(kind).parameters.values()
+        by_kind = {parameter.kind for parameter in parameters}
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        required = (parameter.name for parameter in named if parameter.default is parameter.empty)
+        names = frozenset(parameter.name for parameter in named)
+        return cls(names, frozenset(required), Parameter.VAR_KEYWORD in by_kind)
+
+
+def make_secret(inner: Rebuilder | None, walk: Walk, value: Any) -> Any:
+    plain = cast("Secret[Any]", value).reveal() if isinstance(value, Secret) else value
+    if inner is None:
+        return Secret(plain)
+    try:
+        return Secret(inner(walk, plain))
+    except Misfit:
+        # Without what it says of the value, in the message and in the chain of causes.
+        raise Misfit("is a secret whose value does not fit its annotation") from None
+
+
+def make_enum(kind: Any, walk: Walk, value: Any) -> Any:
+    walk.step()
+    try:
+        return kind(value)
+    except Exception as error:  # `_missing_` is the user's own
+        raise Misfit(partial(_no_member, kind, value)) from error
+
+
+def _no_member(kind: Any, value: Any) -> str:
+    known = ", ".join(shortly(member.value) for member in list(kind)[:12])
+    return f"is {shortly(value)}, wanted a value of the enum {kind.__qualname__}: {known}"
+
+
+def make_literal(choices: tuple[Any, ...], wanted: str, _: Walk, value: Any) -> Any:
+    """A member of an enum that is one of the choices, or another choice."""
+    if any(type(choice) is type(value) and choice == value for choice in choices):
+        return value
+    for choice in choices:
+        if isinstance(choice, Enum) and choice.value == value:
+            return choice
+    raise _unwanted(value, wanted)
+
+
+def make_text(kind: Any, _: Walk, value: Any) -> Any:
+    """A path, an address: what travels as text."""
+    if type(value) is not str:
+        return value
+    try:
+        return kind(value)
+    except Exception as error:
+        raise _unmade(kind, error) from error
+
+
+def make_buffer(kind: Any, _: Walk, value: Any) -> Any:
+    return kind(value) if type(value) is bytes else value
+
+
+# ------------------------------------------------------------------------------ objects with fields
+
+
+def make_object(
+    kind: Any, fields: Fields | None, construct: Rebuilder, walk: Walk, value: Any
+) -> Any:
+    """An object of a dataclass or a model; `fields` is None where it does not tell them."""
+    if isinstance(value, kind):
+        return value
+    walk.step()
+    if type(value) is not Record or fields is None:
+        return construct(walk, value)
+    state = fields(walk, value.items(), ".{}")
+    try:
+        return restored(kind, value, state)
+    except Misfit:
+        raise
+    except Exception as error:
+        raise _unmade(kind, error) from error
+
+
+def constructed(kind: Any, takes: Takes, fields: Fields, walk: Walk, value: Any) -> Any:
+    """A dataclass of plain data: what its constructor takes, and nothing else."""
+    if type(value) is not dict:
+        raise _unwanted(value, f"the fields of {kind.__qualname__}")
+    came = cast("dict[str, Any]", value)
+    if not takes.others:
+        _compare(kind, came.keys() - takes.names, "has no field")
+    _compare(kind, takes.required - came.keys(), "needs")
+    given = fields(walk, came.items(), ".{}")
+    try:
+        return kind(**given)
+    except Exception as error:
+        raise _unmade(kind, error) from error
+
+
+def validated(
+    kind: Any, validate: Callable[[Any], Any], repeats: Callable[[Any], int], walk: Walk, value: Any
+) -> Any:
+    """A model of plain data, by its own rules. `repeats`: how often it looks at values again."""
+    walk.step(10 * repeats(value))
+    try:
+        return validate(value)
+    except Exception as error:
+        raise _unmade(kind, error) from error
+
+
+def _compare(kind: type, names: Iterable[Any], verb: str) -> None:
+    listed = sorted(f"`{name}`" for name in names)
+    if listed:
+        more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+        raise Misfit(
+            f"does not fit: {kind.__qualname__} {verb} {', '.join(listed[:5])[:200]}{more}"
+        )
+
+
+def make_named_tuple(kind: Any, fields: Fields, walk: Walk, value: Any) -> Any:
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, (tuple, list)) or len(cast("Any", value)) != len(kind._fields):
+        raise _unwanted(value, f"the {len(kind._fields)} values of {kind.__qualname__}")
+    return kind(**fields(walk, zip(kind._fields, cast("Any", value), strict=True), ".{}"))
+
+
+def make_typed_dict(kind: Any, fields: Fields, walk: Walk, value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise _unwanted(value, f"the keys of {kind.__qualname__}")
+    return fields(walk, cast("dict[Any, Any]", value).items(), "[{!r}]")
+
+
+# --------------------------------------------------------------------------------------- containers
+
+
+def _items_of(value: Any, wanted: str) -> tuple[type, Any]:
+    for kind in (list, tuple, set, frozenset):
+        if isinstance(value, kind):
+            return cast("type", kind), cast("Any", value)
+    raise _unwanted(value, wanted)
+
+
+def make_items(inner: Rebuilder, wanted: str, walk: Walk, value: Any) -> Any:
+    """The items of a list, tuple or set, each made by `inner`; it keeps the kind it came as."""
+    kind, items = _items_of(value, wanted)
+    return _each(kind, zip(repeat(inner), items, strict=False), walk, len(items))
+
+
+def make_places(inners: list[Rebuilder | None], wanted: str, walk: Walk, value: Any) -> Any:
+    """The items of a tuple of one type for each place."""
+    kind, items = _items_of(value, wanted)
+    if len(items) != len(inners):
+        raise Misfit(f"holds {len(items)} values, wanted {wanted}")
+    return _each(kind, zip(inners, items, strict=True), walk, len(items))
+
+
+def _each(kind: type, pairs: Iterable[tuple[Rebuilder | None, Any]], walk: Walk, count: int) -> Any:
+    walk.step(count)
+    rebuilt: list[Any] = []
+    try:
+        for inner, item in pairs:
+            rebuilt.append(item if inner is None else inner(walk, item))
+    except Misfit as misfit:
+        misfit.within(f"[{len(rebuilt)}]")
+        raise
+    return rebuilt if kind is list else kind(rebuilt)
+
+
+def make_mapping(
+    make: Callable[[Any], Any] | None,
+    inners: tuple[Rebuilder | None, Rebuilder | None],
+    wanted: str,
+    walk: Walk,
+    value: Any,
+) -> Any:
+    """The items of a dictionary, and of them what `make` makes: an `OrderedDict`, for example."""
+    if not isinstance(value, dict):
+        raise _unwanted(value, wanted)
+    inner_key, inner_value = inners
+    walk.step(len(cast("Any", value)))
+    rebuilt: dict[Any, Any] = {}
+    key: Any = None
+    try:
+        for key, item in cast("dict[Any, Any]", value).items():
+            made = key if inner_key is None else inner_key(walk, key)
+            rebuilt[made] = item if inner_value is None else inner_value(walk, item)
+    except Misfit as misfit:
+        misfit.within(f"[{shortly(key)}]")
+        raise
+    return rebuilt if make is None else make(rebuilt)
+
+
+def _unwanted(value: Any, wanted: str) -> Misfit:
+    return Misfit(lambda: f"is {shortly(value)}, wanted {wanted}")
+
+
+def _unmade(kind: Any, error: Exception) -> Misfit:
+    return Misfit(lambda: f"is no {kind.__qualname__}: {cause(error)}")

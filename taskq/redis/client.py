@@ -1,0 +1,254 @@
+"""The narrow door to the server: run a script, send a rare command, subscribe.
+
+A `Client` keeps one connection alive: it connects on first use, again after a loss, waits while the
+server loads its data, and subscribes again to what was subscribed. It never re-sends by itself: a
+call whose reply is lost raises `ConnectionLost`, and only who knows that the call is idempotent
+sends it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import hiredis
+
+from taskq.core.errors import ServerError, ServerUnavailable
+from taskq.core.liveness import CONNECT_SECONDS, REPLY_SECONDS
+from taskq.core.rng import CHANCE
+from taskq.redis.connection import (
+    Admit,
+    Connection,
+    ConnectionLost,
+    Locate,
+    Told,
+    demoted,
+    dial,
+    translate,
+)
+from taskq.redis.monitor import Watch
+from taskq.redis.scripts import Script
+from taskq.redis.url import Address
+
+__all__ = ["Client", "Locate", "retrying"]
+
+_log = logging.getLogger("taskq.broker")
+
+T = TypeVar("T")
+
+_ENDED = (b"unsubscribe", b"sunsubscribe")
+_CLOSED = "this connection was closed; open the TaskQ again"
+
+
+class ClientClosed(ServerUnavailable):
+    """The connection was closed on purpose: trying again does not help."""
+
+
+class Client:
+    """A connection that is opened when needed and opened again when lost.
+
+    `reply_timeout` is how long a reply may be owed without a byte heard, in seconds, before the
+    connection counts as dead; `connect_timeout` bounds one attempt to connect. `admit` looks at the
+    server before the first call.
+    """
+
+    def __init__(
+        self,
+        locate: Locate,
+        *,
+        name: str = "taskq",
+        connect_timeout: float = CONNECT_SECONDS,
+        reply_timeout: float = REPLY_SECONDS,
+        admit: Admit | None = None,
+    ) -> None:
+        self._locate = locate
+        self._admit = admit
+        self._name = name
+        self._connect_timeout = connect_timeout
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._handlers: dict[bytes, Callable[[bytes], None]] = {}
+        self._on_reconnect: list[Callable[[], None]] = []
+        self._watch = Watch(reply_timeout, locate, name)
+        self._lost_before = False
+        self._coming_back: asyncio.Task[None] | None = None
+        self.closed = False
+        self.address: Address | None = None
+
+    async def script(self, script: Script, keys: tuple[str, ...], *args: Any) -> Any:
+        """Run `script` by its hash, with its text where the server does not know it."""
+        reply = await self._call("EVALSHA", script.sha, len(keys), *keys, *args)
+        if isinstance(reply, hiredis.ReplyError):
+            if str(reply).startswith("NOSCRIPT"):
+                reply = await self._call("EVAL", script.text, len(keys), *keys, *args)
+            if isinstance(reply, hiredis.ReplyError):
+                raise _error(reply, self._connection, self.where)
+        return reply
+
+    def post(self, told: Told, script: Script, keys: tuple[str, ...], *args: Any) -> bool:
+        """Send `script` now, for who would rather be called back than wait in a task of its own.
+
+        False, and nothing sent, without a connection. `told` is called with the reply; an exception
+        as a reply tells that it was lost or refused, and `script` is the way to say it again.
+        """
+        connection = self._connection
+        if connection is None or connection.lost:
+            return False
+        connection.send(told, "EVALSHA", script.sha, len(keys), *keys, *args)
+        return True
+
+    async def command(self, *command: Any) -> Any:
+        """Send one command that is no script."""
+        reply = await self._call(*command)
+        if isinstance(reply, hiredis.ReplyError):
+            raise _error(reply, self._connection, self.where)
+        return reply
+
+    async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
+        """Have `handler` called with each message on `channel`, through reconnections."""
+        self._handlers[channel.encode()] = handler
+        # Also on a connection just made: its greeting may have been sent before this was wanted.
+        connection = await self.connect()
+        reply = await connection.subscribe(channel.encode())
+        if isinstance(reply, hiredis.ReplyError):
+            raise _error(reply, connection, self.where)
+
+    async def unsubscribe(self, channel: str) -> None:
+        """Stop listening to `channel`."""
+        if self._handlers.pop(channel.encode(), None) and self._connection:
+            await self._connection.subscribe(channel.encode(), "UNSUBSCRIBE")
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called after each new connection that follows a loss."""
+        self._on_reconnect.append(callback)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._connection is not None and not self._connection.lost
+
+    @property
+    def where(self) -> str:
+        """The server, for messages: never with its password."""
+        return str(self.address) if self.address else "the server"
+
+    async def connect(self) -> Connection:
+        """Connect now if not connected.
+
+        Raises `ServerUnavailable` when nobody answers and `ServerRefused` when it does not let us
+        in.
+        """
+        async with self._connecting:
+            if self._connection is not None and not self._connection.lost:
+                return self._connection
+            if self.closed:
+                raise ClientClosed(_CLOSED)
+            self.address = await self._locate()
+            connection = await dial(
+                self.address,
+                lambda: Connection(self._pushed, self._on_lost),
+                name=self._name,
+                channels=list(self._handlers),
+                timeout=self._connect_timeout,
+                admit=self._admit,
+            )
+            if self.closed:
+                connection.abort()
+                raise ClientClosed(_CLOSED)
+            self._connection = connection
+            self._watch.over(connection, self.address)
+        if self._lost_before:
+            for callback in self._on_reconnect:
+                callback()
+        return connection
+
+    async def aclose(self) -> None:
+        """Close the connection; later calls raise `ServerUnavailable`."""
+        self.closed = True
+        self._watch.end()
+        if self._coming_back is not None:
+            self._coming_back.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+            await asyncio.sleep(0)
+
+    async def _call(self, *command: Any) -> Any:
+        connection = self._connection
+        if connection is None or connection.lost:
+            connection = await self.connect()
+        return await connection.call(*command)
+
+    def _pushed(self, message: list[Any]) -> None:
+        if message[0] in _ENDED and message[1] in self._handlers:
+            raise ConnectionLost("the server ended a subscription by itself")
+        if message[0] != b"message" or len(message) != 3:
+            return
+        handler = self._handlers.get(message[1])
+        if handler is None:
+            return
+        try:
+            handler(message[2])
+        except Exception as error:
+            # Whoever can publish may say anything: it must not cost the connection.
+            _log.warning("a message that is none of taskq's was dropped: %r", error)
+
+    def _on_lost(self) -> None:
+        self._lost_before = True
+        if self._handlers and not self.closed and self._coming_back is None:
+            # Nobody may call for a while: who listens wants to hear all the same.
+            self._coming_back = asyncio.create_task(self._come_back())
+
+    async def _come_back(self) -> None:
+        pause = 0.02
+        try:
+            while not self.closed:
+                await asyncio.sleep(CHANCE.uniform(pause / 2, pause))
+                pause = min(1.0, pause * 2)
+                try:
+                    await self.connect()
+                except ServerUnavailable:
+                    continue
+                return
+        except ServerError:
+            # It refuses us: the next call says so to somebody who can act on it.
+            return
+        finally:
+            self._coming_back = None
+
+
+def _error(reply: hiredis.ReplyError, connection: Connection | None, where: str) -> ServerError:
+    if demoted(reply) and connection is not None:
+        # Whoever took its place is found by asking again where the server is.
+        connection.abort()
+    return translate(reply, where)
+
+
+async def retrying(call: Callable[[bool], Awaitable[T]], *, seconds: float, what: str) -> T:
+    """Await `call(repeated)` until it is answered, for at most `seconds`.
+
+    Only for calls that may be done twice: `repeated` is true from the second time on. The pauses
+    grow from 20 ms to 1 s with full jitter, so that a thousand clients do not come back at once.
+    Raises `ServerUnavailable` with the last reason, also while a reply is owed on a silent line,
+    and at once when the client was closed.
+    """
+    pause, repeated = 0.02, False
+    last: Exception | None = None
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            while True:
+                try:
+                    return await call(repeated)
+                except ClientClosed as error:
+                    raise ServerUnavailable(f"{what}: {error}") from error
+                except (ServerUnavailable, ConnectionLost) as error:
+                    repeated, last = True, error
+                await asyncio.sleep(CHANCE.uniform(pause / 2, pause))
+                pause = min(1.0, pause * 2)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        reason = last or "the server does not answer"
+        raise ServerUnavailable(f"{what} within {seconds:g} s: {reason}") from last

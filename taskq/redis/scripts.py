@@ -1,0 +1,114 @@
+"""The Lua scripts: one file per operation, put together and hashed once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+__all__ = ["MESSAGE_BYTES", "ClockOffset", "Script", "in_pieces", "in_runs", "script"]
+
+
+@dataclass(slots=True)
+class ClockOffset:
+    """Milliseconds that every script adds to the server's clock; 0 outside tests.
+
+    One object is shared by everything that belongs to one TaskQ, so that moving it moves them all.
+    """
+
+    ms: int = 0
+
+
+MESSAGE_BYTES = 4_194_304
+"""No request and no reply has more, unless it is about a single job that is larger.
+
+As `lua/include/bytes.lua`: a server ends the connection of a listener that has 32 MiB unread.
+"""
+
+T = TypeVar("T")
+
+
+def in_runs(items: Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[Any]:
+    """Items of (shared part, own part) as runs: how many, what they share, then each one's own.
+
+    >>> in_runs([(("a", 1), ("x",)), (("a", 1), ("y",)), (("b", 2), ("z",))])
+    [2, 'a', 1, 'x', 'y', 1, 'b', 2, 'z']
+    """
+    said: list[Any] = []
+    alike: tuple[Any, ...] | None = None
+    count_at = 0
+    for common, own in items:
+        if common != alike:
+            alike, count_at = common, len(said)
+            said += (0, *common)
+        said[count_at] += 1
+        said += own
+    return said
+
+
+def in_pieces(
+    items: Iterable[T], size_of: Callable[[T], int], most: int, most_bytes: int
+) -> list[tuple[list[T], int]]:
+    """Items in pieces of at most `most` items and `most_bytes`, each with its bytes.
+
+    One that is larger by itself is a piece of its own.
+
+    >>> in_pieces(["a", "bb", "cccc", "d", "e", "f"], len, 2, 3)
+    [(['a', 'bb'], 3), (['cccc'], 4), (['d', 'e'], 2), (['f'], 1)]
+    """
+    pieces: list[tuple[list[T], int]] = []
+    piece: list[T] = []
+    total = 0
+    for item in items:
+        size = size_of(item)
+        if piece and (len(piece) == most or total + size > most_bytes):
+            pieces.append((piece, total))
+            piece, total = [], 0
+        piece.append(item)
+        total += size
+    if piece:
+        pieces.append((piece, total))
+    return pieces
+
+
+_INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
+_COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
+
+
+_FOLDER: Final = Path(__file__).parent / "lua"
+
+# What brought this module brings the files beside it, from an archive too. Not importlib.resources:
+# it costs every program that imports taskq 5 ms.
+_loader: Final[Any] = __spec__.loader
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's name, whole text, and the SHA-1 by which the server knows it."""
+
+    name: str
+    text: str
+    sha: str
+
+
+@lru_cache
+def script(name: str) -> Script:
+    """Load `lua/<name>.lua` with its includes.
+
+    A file missing from the installation is an error of the packaging, not of the user.
+    """
+
+    def included(match: re.Match[str]) -> str:
+        return _read(_FOLDER / "include" / f"{match.group(1)}.lua")
+
+    text = _COMMENT.sub("", _INCLUDE.sub(included, _read(_FOLDER / f"{name}.lua")))
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _read(path: Path) -> str:
+    source: bytes = _loader.get_data(str(path))
+    return source.decode()

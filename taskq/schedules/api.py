@@ -1,0 +1,252 @@
+"""`q.schedules`: schedules at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import chain, islice
+from typing import Any, Unpack, cast
+
+from taskq.broker.pool import BrokerPool
+from taskq.broker.schedule_record import StoredSchedule
+from taskq.broker.schedules import DueSchedule
+from taskq.core.errors import ConfigError, ScheduleExists
+from taskq.core.ids import new_id
+from taskq.core.text import check_text
+from taskq.execution.handle import Job
+from taskq.execution.registry import Registry
+from taskq.execution.task import Signature, Task
+from taskq.schedules.editor import (
+    Change,
+    Editor,
+    check_id,
+    first_fire,
+    lenient,
+    not_found,
+    options_for,
+    refreshed,
+    restless,
+    walk,
+    with_trigger,
+)
+from taskq.schedules.info import ScheduleInfo, check_trigger, info_of, make_spec
+from taskq.schedules.planner import plan
+from taskq.schedules.policy import ScheduleOptionValues
+from taskq.schedules.spec import Spec, from_ms, spec_of, to_ms
+from taskq.triggers.trigger import Trigger
+
+__all__ = ["Schedules"]
+
+_Infos = list[ScheduleInfo]
+_Times = list[datetime]
+
+_PAGE = 500
+_TRIES = 20
+
+
+class Schedules:
+    """The schedules of a namespace, in code: `q.schedules`.
+
+    Every change is stored at once and noticed by whoever leads within a tenth of a second.
+    """
+
+    def __init__(self, desk: BrokerPool, registry: Registry) -> None:
+        self._editor = Editor(desk, registry)
+
+    async def add(
+        self,
+        id: str,
+        trigger: Trigger,
+        what: Signature[Any] | Task[..., Any],
+        *,
+        replace: bool = False,
+        **options: Unpack[ScheduleOptionValues],
+    ) -> ScheduleInfo:
+        """Add a schedule; it survives restarts of everything.
+
+        `what` is a signature (`cleanup.s(30)`) or a task, then with `args=` and `kwargs=`.
+        Adding the same again changes nothing. `options`: see `ScheduleOptionValues`.
+
+        Raises `ScheduleExists` when another schedule has this id, unless `replace` is true;
+        `ConfigError` for options and for a trigger that never fires again; `CallError` for
+        arguments that do not fit; `UnknownTask`. Nothing is stored then.
+
+        >>> await q.schedules.add("cleanup", every(minutes=5), cleanup.s())  # doctest: +SKIP
+        """
+        check_id(id)
+        checked = options_for(what, cast("dict[str, Any]", options))
+        spec = make_spec(self._editor.callee(what), check_trigger(trigger), checked)
+        spec = refreshed(spec)
+        paused = "paused when it was added" if checked.paused else None
+
+        def change(stored: StoredSchedule | None, now: int) -> Change | None:
+            if stored is not None:
+                before = spec_of(stored) if not replace else lenient(stored)
+                if before is not None and before.fingerprint == spec.fingerprint:
+                    return None
+                if not replace:
+                    raise ScheduleExists(
+                        f"there is a schedule {id!r} that says something else "
+                        f"({info_of(stored).task}, {info_of(stored).explain()}); give this one "
+                        "another id, or type add(..., replace=True)"
+                    )
+            following, anchored = first_fire(id, spec, now)
+            return anchored.pack(), following, paused
+
+        return await self._editor.put(id, change)
+
+    async def get(self, id: str) -> ScheduleInfo | None:
+        """A schedule, or None when there is none of this id."""
+        stored = (await self._editor.store.read([id])).found.get(id)
+        return None if stored is None else info_of(stored)
+
+    async def list(self, *, tag: str | None = None, task: str | None = None) -> _Infos:
+        """All schedules by their next fire, those that have none last; of a `tag` or `task`."""
+        infos: _Infos = []
+        looked = 0
+        while True:
+            page = await self._editor.store.page(looked, _PAGE)
+            infos += [info_of(stored) for stored in page.found.values()]
+            looked += page.looked
+            if page.looked < _PAGE and not page.more:
+                break
+        return [
+            info
+            for info in infos
+            if (tag is None or tag in info.tags) and (task is None or task == info.task)
+        ]
+
+    async def pause(self, id: str, reason: str = "paused by hand") -> ScheduleInfo:
+        """Make no more fires of a schedule; `reason` is kept and shown.
+
+        Raises `ScheduleNotFound`, and `ConfigError` for a reason that is not text, or too long.
+        """
+        told = check_text("reason", reason) or "paused by hand"
+
+        def change(stored: StoredSchedule, _: int) -> Change:
+            return None, stored.next, told
+
+        return await self._editor.change(id, change)
+
+    async def resume(self, id: str, *, catch_up: bool = False) -> ScheduleInfo:
+        """Fire again, from the next fire time after now on.
+
+        With `catch_up` go on where it was paused: what was missed counts as late, as `misfire` and
+        `coalesce` say.
+
+        Raises `ScheduleNotFound`, and `ConfigError` when it has no fire time any more.
+        """
+
+        def change(stored: StoredSchedule, now: int) -> Change | None:
+            if stored.paused is None:
+                return None
+            spec = spec_of(stored)
+            following = stored.next if catch_up else None
+            following = spec.following(now) if following is None else following
+            if following is None:
+                raise ConfigError(
+                    f"schedule {id!r} has no fire time after now; remove it, reschedule it, or "
+                    "type resume(..., catch_up=True) for a fire it missed"
+                )
+            return None, following, None
+
+        return await self._editor.change(id, change)
+
+    async def reschedule(self, id: str, trigger: Trigger) -> ScheduleInfo:
+        """Give a schedule another trigger; its next fire is computed from now.
+
+        Raises `ScheduleNotFound`, and `ConfigError` for a trigger that never fires again.
+        """
+        check_trigger(trigger)
+
+        def change(stored: StoredSchedule, now: int) -> Change:
+            following, spec = first_fire(id, with_trigger(spec_of(stored), trigger), now)
+            return refreshed(spec).pack(), following, stored.paused
+
+        return await self._editor.change(id, change)
+
+    async def modify(self, id: str, **options: Unpack[ScheduleOptionValues]) -> ScheduleInfo:
+        """Change options of a schedule, all of them or, when one is wrong, none.
+
+        Its next fire stays, unless `start` or `end` changes. An option given as None is as by
+        default again.
+
+        Raises `ScheduleNotFound`, `UnknownOption`, `ConfigError`, `CallError` and `UnknownTask`.
+        """
+        changes = cast("dict[str, Any]", options)
+        if "paused" in changes:
+            raise ConfigError("paused= is for a new schedule; type pause(id) or resume(id)")
+
+        def change(stored: StoredSchedule, now: int) -> Change:
+            spec = self._editor.modified(spec_of(stored), changes)
+            following = stored.next
+            if {"start", "end"} & changes.keys():
+                following, spec = first_fire(id, spec, now)
+            return refreshed(spec).pack(), following, stored.paused
+
+        return await self._editor.change(id, change)
+
+    async def remove(self, id: str) -> None:
+        """Remove a schedule; jobs it has made stay.
+
+        One that the code declares comes back with the next start of a worker: remove it there.
+
+        Raises `ScheduleNotFound`.
+        """
+        if (await self._editor.store.remove((id, "")))[0] != 1:
+            raise not_found(id)
+
+    async def run_now(self, id: str) -> Job[Any]:
+        """Run a schedule now, once, paused or not; its next fire stays as it is.
+
+        Raises `ScheduleNotFound`.
+        """
+        for _ in range(_TRIES):
+            look = await self._editor.store.read([id])
+            stored = look.found.get(id)
+            if stored is None:
+                raise not_found(id)
+            spec = spec_of(stored)
+            job_id = f"{id}:by-hand-{new_id()[-12:]}"
+            envelope = spec.envelope(id, look.now, by_hand=True)
+            made = await self._editor.store.run(
+                id, stored.revision, job_id, envelope, spec.lane, spec.expires_after
+            )
+            if made:
+                return self._editor.handle(job_id, spec)
+        raise restless(id)
+
+    async def preview(
+        self, what: str | Trigger, n: int = 5, *, after: datetime | None = None
+    ) -> _Times:
+        """The next `n` fire times of a schedule or of a trigger, from now or after `after`.
+
+        From now, of fires that are late, those that are still to be made. Those of a schedule are
+        fewer when it ends before, or cannot be computed any farther.
+
+        Raises `ScheduleNotFound`, and `ConfigError` when the trigger cannot be computed.
+        """
+        if isinstance(what, Trigger):
+            now = from_ms((await self._editor.store.count()).now) if after is None else after
+            return what.fires(now, n)
+        look = await self._editor.store.read([what])
+        stored = look.found.get(what)
+        if stored is None:
+            raise not_found(what)
+        spec = spec_of(stored)
+        if after is None:
+            slots = _to_come(stored, spec, look.now)
+        else:
+            slots = walk(spec, spec.following(to_ms(after)))
+        return [spec.fire_time(slot) for slot in islice(slots, n)]
+
+
+def _to_come(stored: StoredSchedule, spec: Spec, now: int) -> Iterator[int]:
+    """The fires from now on, as whoever leads would make them."""
+    if stored.next is not None and stored.next > now:
+        return walk(spec, stored.next)
+    if stored.next is None or stored.paused is not None:
+        return walk(spec, spec.following(now))
+    due = DueSchedule(stored.id, stored.revision, stored.next, stored.last, stored.waits)
+    firing = plan(due, spec, now)
+    return chain((job.slot for job in firing.jobs), walk(spec, firing.following))
