@@ -40,7 +40,7 @@ from taskq.execution.task import (
     TaskOptionValues,
     remote_task,
 )
-from taskq.execution.task_context import Home, farewell_of
+from taskq.execution.task_context import TaskContext, farewell_of
 from taskq.location import locator
 from taskq.redis.scripts import ClockOffset
 
@@ -106,11 +106,11 @@ class TaskQ(Habits):
             signing_keys=signing_keys,
             configured=lambda: bool(url or os.environ.get("TASKQ_URL")),
         )
-        self.desk = BrokerPool(self.settings)
-        self._home = Home(self.desk, _deferrer(self.desk, deferred))
+        self.backend = BrokerPool(self.settings)
+        self._context = TaskContext(self.backend, _deferrer(self.backend, deferred))
         self.resources = Resources(partial(lifespan, self) if lifespan is not None else None)
-        self._portal = Portal(farewell_of(self._home), deferred.grace + CLOSING_SECONDS)
-        self._home.background = weakref.ref(self._portal)
+        self._portal = Portal(farewell_of(self._context), deferred.grace + CLOSING_SECONDS)
+        self._context.background = weakref.ref(self._portal)
 
     @cached_property
     def schedules(self) -> Schedules:
@@ -118,7 +118,7 @@ class TaskQ(Habits):
         # A fifth of the import time, with the triggers, and most processes only enqueue.
         from taskq.schedules.api import Schedules
 
-        return Schedules(self.desk, self.registry)
+        return Schedules(self.backend, self.registry)
 
     @cached_property
     def declarations(self) -> Declarations:
@@ -180,10 +180,10 @@ class TaskQ(Habits):
         ... async def resize(path: str, width: int = 800) -> str: ...
         """
         if function is not None:
-            return define(function, options, self._home, self.registry, self.resources)
+            return define(function, options, self._context, self.registry, self.resources)
 
         def decorate(decorated: Callable[..., Any], /) -> Task[..., Any]:
-            return define(decorated, options, self._home, self.registry, self.resources)
+            return define(decorated, options, self._context, self.registry, self.resources)
 
         return decorate
 
@@ -194,7 +194,7 @@ class TaskQ(Habits):
 
         >>> jobs = await q.enqueue_many([resize.s(p) for p in paths])  # doctest: +SKIP
         """
-        return await enqueue_all(self.desk, signatures)
+        return await enqueue_all(self.backend, signatures)
 
     async def send(self, name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Enqueue a task by its name, without importing its code; the worker checks the arguments.
@@ -206,12 +206,12 @@ class TaskQ(Habits):
     def remote(self, name: str) -> ConfiguredTask[..., Any]:
         """A task known by its name: `q.remote("app.resize").options(queue="x").enqueue(...)`."""
         known = self.registry.find(name)
-        return known.options() if known is not None else remote_task(self._home, name)
+        return known.options() if known is not None else remote_task(self._context, name)
 
     @property
     def deferred(self) -> DeferredRunner:
         """The runner of calls in this process: `.stats()`, `.options(...)`, `.drain()`."""
-        return cast("DeferredRunner", self._home.deferrer())
+        return cast("DeferredRunner", self._context.deferrer())
 
     @overload
     def defer(
@@ -255,11 +255,11 @@ class TaskQ(Habits):
         >>> @q.middleware  # doctest: +SKIP
         ... async def measure(job, call_next): return await call_next(job)
         """
-        return self._home.middleware.decorator(around)
+        return self._context.middleware.decorator(around)
 
     def job(self, job_id: str) -> Job[Any]:
         """A handle from an id; asks the server nothing."""
-        return Job(self.desk, check_job_id(job_id))
+        return Job(self.backend, check_job_id(job_id))
 
     def run(self, awaitable: Awaitable[R], timeout: float | None = None) -> R:
         """The one door from synchronous code: run `awaitable` to its end and return its value.
@@ -300,8 +300,8 @@ class TaskQ(Habits):
         check_known("workers", settings, [field.name for field in fields(WorkerSettings)])
         chosen = WorkerSettings(queues=queues, **cast("dict[str, Any]", settings))
         standby = self.scheduler() if chosen.scheduler and not chosen.burst else None
-        at_last, self._home.drains = self._home.drain_if_not_open, True
-        return Worker(self.settings, self.registry, chosen, self.resources, standby, at_last)
+        on_shutdown, self._context.drains = self._context.drain_if_not_open, True
+        return Worker(self.settings, self.registry, chosen, self.resources, standby, on_shutdown)
 
     def scheduler(self) -> Scheduler:
         """Only what fires schedules, without a worker: `async with q.scheduler(): ...`.
@@ -333,8 +333,8 @@ class TaskQ(Habits):
         return Lifespan(lambda: _alive(self, scheduler))
 
     async def __aenter__(self) -> TaskQ:
-        await self.desk.current().client.connect()
-        self._home.loop = asyncio.get_running_loop()
+        await self.backend.current().client.connect()
+        self._context.loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(
@@ -350,8 +350,8 @@ class TaskQ(Habits):
 
         Using the TaskQ again opens a new one.
         """
-        await self._home.drain()
-        await self.desk.aclose()
+        await self._context.drain()
+        await self.backend.aclose()
 
 
 @asynccontextmanager
@@ -360,11 +360,13 @@ async def _alive(q: TaskQ, scheduler: bool) -> AsyncGenerator[dict[str, Any], No
         yield {STATE_KEY: q.deferred}
 
 
-def _deferrer(desk: BrokerPool, settings: DeferredSettings) -> Callable[[Home], DeferredRunner]:
-    def make(home: Home) -> DeferredRunner:
+def _deferrer(
+    backend: BrokerPool, settings: DeferredSettings
+) -> Callable[[TaskContext], DeferredRunner]:
+    def make(context: TaskContext) -> DeferredRunner:
         # As with the worker: a process that defers nothing does not pay for it.
         from taskq.deferred.runner import DeferredRunner
 
-        return DeferredRunner(home, desk, settings)
+        return DeferredRunner(context, backend, settings)
 
     return make

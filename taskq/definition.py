@@ -20,7 +20,7 @@ from taskq.execution.task import (
     TaskOptionValues,
     task_name,
 )
-from taskq.execution.task_context import Home
+from taskq.execution.task_context import TaskContext
 
 __all__ = ["TaskDecorator", "define"]
 
@@ -43,7 +43,7 @@ class TaskDecorator(Protocol):
 def define(
     function: Callable[..., Any],
     given: TaskOptionValues,
-    home: Home,
+    context: TaskContext,
     registry: Registry,
     resources: Resources,
 ) -> Task[..., Any]:
@@ -59,7 +59,7 @@ def define(
     kind: type[Task[..., Any]] = AsyncTask[..., Any] if is_async else SyncTask[..., Any]
     known_as = task_name(function, name)
     injector = _injector(function, known_as, checked, resources)
-    task = kind(function, known_as, checked, home, injector)
+    task = kind(function, known_as, checked, context, injector)
     registry.add(task)
     return task
 

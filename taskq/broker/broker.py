@@ -1,4 +1,4 @@
-"""The broker: everything that talks to the server, for one event loop."""
+"""The broker: every conversation with the server, for one event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskq.broker.leadership import Leadership
 from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.producer import Producer
 from taskq.broker.schedules import ScheduleStore
-from taskq.broker.server_gate import Entrance
+from taskq.broker.server_gate import ServerGate
 from taskq.broker.waiting import Waiting
 from taskq.broker.watching import Watching
 from taskq.codec.signing import Signing
@@ -22,7 +22,7 @@ from taskq.core.liveness import CONNECT_SECONDS, ENQUEUE_SECONDS, REPLY_SECONDS
 from taskq.core.options import Retention
 from taskq.execution.executors.address import refuse_unguarded_main
 from taskq.redis.client import Client, Locate
-from taskq.redis.failpoints import ARMED, ArmedClient
+from taskq.redis.failpoints import ARMED, FailpointClient
 from taskq.redis.scripts import ClockOffset, script
 
 __all__ = ["Broker", "BrokerSettings", "Upkeep"]
@@ -85,7 +85,7 @@ class BrokerSettings:
 
     `locate` tells where the server is. `enqueue_deadline` (seconds) bounds how long an enqueue
     tries to reach it. `retention` is how long failed, cancelled and expired jobs are kept. A job
-    whose worker died `max_crashes` times is not tried again. `entrance` looks at the server once
+    whose worker died `max_crashes` times is not tried again. `server_gate` looks at the server once
     for all of them. `configured` tells whether somebody said where the server is. `signing` seals
     and opens what travels; whoever makes an envelope or reads one asks it.
     """
@@ -96,7 +96,7 @@ class BrokerSettings:
     enqueue_deadline: float = ENQUEUE_SECONDS
     retention: Retention = Retention()
     max_crashes: int = 3
-    entrance: Entrance = field(default_factory=Entrance)
+    server_gate: ServerGate = field(default_factory=ServerGate)
     configured: Callable[[], bool] = lambda: True
     signing_keys: Sequence[str | bytes] | None = field(default=None, repr=False)
     signing: Signing = field(init=False)
@@ -122,13 +122,13 @@ class Broker:
     ) -> None:
         refuse_unguarded_main()
         self.settings = settings
-        kind = Client if ARMED is None else ArmedClient
+        kind = Client if ARMED is None else FailpointClient
         self.client = kind(
             settings.locate,
             name=name,
             connect_timeout=connect_timeout,
             reply_timeout=reply_timeout,
-            admit=settings.entrance.admit,
+            check=settings.server_gate.check,
         )
         shared = (self.client, settings.keys, settings.offset)
         failure_ttl = settings.retention.failure_seconds

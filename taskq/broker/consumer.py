@@ -15,8 +15,8 @@ from taskq.core.errors import DecodeError, ServerError
 from taskq.core.job import Delivery
 from taskq.core.liveness import CALL_SECONDS
 from taskq.redis.client import Client, retrying
-from taskq.redis.connection import ConnectionLost, Told
-from taskq.redis.scripts import ClockOffset, in_runs, script
+from taskq.redis.connection import ConnectionLost, ReplyHandler
+from taskq.redis.scripts import ClockOffset, group_consecutive, script
 
 __all__ = ["EVERYTHING", "Consumer", "DeclaredDead", "Frame", "Room", "delivery_of", "handed_over"]
 
@@ -200,20 +200,24 @@ class Consumer:
 
         Sent until answered: repeating it changes nothing.
         """
-        said = self._said(frames)
+        script_args = self._script_args(frames)
 
         async def once(_: bool) -> list[int]:
-            return await self._client.script(self._scripts["finish"], self._finish_keys, *said)
+            return await self._client.script(
+                self._scripts["finish"], self._finish_keys, *script_args
+            )
 
         return await retrying(once, seconds=86_400.0, what="outcomes could not be stored")
 
-    def post_finish(self, told: Told, frames: Sequence[Frame]) -> bool:
+    def finish_nowait(self, on_reply: ReplyHandler, frames: Sequence[Frame]) -> bool:
         """Send the same once, now; see `Client.post`."""
-        said = self._said(frames)
-        return self._client.post(told, self._scripts["finish"], self._finish_keys, *said)
+        script_args = self._script_args(frames)
+        return self._client.send_nowait(
+            on_reply, self._scripts["finish"], self._finish_keys, *script_args
+        )
 
-    def _said(self, frames: Sequence[Frame]) -> list[Any]:
-        runs = in_runs(map(self._framed, frames))
+    def _script_args(self, frames: Sequence[Frame]) -> list[Any]:
+        runs = group_consecutive(map(self._framed, frames))
         return [self._offset.ms, self.worker, self._keep_failed, *runs]
 
     def _framed(self, frame: Frame) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
@@ -231,11 +235,13 @@ class Consumer:
 
         A server that cannot be reached hands nothing over.
         """
-        said = self.worker, int(not fetches)
+        script_args = self.worker, int(not fetches)
         with contextlib.suppress(ConnectionError):
             for first in range(0, len(queues), QUEUES_AT_ONCE):
                 some = queues[first : first + QUEUES_AT_ONCE]
-                await self._client.script(self._scripts["leave"], self._leave_keys, *said, *some)
+                await self._client.script(
+                    self._scripts["leave"], self._leave_keys, *script_args, *some
+                )
             self._may_wait = False
 
     async def begin(self, delivery: Delivery) -> bool:

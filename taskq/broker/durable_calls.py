@@ -1,4 +1,4 @@
-"""The server's side of durable calls, and of what processes say about what they deferred."""
+"""The server's side of durable calls, and the reports of processes about their deferred calls."""
 
 from __future__ import annotations
 

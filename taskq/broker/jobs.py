@@ -1,4 +1,4 @@
-"""Reading and cancelling single jobs."""
+"""Reading and cancelling single jobs, and a job's hash as `JobInfo`."""
 
 from __future__ import annotations
 

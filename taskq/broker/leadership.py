@@ -1,4 +1,4 @@
-"""Who leads the schedulers: one record, changed by compare-and-set."""
+"""Who leads the schedulers: one record, changed by compare-and-set; and how schedules stand."""
 
 from __future__ import annotations
 

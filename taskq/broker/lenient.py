@@ -1,6 +1,7 @@
-"""What lies on the server, read as far as it can be: others may have written there.
+"""Lenient reading: what others may have written to the server is read as far as possible.
 
-One value that cannot be read must hide no other, so none of these raises.
+One unreadable value must not hide the others, so nothing here raises. What is wrong becomes a
+`Trouble`, which says how to fix it.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from typing import Any
 
 from taskq.broker.keys import Keys
 from taskq.codec.signing import Signing
-from taskq.core.clock import seconds_passed
+from taskq.core.clock import monotonic
 from taskq.core.errors import ServerRefused, ServerUnavailable
 from taskq.core.ids import new_id
 from taskq.core.job import NewJob
@@ -30,7 +30,7 @@ from taskq.core.liveness import (
 )
 from taskq.redis.client import Client, retrying
 from taskq.redis.connection import ConnectionLost
-from taskq.redis.scripts import ClockOffset, in_pieces, in_runs, script
+from taskq.redis.scripts import ClockOffset, group_consecutive, in_pieces, script
 
 __all__ = ["Producer"]
 
@@ -192,32 +192,34 @@ class Producer:
             groups = self._next_groups()
             ahead = self._flying[-1] if self._flying else None
             jobs = (job for group in groups for job in group[0])
-            frames = in_runs((job[2:], job[:2]) for job in jobs)
-            batch = _Batch(self._number, groups, frames, ahead, seconds_passed())
+            frames = group_consecutive((job[2:], job[:2]) for job in jobs)
+            batch = _Batch(self._number, groups, frames, ahead, monotonic())
             self._flying.append(batch)
-            told = partial(self._heard, batch)
-            batch.sent = self._client.post(told, self._script, self._keys, *self._said(batch))
+            on_reply = partial(self._on_reply, batch)
+            batch.sent = self._client.send_nowait(
+                on_reply, self._script, self._keys, *self._script_args(batch)
+            )
             if not batch.sent:
-                self._say_again(batch)
+                self._resend(batch)
         self._deadline.watch()
 
-    def _said(self, batch: _Batch) -> tuple[Any, ...]:
+    def _script_args(self, batch: _Batch) -> tuple[Any, ...]:
         waits = batch.ahead in self._flying
         before = batch.number - 1 if waits else 0
         own = (batch.number, self._record_ttl_ms, before, self._remembered_ms)
         return (self._offset.ms, *own, *batch.frames)
 
-    def _heard(self, batch: _Batch, reply: Any) -> None:
+    def _on_reply(self, batch: _Batch, reply: Any) -> None:
         if isinstance(reply, bytes):
             self._land(batch)
             _answer(batch.groups, reply, self._not_jobs)
         elif self._deadline.left(batch.groups[-1]) > 0:
-            self._say_again(batch)
+            self._resend(batch)
         else:
             self._land(batch)
             _refuse(batch.groups, self._unconfirmed(batch))
 
-    def _say_again(self, batch: _Batch) -> None:
+    def _resend(self, batch: _Batch) -> None:
         batch.sending = self._loop.create_task(self._send(batch))
 
     def _land(self, batch: _Batch) -> None:
@@ -266,10 +268,12 @@ class Producer:
 
     async def _send_once(self, batch: _Batch, _: bool) -> bytes:
         while True:
-            if seconds_passed() - batch.began > self._deadline.seconds + RESEND_SECONDS:
+            if monotonic() - batch.began > self._deadline.seconds + RESEND_SECONDS:
                 raise ServerUnavailable("it was sent long ago")
             try:
-                answer = await self._client.script(self._script, self._keys, *self._said(batch))
+                answer = await self._client.script(
+                    self._script, self._keys, *self._script_args(batch)
+                )
             except (ServerUnavailable, ConnectionLost) as error:
                 batch.reason = error
                 batch.sent |= isinstance(error, ConnectionLost)

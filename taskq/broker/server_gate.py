@@ -1,4 +1,4 @@
-"""The look at a server before the first call: refuses what would lose jobs, warns of risks."""
+"""The server gate: refuses a server that would lose jobs before anything is sent to it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from taskq.redis.server_check import (
     read_settings,
 )
 
-__all__ = ["Entrance"]
+__all__ = ["ServerGate"]
 
 _log = logging.getLogger("taskq.broker")
 
 
-class Entrance:
+class ServerGate:
     """Judges each server once, at the first connection to it; later ones cost nothing.
 
     Shared by all connections of one TaskQ.
@@ -32,7 +32,7 @@ class Entrance:
     def __init__(self) -> None:
         self._known: set[str] = set()
 
-    async def admit(self, call: Ask, where: str) -> None:
+    async def check(self, call: Ask, where: str) -> None:
         """Judge the server at `where`, asked through `call`, which gives error replies as values.
 
         Costs one round trip, or two when there is no append-only file. A server that does not let

@@ -227,7 +227,7 @@ async def _first_running(jobs: list[Any]) -> str:
 
 async def _pid_of(q: Any, worker: str, parent: int) -> int:
     """The process of a worker that our own supervisor started; nothing else may be killed."""
-    broker = q.desk.current()
+    broker = q.backend.current()
     overview = await read_overview(broker.client, broker.keys, q.settings.offset)
     pid = next(state.pid for state in overview.workers if state.name == worker)
     _check_parent(pid, parent)

@@ -1,4 +1,4 @@
-"""How the commands end: the exit codes scripts may rely on."""
+"""The exit codes that scripts may rely on."""
 
 from __future__ import annotations
 

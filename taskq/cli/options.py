@@ -1,4 +1,4 @@
-"""What several commands let users type: the target, logs, durations and sizes."""
+"""Options that several commands share, and the banner with which a worker starts."""
 
 from __future__ import annotations
 

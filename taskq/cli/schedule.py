@@ -257,13 +257,13 @@ async def _both(one: Awaitable[T], q: TaskQ) -> tuple[T, datetime]:
 
 
 async def _now(q: TaskQ) -> datetime:
-    milliseconds = (await q.desk.current().schedules.count()).now
+    milliseconds = (await q.backend.current().schedules.count()).now
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 async def _not_ended(q: TaskQ, jobs: tuple[str, ...]) -> tuple[str, ...]:
     """Of the jobs that had not ended at the last fire, those that have not ended since."""
-    endings = await q.desk.current().waiting.look(jobs)
+    endings = await q.backend.current().waiting.look(jobs)
     return tuple(job for job, ending in zip(jobs, endings, strict=True) if not ending.final)
 
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import taskq
 from taskq.cli.exits import ERROR, OK
 from taskq.core.errors import EmbeddedServerError, ServerRefused
-from taskq.core.rng import CHANCE
+from taskq.core.rng import RNG
 from taskq.core.text import counted
 from taskq.execution.lifespan import run_through
 from taskq.worker.recycling import Stopping
@@ -135,7 +135,7 @@ class _Service:
                 raise
             except ConnectionError as error:
                 # Not all at once, when a server comes back that many workers wait for.
-                wait = CHANCE.uniform(pause / 2, pause)
+                wait = RNG.uniform(pause / 2, pause)
                 _log.warning("%s; trying again in %.1f s", error, wait)
             await self._asked_within(wait)
             pause = min(LONGEST_PAUSE, pause * 2)
@@ -174,7 +174,7 @@ class _Service:
         if self._ready and self._asked.is_set():
             _log.warning("stopping now; running jobs are handed back")
         elif self._ready:
-            jobs = counted(self._worker.holdings.running, "running job has", "running jobs have")
+            jobs = counted(self._worker.in_flight.running, "running job has", "running jobs have")
             _log.info("stopping; %s %g s to finish", jobs, self._worker.settings.grace)
         self._asked.set()
         self._worker.stop()

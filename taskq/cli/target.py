@@ -1,4 +1,4 @@
-"""Which TaskQ a command looks at: one that code defines, or a server and a namespace by name."""
+"""Which TaskQ a command works on: one that code defines, or a server and a namespace by name."""
 
 from __future__ import annotations
 

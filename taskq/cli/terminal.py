@@ -1,4 +1,7 @@
-"""What a command shows: tables and notes, in colour on a terminal, in plain columns elsewhere."""
+"""What commands print: tables and notes, coloured on a terminal and plain elsewhere, and JSON.
+
+Text of others is escaped: control characters never reach the terminal.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal, cast, get_args, get_origin
 
 from taskq.codec import rebuilders as making
-from taskq.codec.instances import Misfit, Walk, is_text_kind
+from taskq.codec.instances import TypeMismatch, Walk, is_text_kind
 from taskq.codec.rebuilders import Rebuilder
 from taskq.codec.secret import Secret
 from taskq.codec.type_hints import bare, resolve_hints, substituted
@@ -145,8 +145,8 @@ class _Fields:
             for name, value in values:
                 rebuild = rebuilders.get(name)
                 rebuilt[name] = value if rebuild is None else rebuild(walk, value)
-        except Misfit as misfit:
-            misfit.within(step.format(name))
+        except TypeMismatch as mismatch:
+            mismatch.within(step.format(name))
             raise
         return rebuilt
 

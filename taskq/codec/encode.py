@@ -25,10 +25,10 @@ from taskq.codec.unencodable import a_type, hint_for
 from taskq.core.durations import base_date, base_datetime, base_timedelta
 from taskq.core.errors import EncodeError, PayloadError, PayloadTooLarge
 
-__all__ = ["Lowering", "Refusal"]
+__all__ = ["Lowering", "UnencodableValue"]
 
 
-class Refusal(Exception):
+class UnencodableValue(Exception):
     """A value that cannot travel, on its way up to the argument it lies in."""
 
     def __init__(self, reason: str, error: type[PayloadError] = EncodeError) -> None:
@@ -84,8 +84,8 @@ class Lowering:
         """Lower the arguments of a call."""
         try:
             self._enter(len(args) + 2 * len(kwargs), 0)
-        except Refusal as refusal:
-            refusal.within(args, "the call")
+        except UnencodableValue as unencodable:
+            unencodable.within(args, "the call")
             raise
         positional: list[Any] = []
         named: dict[str, Any] = {}
@@ -95,8 +95,8 @@ class Lowering:
                 positional.append(self._lower(value, 1))  # noqa: PERF401, how many tells which
             for name, value in kwargs.items():
                 named[str.__str__(name)] = self._lower(value, 1)
-        except Refusal as refusal:
-            refusal.within(args, name or f"args[{len(positional)}]")
+        except UnencodableValue as unencodable:
+            unencodable.within(args, name or f"args[{len(positional)}]")
             raise
         return [positional, named]
 
@@ -105,8 +105,8 @@ class Lowering:
         try:
             self._enter(1, 0)
             return self._lower(value, 1)
-        except Refusal as refusal:
-            refusal.within(None, "result")
+        except UnencodableValue as unencodable:
+            unencodable.within(None, "result")
             raise
 
     def _lower(self, value: Any, depth: int) -> Any:
@@ -147,15 +147,15 @@ class Lowering:
             for form in _forms_of(value):
                 try:
                     return self._lower(form, depth)
-                except Refusal as refusal:
-                    refusal.within(value, "")
-                    if refusal.final:
+                except UnencodableValue as unencodable:
+                    unencodable.within(value, "")
+                    if unencodable.final:
                         raise
-                    first = first or refusal
+                    first = first or unencodable
         finally:
             self._instances -= 1
         # What the objects around it make of it would hide what this one refused.
-        refused = first or Refusal(
+        refused = first or UnencodableValue(
             f"is {a_type(value)} that is not made again by its own fields, nor by what it dumps: "
             "its serialisers and validators do not fit each other. Pass the values it is made of"
         )
@@ -168,9 +168,9 @@ class Lowering:
             if parent in _PARENTS:
                 try:
                     return self._lower(_PARENTS[parent](value), depth)
-                except Refusal as refusal:
+                except UnencodableValue as unencodable:
                     # The plain copy is another object each time: the original tells a cycle.
-                    refusal.within(value, "")
+                    unencodable.within(value, "")
                     raise
             if parent in SCALAR_EXTENSIONS:
                 return _extended(SCALAR_EXTENSIONS[parent], value)
@@ -195,7 +195,7 @@ class Lowering:
         finally:
             self._hashed -= 1
         if len(set(items)) != len(value):
-            raise Refusal(
+            raise UnencodableValue(
                 "has two members that travel as the same value (an enum travels as its value); "
                 "pass a list"
             )
@@ -211,8 +211,8 @@ class Lowering:
             for item in items:
                 plain = item if type(item) in as_is else self._lower(item, depth + 1)
                 lowered.append(plain)
-        except Refusal as refusal:
-            refusal.within(owner, step or f"[{len(lowered)}]")
+        except UnencodableValue as unencodable:
+            unencodable.within(owner, step or f"[{len(lowered)}]")
             raise
         return lowered
 
@@ -230,11 +230,11 @@ class Lowering:
         try:
             for plain, (key, item) in zip(keys, value.items(), strict=True):  # noqa: B007, below
                 lowered[plain] = item if type(item) in as_is else self._lower(item, depth + 1)
-        except Refusal as refusal:
-            refusal.within(value, _index(key))
+        except UnencodableValue as unencodable:
+            unencodable.within(value, _index(key))
             raise
         if len(lowered) != len(value):
-            raise Refusal(
+            raise UnencodableValue(
                 "has two keys that travel as the same value (an enum travels as its value); "
                 "give them different values"
             )
@@ -244,8 +244,8 @@ class Lowering:
         self._hashed += 1
         try:
             return [self._lower(key, depth + 1) for key in value]
-        except Refusal as refusal:
-            refusal.within(value, "<key>")
+        except UnencodableValue as unencodable:
+            unencodable.within(value, "<key>")
             raise
         finally:
             self._hashed -= 1
@@ -261,21 +261,21 @@ class Lowering:
             for name, item in record.items():
                 lowered.append(str.__str__(name))
                 lowered.append(item if type(item) in as_is else self._lower(item, depth + 1))
-        except Refusal as refusal:
-            refusal.within(record, f".{name}")
+        except UnencodableValue as unencodable:
+            unencodable.within(record, f".{name}")
             raise
         return array_extension(Record, lowered)
 
     def _enter(self, values: int, depth: int) -> None:
         if depth > self._max_depth:
-            raise Refusal(
+            raise UnencodableValue(
                 f"lies {depth} containers deep; up to {self._max_depth} may nest. Flatten it, or "
                 "store it elsewhere and pass its key",
                 PayloadTooLarge,
             )
         self._left -= values
         if self._left < 0:
-            raise Refusal(
+            raise UnencodableValue(
                 f"brings the payload to {self._max_nodes - self._left:,} values; up to "
                 f"{self._max_nodes:,} may travel. Split the work into several jobs, or store the "
                 "data elsewhere and pass its key",
@@ -322,13 +322,13 @@ _PARENTS: dict[type, Callable[[Any], Any]] = {
 }
 
 
-def _refused(value: object) -> Refusal:
-    return Refusal(f"is {a_type(value)}, which cannot travel; {hint_for(value)}")
+def _refused(value: object) -> UnencodableValue:
+    return UnencodableValue(f"is {a_type(value)}, which cannot travel; {hint_for(value)}")
 
 
-def _unhashable(value: object) -> Refusal:
+def _unhashable(value: object) -> UnencodableValue:
     # A frozen dataclass may be a member of a set here, but would arrive as a dictionary.
-    return Refusal(
+    return UnencodableValue(
         f"is {a_type(value)}, which travels as something that cannot be a member of a set or a "
         "key; pass a list"
     )
@@ -338,9 +338,9 @@ def _extended(extension: Callable[[Any], Any], value: Any) -> Any:
     try:
         return extension(value)
     except ValueError as error:
-        raise Refusal(str(error)) from error
+        raise UnencodableValue(str(error)) from error
     except Exception as error:  # a subclass, or a time zone, of the user's own
-        raise Refusal(f"is {a_type(value)} that fails when written: {error!r}") from error
+        raise UnencodableValue(f"is {a_type(value)} that fails when written: {error!r}") from error
 
 
 def _forms_of(value: Any) -> Iterator[Any]:
@@ -349,7 +349,7 @@ def _forms_of(value: Any) -> Iterator[Any]:
             if type(form) is type(value):
                 raise _refused(value)
             yield form
-    except Refusal:
+    except UnencodableValue:
         raise
     except Exception as error:  # a slot never set, or a property of the user's own
         what = (
@@ -357,7 +357,7 @@ def _forms_of(value: Any) -> Iterator[Any]:
             if is_model(cast("Any", type(value)))
             else "whose fields cannot be read"
         )
-        raise Refusal(f"is {a_type(value)} {what}: {error!r}") from error
+        raise UnencodableValue(f"is {a_type(value)} {what}: {error!r}") from error
 
 
 def _index(key: object) -> str:
@@ -370,7 +370,7 @@ def _index(key: object) -> str:
 def _check_scalar(value: Any) -> None:
     """Refuse the scalars that the packer refuses."""
     if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
-        raise Refusal(
+        raise UnencodableValue(
             f"is an integer of {value.bit_length():,} bits; up to {MAX_INT_BITS:,} can travel. "
             "Pass it as text, such as `hex(value)`"
         )
@@ -378,7 +378,7 @@ def _check_scalar(value: Any) -> None:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise Refusal(
+            raise UnencodableValue(
                 f"is text that is not valid Unicode (half a surrogate pair at index "
                 f"{error.start}); pass bytes, such as `value.encode('utf-8', 'surrogateescape')`"
             ) from None

@@ -1,8 +1,9 @@
 """Objects with fields, such as dataclasses and models: their state, and how they are made again.
 
-What was sent as an object arrives in the state it had. Nothing of its class runs then, so that no
-validator and no `__post_init__` works on a value twice. An object whose state cannot travel goes as
-what its constructor takes, where that makes an equal one.
+What was sent as an object arrives in the state it had. None of its class's code runs then, so no
+validator and no `__post_init__` transforms a value twice. An object whose state cannot travel is
+sent as its constructor's arguments, where these make an equal object. A value that does not fit is
+a `TypeMismatch`; `Walk` bounds how much is tried.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from taskq.codec.extensions import Record
 from taskq.core.errors import CallError
 
 __all__ = [
-    "Misfit",
+    "TypeMismatch",
     "Walk",
     "cause",
     "fields_of",
@@ -34,7 +35,7 @@ _MOST_STEPS: Final = 400_000
 """Four for each value that a payload may hold; they take about half a second."""
 
 
-class Misfit(CallError):
+class TypeMismatch(CallError):
     """A value nothing can be made of, on its way up to its parameter.
 
     `reason` may be a function: most reasons are never read, as another member of a union fits.
@@ -54,9 +55,9 @@ class Misfit(CallError):
         """Record one container around the value."""
         self.path = step + self.path
 
-    def again(self) -> Misfit:
+    def again(self) -> TypeMismatch:
         """The same misfit of the same value, to go up another way."""
-        copy = Misfit(self._reason)
+        copy = TypeMismatch(self._reason)
         copy.path = self.path
         return copy
 
@@ -99,12 +100,12 @@ class Walk:
         if known is None:
             try:
                 known = (make(self, value),)
-            except Misfit as misfit:
-                known = misfit.again()
+            except TypeMismatch as mismatch:
+                known = mismatch.again()
                 self._made[key] = known
                 raise
             self._made[key] = known
-        if isinstance(known, Misfit):
+        if isinstance(known, TypeMismatch):
             raise known.again()
         return known[0]
 
@@ -188,7 +189,7 @@ def forms_of(value: Any) -> Iterator[Any]:
 
 
 def restored(kind: Any, record: Record, state: dict[str, Any]) -> Any:
-    """An object of a class in this state; raises `Misfit` for one that it cannot have."""
+    """An object of a class in this state; raises `TypeMismatch` for one that it cannot have."""
     made = kind.__new__(kind)
     names, is_dataclass = _names_of(kind)
     if not is_dataclass:
@@ -217,12 +218,12 @@ def _fill_up(made: Any, kind: Any, state: dict[str, Any]) -> None:
             object.__setattr__(made, field.name, value)
 
 
-def _lacks(kind: Any, name: str) -> Misfit:
-    return Misfit(f"does not fit: {kind.__qualname__} needs `{name}`")
+def _lacks(kind: Any, name: str) -> TypeMismatch:
+    return TypeMismatch(f"does not fit: {kind.__qualname__} needs `{name}`")
 
 
-def _has_none(kind: Any, name: str) -> Misfit:
-    return Misfit(f"does not fit: {kind.__qualname__} has no field `{name}`")
+def _has_none(kind: Any, name: str) -> TypeMismatch:
+    return TypeMismatch(f"does not fit: {kind.__qualname__} has no field `{name}`")
 
 
 def _restore_model(made: Any, kind: Any, unset: list[str], state: dict[str, Any]) -> None:

@@ -2,11 +2,11 @@
 
 A payload is msgpack plus the extensions of `taskq.codec.extensions`: a call is the array
 ``[args, kwargs]``, a result is its value. No name in it is ever imported or called: an enum travels
-as its value, a dataclass or a model as the state of its fields, and `taskq.codec.rebuild` makes them
-again from the annotations of the task.
+as its value, a dataclass or a model as the state of its fields, and `taskq.codec.rebuild` makes
+them again from the annotations of the task.
 
-Whoever can write to the server can write payloads, so a reader judges their size, depth and number
-of values before it makes any of them.
+Whoever can write to the server can write payloads, so a reader judges size, depth and number of
+values from the bytes alone, before it makes any of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from taskq.codec.encode import Lowering, Refusal
+from taskq.codec.encode import Lowering, UnencodableValue
 from taskq.codec.extensions import ARRAY_CODES, AS_IS, holds_array, pack, unpack
 from taskq.core.errors import DecodeError, EncodeError, PayloadError, PayloadTooLarge
 
@@ -280,8 +280,8 @@ def _encode(lower: Callable[[Lowering], Any], limits: PayloadLimits) -> tuple[by
     walk = Lowering(limits.max_depth, limits.max_nodes)
     try:
         return pack(lower(walk)), walk.altered
-    except Refusal as refusal:
-        raise refusal.error() from refusal.__cause__
+    except UnencodableValue as unencodable:
+        raise unencodable.error() from unencodable.__cause__
     except Exception as error:
         raise _explain(lower, limits, error) from error
 
@@ -291,8 +291,8 @@ def _explain(
 ) -> PayloadError:
     try:
         lower(Lowering(limits.max_depth, limits.max_nodes, careful=True))
-    except Refusal as refusal:
-        return refusal.error()
+    except UnencodableValue as unencodable:
+        return unencodable.error()
     except Exception as again:  # a proxy that raises for whatever is asked of it
         error = again
     return EncodeError(f"the payload cannot be written: {error!r}")

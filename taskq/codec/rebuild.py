@@ -1,4 +1,4 @@
-"""Which argument of a call belongs to which parameter, and what is made of it there."""
+"""From plain data to what a task's annotations promise: arguments by parameter, and results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from inspect import Parameter, Signature
 from typing import Any
 
 from taskq.codec.annotation import Compiler
-from taskq.codec.instances import Misfit, Walk
+from taskq.codec.instances import TypeMismatch, Walk
 from taskq.codec.rebuilders import Rebuilder
 from taskq.codec.secret import Secret
 from taskq.codec.type_hints import resolve_hints
@@ -51,8 +51,8 @@ def result_rebuilder(function: Callable[..., Any]) -> Callable[[Any], Any] | Non
     def rebuild_result(value: Any) -> Any:
         try:
             return rebuild(Walk(), value)
-        except Misfit as misfit:
-            raise misfit.named("result") from misfit
+        except TypeMismatch as mismatch:
+            raise mismatch.named("result") from mismatch
 
     return rebuild_result
 
@@ -131,8 +131,8 @@ class Plan:
                 given[place] = rebuild(walk, given[place])
             for name, rebuild in self._names(keywords):
                 keywords[name] = rebuild(walk, keywords[name])
-        except Misfit as misfit:
-            raise misfit.named(name) from misfit
+        except TypeMismatch as mismatch:
+            raise mismatch.named(name) from mismatch
         return given, keywords
 
     def _places(self, count: int) -> list[tuple[int, str, Rebuilder]]:
@@ -215,7 +215,7 @@ def where_it_fits(rebuild: Rebuilder) -> Rebuilder:
     def attempt(walk: Walk, value: Any) -> Any:
         try:
             return rebuild(walk, value)
-        except Misfit:
+        except TypeMismatch:
             return value
 
     return attempt

@@ -1,8 +1,4 @@
-"""What is made of a value that arrived: one function for each kind of annotation.
-
-A `Record` is the state of an object that was sent, and is restored; anything else is input, and
-goes through the constructor or the validation of its class.
-"""
+"""The value that an annotation makes of what arrived: one function for each kind of annotation."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from itertools import repeat
 from typing import Any, NamedTuple, cast
 
 from taskq.codec.extensions import Record
-from taskq.codec.instances import Misfit, Walk, cause, restored, shortly
+from taskq.codec.instances import TypeMismatch, Walk, cause, restored, shortly
 from taskq.codec.secret import Secret
 
 __all__ = [
@@ -66,9 +62,9 @@ def make_secret(inner: Rebuilder | None, walk: Walk, value: Any) -> Any:
         return Secret(plain)
     try:
         return Secret(inner(walk, plain))
-    except Misfit:
+    except TypeMismatch:
         # Without what it says of the value, in the message and in the chain of causes.
-        raise Misfit("is a secret whose value does not fit its annotation") from None
+        raise TypeMismatch("is a secret whose value does not fit its annotation") from None
 
 
 def make_enum(kind: Any, walk: Walk, value: Any) -> Any:
@@ -76,7 +72,7 @@ def make_enum(kind: Any, walk: Walk, value: Any) -> Any:
     try:
         return kind(value)
     except Exception as error:  # `_missing_` is the user's own
-        raise Misfit(partial(_no_member, kind, value)) from error
+        raise TypeMismatch(partial(_no_member, kind, value)) from error
 
 
 def _no_member(kind: Any, value: Any) -> str:
@@ -123,7 +119,7 @@ def make_object(
     state = fields(walk, value.items(), ".{}")
     try:
         return restored(kind, value, state)
-    except Misfit:
+    except TypeMismatch:
         raise
     except Exception as error:
         raise _unmade(kind, error) from error
@@ -159,7 +155,7 @@ def _compare(kind: type, names: Iterable[Any], verb: str) -> None:
     listed = sorted(f"`{name}`" for name in names)
     if listed:
         more = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
-        raise Misfit(
+        raise TypeMismatch(
             f"does not fit: {kind.__qualname__} {verb} {', '.join(listed[:5])[:200]}{more}"
         )
 
@@ -198,7 +194,7 @@ def make_places(inners: list[Rebuilder | None], wanted: str, walk: Walk, value: 
     """The items of a tuple of one type for each place."""
     kind, items = _items_of(value, wanted)
     if len(items) != len(inners):
-        raise Misfit(f"holds {len(items)} values, wanted {wanted}")
+        raise TypeMismatch(f"holds {len(items)} values, wanted {wanted}")
     return _each(kind, zip(inners, items, strict=True), walk, len(items))
 
 
@@ -208,8 +204,8 @@ def _each(kind: type, pairs: Iterable[tuple[Rebuilder | None, Any]], walk: Walk,
     try:
         for inner, item in pairs:
             rebuilt.append(item if inner is None else inner(walk, item))
-    except Misfit as misfit:
-        misfit.within(f"[{len(rebuilt)}]")
+    except TypeMismatch as mismatch:
+        mismatch.within(f"[{len(rebuilt)}]")
         raise
     return rebuilt if kind is list else kind(rebuilt)
 
@@ -232,15 +228,15 @@ def make_mapping(
         for key, item in cast("dict[Any, Any]", value).items():
             made = key if inner_key is None else inner_key(walk, key)
             rebuilt[made] = item if inner_value is None else inner_value(walk, item)
-    except Misfit as misfit:
-        misfit.within(f"[{shortly(key)}]")
+    except TypeMismatch as mismatch:
+        mismatch.within(f"[{shortly(key)}]")
         raise
     return rebuilt if make is None else make(rebuilt)
 
 
-def _unwanted(value: Any, wanted: str) -> Misfit:
-    return Misfit(lambda: f"is {shortly(value)}, wanted {wanted}")
+def _unwanted(value: Any, wanted: str) -> TypeMismatch:
+    return TypeMismatch(lambda: f"is {shortly(value)}, wanted {wanted}")
 
 
-def _unmade(kind: Any, error: Exception) -> Misfit:
-    return Misfit(lambda: f"is no {kind.__qualname__}: {cause(error)}")
+def _unmade(kind: Any, error: Exception) -> TypeMismatch:
+    return TypeMismatch(lambda: f"is no {kind.__qualname__}: {cause(error)}")

@@ -1,8 +1,4 @@
-"""Arguments that a task's annotations call secret, made so before they travel.
-
-A worker makes a `Secret` of whatever arrives for a parameter annotated so. But what travels
-unmarked is shown by all who look at the job before: so a producer that knows the function marks it.
-"""
+"""Arguments that a task's annotations declare secret: wrapped as `Secret` before they travel."""
 
 from __future__ import annotations
 

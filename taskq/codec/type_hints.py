@@ -1,4 +1,4 @@
-"""Annotations as objects, even where some of their names cannot be found."""
+"""Annotations as objects, even where some of their names cannot be resolved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to type instead of a value that cannot travel."""
+"""Values that cannot travel, and what to pass instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which member of a union a value is: the fields of a dictionary tell, and the name of a record."""
+"""Which member of a union a value is: the fields of a dictionary or the name of a record decide.
+
+Models repeat their own validation for each member; how often is bounded here too.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from types import NoneType
 from typing import Any, Literal, NamedTuple, cast, get_args, get_origin, is_typeddict
 
 from taskq.codec.extensions import Record
-from taskq.codec.instances import Misfit, Walk, shortly
+from taskq.codec.instances import TypeMismatch, Walk, shortly
 from taskq.codec.rebuilders import Rebuilder
 from taskq.codec.type_hints import bare, resolve_hints
 
@@ -136,25 +139,25 @@ class Union(NamedTuple):
     wanted: str
 
     def rebuild(self, walk: Walk, value: Any) -> Any:
-        """The value as one of the members; raises `Misfit` when it is none."""
+        """The value as one of the members; raises `TypeMismatch` when it is none."""
         if type(value) in self.exact:
             return value
-        misfits: list[Misfit] = []
+        misfits: list[TypeMismatch] = []
         walk.trying += 1
         try:
             for member in self._best_first(value):
                 walk.step()
                 try:
                     return member.rebuild(walk, value)
-                except Misfit as misfit:
-                    misfits.append(misfit)
+                except TypeMismatch as mismatch:
+                    misfits.append(mismatch)
         finally:
             walk.trying -= 1
         if self._may_be_plain(value):
             return value
         if len(misfits) == 1:
             raise misfits[0]
-        raise Misfit(lambda: f"is {shortly(value)}, wanted {self.wanted}")
+        raise TypeMismatch(lambda: f"is {shortly(value)}, wanted {self.wanted}")
 
     def _best_first(self, value: Any) -> list[Member]:
         """Those first whose fields are those of `value`; among equals the union's order decides."""

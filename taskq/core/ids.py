@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Final
 
 from taskq.core.errors import ConfigError
-from taskq.core.rng import CHANCE
+from taskq.core.rng import RNG
 
 __all__ = ["IdSeries", "check_job_id", "check_name", "new_id", "process_name"]
 
@@ -28,7 +28,7 @@ def new_id() -> str:
     >>> len(new_id())
     26
     """
-    chance = CHANCE.getrandbits(74)
+    chance = RNG.getrandbits(74)
     rest = 0x7 << 76 | (chance >> 62) << 64 | 0b10 << 62 | chance & 0x3FFF_FFFF_FFFF_FFFF
     pairs = _PAIRS
     return (
@@ -67,12 +67,12 @@ class IdSeries:
         """Another id."""
         at, forks, start, rest = self._series
         now = time.time_ns() // 1_000_000
-        last = next(rest, None) if now == at and forks == CHANCE.forks else None
+        last = next(rest, None) if now == at and forks == RNG.forks else None
         if last is not None:
             return start + last
         start, rest = new_id()[:-2], iter(_PAIRS)
         first = next(rest)
-        self._series = (now, CHANCE.forks, start, rest)
+        self._series = (now, RNG.forks, start, rest)
         return start + first
 
 

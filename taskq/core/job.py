@@ -1,4 +1,4 @@
-"""Jobs as data: what travels to the server, what a worker is handed, what `info` tells."""
+"""Jobs as data: states, what travels to the server, what a worker is given, what `info` shows."""
 
 from __future__ import annotations
 

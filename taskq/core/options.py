@@ -1,4 +1,7 @@
-"""Options of tasks and of single jobs: frozen, checked, and helpful about misspellings."""
+"""Options of tasks and jobs, and how long ended jobs are kept: frozen and checked.
+
+An unknown option is an error that names the nearest known one.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from taskq.core.durations import Duration, seconds
 from taskq.core.errors import ConfigError, Reject, is_a, name_of
-from taskq.core.rng import CHANCE
+from taskq.core.rng import RNG
 
 __all__ = ["NO_RETRY", "Retry"]
 
@@ -74,7 +74,7 @@ class Retry:
         return cls(max_attempts=value + 1)
 
     def decide(
-        self, error: BaseException, failures: int, draw: Callable[[], float] = CHANCE.random
+        self, error: BaseException, failures: int, draw: Callable[[], float] = RNG.random
     ) -> float | None:
         """Seconds until the next attempt after `error`, or None to give up.
 
@@ -87,7 +87,7 @@ class Retry:
         )
 
     def decide_by(
-        self, failures: int, *, wanted: bool, draw: Callable[[], float] = CHANCE.random
+        self, failures: int, *, wanted: bool, draw: Callable[[], float] = RNG.random
     ) -> float | None:
         """As `decide`, for an error that is known by name only."""
         if not wanted or failures >= self.max_attempts:
@@ -100,7 +100,7 @@ class Retry:
             return False
         return any(name_of(error) in names for error in self.on)
 
-    def delay(self, failures: int, draw: Callable[[], float] = CHANCE.random) -> float:
+    def delay(self, failures: int, draw: Callable[[], float] = RNG.random) -> float:
         """The pause after failure number `failures`, in seconds."""
         base, cap = _as_seconds(self.backoff), _as_seconds(self.max_delay)
         # 2 ** 64 overflows no float, and no cap is that large.

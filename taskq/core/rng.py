@@ -1,4 +1,4 @@
-"""Chance of the package's own: what user code seeds is not drawn from, and is left as it was.
+"""The package's own random numbers, independent of what user code seeds.
 
 A program that seeds `random` would make the ids of its jobs again and again, and a library that
 draws from there changes what such a program computes.
@@ -10,7 +10,7 @@ import os
 from random import Random
 from typing import Final
 
-__all__ = ["CHANCE"]
+__all__ = ["RNG"]
 
 
 class _Chance(Random):
@@ -23,5 +23,5 @@ class _Chance(Random):
         self.seed()
 
 
-CHANCE: Final = _Chance()
-os.register_at_fork(after_in_child=CHANCE.renew)
+RNG: Final = _Chance()
+os.register_at_fork(after_in_child=RNG.renew)

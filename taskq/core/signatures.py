@@ -1,4 +1,4 @@
-"""What a callable takes: the signature of what is called, and the one it shows."""
+"""What a callable takes, and whether a definition replaces an earlier one (in a notebook)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that travels: what users give is checked, what errors and reports say is made to fit."""
+"""Text that travels: checked where users give it, made to fit where errors and reports say it."""
 
 from __future__ import annotations
 

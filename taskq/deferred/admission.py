@@ -1,4 +1,8 @@
-"""Admission: whether there is room for a call, and whether it runs for itself."""
+"""Admission of deferred calls while the program runs, and their drain when it ends.
+
+A call is admitted when there is room for it. The drain gives calls a grace period; what has not
+ended by then goes to the queue where it can.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,8 @@ from collections.abc import Callable
 from taskq.core.errors import BacklogFull
 from taskq.core.job import JobState
 from taskq.core.outcome import Failed
-from taskq.deferred.call import Call, Latch, Row
-from taskq.deferred.call_queue import Shift
+from taskq.deferred.call import Call, CrossLoopEvent, Row
+from taskq.deferred.call_queue import CallQueue
 from taskq.deferred.report import DeferredSettings, Report
 from taskq.execution.attempt import Interruption
 from taskq.execution.request import PLAIN
@@ -26,7 +30,7 @@ INTERRUPTED_SECONDS = 1.0
 
 
 async def drain(
-    shift: Shift, admission: Admission, grace: float, on_closed: Callable[[], None]
+    call_queue: CallQueue, admission: Admission, grace: float, on_closed: Callable[[], None]
 ) -> None:
     """End a shift within `grace` seconds and a little more.
 
@@ -34,63 +38,63 @@ async def drain(
     after the grace are not waited for. At its end what runs is interrupted, and `on_closed` is
     called: from then on calls are somebody else's.
     """
-    loop = shift.loop
-    deadline = shift.deadline = loop.time() + grace
-    _bring_forward(shift, deadline)
+    loop = call_queue.loop
+    deadline = call_queue.deadline = loop.time() + grace
+    _bring_forward(call_queue, deadline)
     changed = asyncio.Event()
-    shift.on_change = changed.set
+    call_queue.on_change = changed.set
     try:
-        await _until_empty(shift, admission, changed, deadline)
+        await _until_empty(call_queue, admission, changed, deadline)
         on_closed()
-        shift.floor.close()
-        await shift.preparation.settle_down(INTERRUPTED_SECONDS)
-        await _interrupt(shift, changed)
+        call_queue.slots.close()
+        await call_queue.preparation.settle_down(INTERRUPTED_SECONDS)
+        await _interrupt(call_queue, changed)
     finally:
-        shift.on_change = None
-    left = [*shift.calls, *admission.outside]
+        call_queue.on_change = None
+    left = [*call_queue.calls, *admission.outside]
     for call in left:
         call.step_out()
-    await shift.hand_over.leftovers(sorted(left, key=lambda call: call.asked_at))
+    await call_queue.hand_over.leftovers(sorted(left, key=lambda call: call.asked_at))
     for call in left:
-        shift.forget(call)
-    await shift.hand_over.drain()
-    await shift.floor.executors.aclose()
+        call_queue.forget(call)
+    await call_queue.hand_over.drain()
+    await call_queue.slots.executors.aclose()
 
 
-async def _interrupt(shift: Shift, changed: asyncio.Event) -> None:
-    running = list(shift.floor.running)
+async def _interrupt(call_queue: CallQueue, changed: asyncio.Event) -> None:
+    running = list(call_queue.slots.running)
     if not running:
         return
     _log.warning("%d deferred calls did not end in time", len(running))
     for call in running:
-        shift.floor.interrupt(call, Interruption.RELEASE)
-    await _until_idle(shift, changed, shift.loop.time() + INTERRUPTED_SECONDS)
-    for call in list(shift.floor.running):
-        shift.floor.abandon(call)
+        call_queue.slots.interrupt(call, Interruption.RELEASE)
+    await _until_idle(call_queue, changed, call_queue.loop.time() + INTERRUPTED_SECONDS)
+    for call in list(call_queue.slots.running):
+        call_queue.slots.abandon(call)
 
 
-def _bring_forward(shift: Shift, deadline: float) -> None:
-    for call in list(shift.calls):
+def _bring_forward(call_queue: CallQueue, deadline: float) -> None:
+    for call in list(call_queue.calls):
         if call.timer is None:
             continue
         if call.options.debounce is not None and not call.attempts:
             # Nobody will call again: what the calls so far asked for is known.
-            shift.due(call)
+            call_queue.due(call)
         elif call.timer.when() > deadline:
-            shift.beyond.add(call)
+            call_queue.beyond.add(call)
 
 
 async def _until_empty(
-    shift: Shift, admission: Admission, changed: asyncio.Event, deadline: float
+    call_queue: CallQueue, admission: Admission, changed: asyncio.Event, deadline: float
 ) -> None:
-    while len(shift.calls) > len(shift.beyond) or admission.outside:
+    while len(call_queue.calls) > len(call_queue.beyond) or admission.outside:
         admission.let_in()
         if not await _wait(changed, deadline):
             return
 
 
-async def _until_idle(shift: Shift, changed: asyncio.Event, deadline: float) -> None:
-    while shift.floor.running:
+async def _until_idle(call_queue: CallQueue, changed: asyncio.Event, deadline: float) -> None:
+    while call_queue.slots.running:
         if not await _wait(changed, deadline):
             return
 
@@ -109,8 +113,8 @@ async def _wait(changed: asyncio.Event, deadline: float) -> bool:
 class Admission:
     """Takes calls in. `outside` are those that wait for room."""
 
-    def __init__(self, shift: Shift, settings: DeferredSettings, report: Report) -> None:
-        self._shift = shift
+    def __init__(self, call_queue: CallQueue, settings: DeferredSettings, report: Report) -> None:
+        self._call_queue = call_queue
         self._settings = settings
         self._report = report
         self.outside: Row = OrderedDict()
@@ -119,10 +123,10 @@ class Admission:
     @property
     def full(self) -> bool:
         """Whether there is no room for another call."""
-        backlog = self._shift.backlog
+        backlog = self._call_queue.backlog
         if backlog < self._settings.backlog:
             return False
-        return backlog > 0 or len(self._shift.floor.running) >= self._settings.concurrency
+        return backlog > 0 or len(self._call_queue.slots.running) >= self._settings.concurrency
 
     def admit(self, call: Call) -> Call:
         """Take a call, or merge it into one that waits; gives the one that will run.
@@ -135,8 +139,8 @@ class Admission:
             if twin is not None:
                 return twin
         # As few words as possible for the common case.
-        if len(self._shift.calls) < self._settings.backlog or not self.full:
-            self._shift.take(call)
+        if len(self._call_queue.calls) < self._settings.backlog or not self.full:
+            self._call_queue.take(call)
         else:
             self._turn_away(call)
         return call
@@ -166,17 +170,17 @@ class Admission:
         if policy == "reject":
             self._turn_away(call)
         elif policy == "spill":
-            self._shift.hand_over.check(call, self._why())
+            self._call_queue.hand_over.check(call, self._why())
         elif not in_a_loop():
             self._wait_in_thread()
 
     def _wait_in_thread(self) -> None:
         room = threading.Event()
         room.set()
-        while self.full and not self._shift.loop.is_closed():
+        while self.full and not self._call_queue.loop.is_closed():
             if room.is_set():
                 room.clear()
-                self._shift.loop.call_soon_threadsafe(self.waiting_threads.append, room.set)
+                self._call_queue.loop.call_soon_threadsafe(self.waiting_threads.append, room.set)
             # Room that came before the loop has heard of this thread wakes nobody.
             room.wait(0.5)
 
@@ -187,7 +191,7 @@ class Admission:
         while self.outside and not self.full:
             call = next(iter(self.outside))
             call.step_out()
-            self._shift.take(call)
+            self._call_queue.take(call)
 
     def _line_of(self, call: Call) -> tuple[str, ...] | None:
         options = call.options
@@ -201,25 +205,25 @@ class Admission:
         """A call of the same task and key that has not begun, and runs for this one too."""
         if call.line is None or call.options.order is not None:
             return None
-        twin = self._shift.lines.last(call.line)
+        twin = self._call_queue.lines.last(call.line)
         if twin is None or twin.attempts or not _covers(twin, call):
             return None
         self._report.tally.merged += 1
         if call.options.debounce is not None:
             twin.amend(call)
-            self._shift.put_off(twin, call.options.debounce)
-            self._shift.prepare(twin)
+            self._call_queue.put_off(twin, call.options.debounce)
+            self._call_queue.prepare(twin)
         return twin
 
     def _turn_away(self, call: Call) -> None:
         policy = call.options.when_full or self._settings.when_full
         if policy == "wait":
             if call.accepted is None:
-                call.accepted = Latch()
+                call.accepted = CrossLoopEvent()
             call.stand_in(self.outside)
             return
         if policy == "spill":
-            self._shift.hand_over.overflow(call, self._why())
+            self._call_queue.hand_over.overflow(call, self._why())
             return
         self._report.tally.rejected += 1
         raise BacklogFull(
@@ -229,7 +233,7 @@ class Admission:
 
     def _why(self) -> str:
         backlog = self._settings.backlog
-        return f"{self._shift.backlog:,} deferred calls wait, and backlog={backlog:,}"
+        return f"{self._call_queue.backlog:,} deferred calls wait, and backlog={backlog:,}"
 
 
 def _covers(twin: Call, call: Call) -> bool:

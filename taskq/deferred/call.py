@@ -1,4 +1,4 @@
-"""One deferred call: what was asked for, how far it is, and how it ended."""
+"""One deferred call: what was asked for, how far it has come, how it ended, and who waits."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from taskq.execution.handle import Job
 from taskq.execution.request import PLAIN
 from taskq.execution.task import Task
 
-__all__ = ["Call", "Latch", "Row"]
+__all__ = ["Call", "CrossLoopEvent", "Row"]
 
 
-class Latch:
+class CrossLoopEvent:
     """Set once; waiting for it afterwards takes no time.
 
     Setting writes the flag before it looks for waiters, and waiting leaves the waiter before it
@@ -113,8 +113,8 @@ class Call:
     failed: Failed | None = None
     error: BaseException | None = None
     refusal: BaseException | None = None
-    accepted: Latch | None = None
-    ended: Latch | None = None
+    accepted: CrossLoopEvent | None = None
+    ended: CrossLoopEvent | None = None
     before_waiting: Callable[[], None] | None = None
     expires_at: float | None = None
 
@@ -202,7 +202,7 @@ class Call:
     def follow(self, other: Call) -> None:
         """End as `other` does, which runs in place of this one."""
         if other.ended is None:
-            other.ended = Latch()
+            other.ended = CrossLoopEvent()
 
         def same() -> None:
             if not self.over:
@@ -225,7 +225,7 @@ class Call:
             self.before_waiting()
         latch = self.ended
         if latch is None:
-            latch = self.ended = Latch()
+            latch = self.ended = CrossLoopEvent()
         if self.over:
             return
         await latch.wait()

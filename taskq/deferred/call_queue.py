@@ -1,9 +1,9 @@
-"""A shift: what is deferred in one event loop, from the first call to the drain.
+"""The call queue: what is deferred in one event loop, from admission to its end.
 
 ::
 
-    Admission ─> gates: prepared, first in line, due ─> a slot on the floor ─> over
-                   ^────────────── next attempt ──────────────┘      └─ or to the queue: HandOver
+    Admission ─> gates: prepared, first in line, due ─> a slot ─> over
+                   ^───────────── next attempt ───────────┘   └─ or to the queue: HandOver
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.request import PLAIN
 from taskq.execution.runner import interrupted, judged, run_attempt
 
-__all__ = ["Floor", "Lines", "OnOutcome", "Shift"]
+__all__ = ["CallQueue", "Lines", "OnOutcome", "Slots"]
 
 _log = logging.getLogger("taskq.deferred")
 
@@ -39,7 +39,7 @@ OnOutcome = Callable[[Call, Attempt | None, Outcome | None], None]
 """Takes a call whose attempt ended, or without an attempt one that expired before it."""
 
 
-class Floor:
+class Slots:
     """Runs at most `slots` calls at once, each attempt in an asyncio task of its own."""
 
     def __init__(
@@ -179,7 +179,7 @@ class Lines:
         return line[-1] if line else None
 
 
-class Shift:
+class CallQueue:
     """The calls of one event loop; used in that loop alone.
 
     `calls` are those that are not over, `beyond` those of them that will be due after `deadline`,
@@ -207,12 +207,12 @@ class Shift:
         hand_over.durable.on_lost = self._lost
         self._report = report
         executors = ExecutorSet(threads=settings.threads, processes=settings.processes)
-        self.floor = Floor(loop, settings.concurrency, executors, report.tally, self._on_outcome)
+        self.slots = Slots(loop, settings.concurrency, executors, report.tally, self._on_outcome)
 
     @property
     def backlog(self) -> int:
         """Calls that wait for anything."""
-        return len(self.calls) - len(self.floor.running)
+        return len(self.calls) - len(self.slots.running)
 
     def take(self, call: Call) -> None:
         """Have a call run when nothing is in its way."""
@@ -227,7 +227,7 @@ class Shift:
                 self.put_off(call, delay)
         self.prepare(call)
         if not call.gates:
-            self.floor.ready(call)
+            self.slots.ready(call)
 
     def prepare(self, call: Call) -> None:
         """Have a call prepared before it runs, if it needs that."""
@@ -263,7 +263,7 @@ class Shift:
         if call.over:
             return
         if call.attempt is not None:
-            self.floor.interrupt(call, Interruption.CANCEL)
+            self.slots.interrupt(call, Interruption.CANCEL)
         else:
             self._report.tally.cancelled += 1
             self.over(call, JobState.CANCELLED)
@@ -300,7 +300,7 @@ class Shift:
     def _open(self, call: Call, gate: int) -> None:
         call.gates &= ~gate
         if not call.gates and not call.over:
-            self.floor.ready(call)
+            self.slots.ready(call)
 
     def _on_outcome(self, call: Call, attempt: Attempt | None, outcome: Outcome | None) -> None:
         if attempt is None or outcome is None:
@@ -333,7 +333,7 @@ class Shift:
         """The queue has taken a durable call over: what runs here is for nobody any more."""
         call.owner = ""
         if call.attempt is not None:
-            self.floor.interrupt(call, Interruption.LOST)
+            self.slots.interrupt(call, Interruption.LOST)
         else:
             self.hand_over.replace(call)
 

@@ -15,7 +15,7 @@ from typing import Any
 from taskq.core.errors import BacklogFull, ConfigError, ServerError, ServerUnavailable, TaskqError
 from taskq.core.job import JobState, NewJob
 from taskq.core.outcome import Failed
-from taskq.deferred.call import Call, Latch
+from taskq.deferred.call import Call, CrossLoopEvent
 from taskq.deferred.durable import Durable
 from taskq.deferred.plain import PlainTask
 from taskq.deferred.ports import Backing
@@ -46,7 +46,7 @@ class HandOver:
         self.check(call, why)
         request = job_of(call)
         if call.accepted is None:
-            call.accepted = Latch()
+            call.accepted = CrossLoopEvent()
         self._spawn(self._overflow(call, request), call)
 
     def check(self, call: Call, why: str) -> None:
@@ -132,10 +132,10 @@ class HandOver:
 
     def replace(self, call: Call) -> None:
         """A job of the queue takes the place of a call."""
-        callee, ttl = call.task.callee, call.options.result_ttl
-        keeps = (callee.options.result_ttl if ttl is None else ttl) > 0
+        spec, ttl = call.task.spec, call.options.result_ttl
+        keeps = (spec.options.result_ttl if ttl is None else ttl) > 0
         call.job = Job(
-            self._backing, call.id, created=True, keeps_result=keeps, rebuild=callee.rebuild
+            self._backing, call.id, created=True, keeps_result=keeps, rebuild=spec.rebuild
         )
         call.state = JobState.QUEUED
         call.close()
@@ -177,7 +177,7 @@ def refusal_of_plain(call: Call) -> str:
 def job_of(call: Call) -> Request:
     """The job that goes on where a call is; raises `EncodeError`."""
     before = (call.attempts, call.failures)
-    request = Request.of(call.task.callee, call.options, call.args, call.kwargs, before=before)
+    request = Request.of(call.task.spec, call.options, call.args, call.kwargs, before=before)
     request.job = _placed(call, request.job)
     return request
 

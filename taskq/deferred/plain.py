@@ -12,7 +12,7 @@ from taskq.core.errors import TaskDefinitionError
 from taskq.core.options import TaskOptions
 from taskq.execution.middleware import module_name
 from taskq.execution.task import Task
-from taskq.execution.task_context import Home
+from taskq.execution.task_context import TaskContext
 
 __all__ = ["PlainTask", "PlainTasks", "is_coroutine_function", "name_of"]
 
@@ -22,9 +22,9 @@ _COROUTINE, _FUNCTION = TaskOptions(executor="loop"), TaskOptions(executor="thre
 class PlainTask(Task[..., Any]):
     """A callable that is no task: it runs in this process, and cannot go to the queue."""
 
-    def __init__(self, function: Callable[..., Any], home: Home) -> None:
+    def __init__(self, function: Callable[..., Any], context: TaskContext) -> None:
         options = _COROUTINE if is_coroutine_function(function) else _FUNCTION
-        super().__init__(function, name_of(function), options, home)
+        super().__init__(function, name_of(function), options, context)
 
     def _look_like(self, function: Callable[..., Any]) -> None:
         """Nobody sees it, and the attributes of a callable may be anything."""
@@ -33,8 +33,8 @@ class PlainTask(Task[..., Any]):
 class PlainTasks:
     """The tasks of plain functions; those of a module's functions are made once."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
         self._known: dict[Callable[..., Any], PlainTask] = {}
 
     def of(self, function: Task[Any, Any] | Callable[..., Any]) -> Task[..., Any]:
@@ -63,8 +63,8 @@ class PlainTasks:
             )
         if type(function) is not FunctionType or "<" in function.__qualname__:
             # Methods, partials and functions inside of others are new objects each time.
-            return PlainTask(function, self._home)
-        known = self._known[function] = PlainTask(function, self._home)
+            return PlainTask(function, self._context)
+        known = self._known[function] = PlainTask(function, self._context)
         return known
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from taskq.core.job import JobState, NewJob
-from taskq.execution.ports import Desk
+from taskq.execution.ports import JobBackend
 
 __all__ = ["Backing", "DeferralStore"]
 
@@ -33,7 +33,7 @@ class DeferralStore(Protocol):
         ...
 
 
-class Backing(Desk, Protocol):
+class Backing(JobBackend, Protocol):
     """The queue behind the deferred runner, for the running event loop."""
 
     @property

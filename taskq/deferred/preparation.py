@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from taskq.core.errors import ServerError
-from taskq.deferred.call import Call, Latch
+from taskq.deferred.call import Call, CrossLoopEvent
 from taskq.deferred.durable import Durable
 from taskq.deferred.handover import HandOver, job_of
 from taskq.execution.handle import Deferred
@@ -39,7 +39,7 @@ class Preparation:
         `prepared` is told at the end, unless the call is over then or asks for something else.
         """
         if call.accepted is None:
-            call.accepted = Latch()
+            call.accepted = CrossLoopEvent()
         self._spawn(self._prepare(call, call.edition, prepared), call)
 
     async def _prepare(self, call: Call, edition: int, prepared: Prepared) -> None:

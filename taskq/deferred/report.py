@@ -1,4 +1,4 @@
-"""What became of deferred calls: counted, logged, remembered, and told to hooks."""
+"""What became of deferred calls: counted, logged, remembered, and passed to hooks."""
 
 from __future__ import annotations
 

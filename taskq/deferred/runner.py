@@ -1,4 +1,7 @@
-"""The deferred runner: what `f.defer(...)`, `q.defer(...)` and `q.deferred` are."""
+"""The deferred runner: what `f.defer(...)`, `q.defer(...)` and `q.deferred` are.
+
+`HeldCalls` keeps the calls of a request until it is over: see `taskq.fastapi.AfterResponse`.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from taskq.core.errors import TaskqError
 from taskq.core.job import JobState
 from taskq.core.options import JobOptions
 from taskq.core.signatures import register
-from taskq.deferred.call import Call, Latch
+from taskq.deferred.call import Call, CrossLoopEvent
 from taskq.deferred.handover import refuse_unfit
 from taskq.deferred.plain import PlainTasks
 from taskq.deferred.ports import Backing
@@ -35,7 +38,7 @@ from taskq.execution.handle import Deferred
 from taskq.execution.lifespan import STATE_KEY
 from taskq.execution.request import PLAIN
 from taskq.execution.task import JobOptionValues, Task
-from taskq.execution.task_context import Home
+from taskq.execution.task_context import TaskContext
 
 __all__ = ["HELD", "DeferredRunner", "Deferring", "HeldCalls"]
 
@@ -54,7 +57,7 @@ class HeldCalls:
         """Hold a call back until `start` is called with it; false when the request is over."""
         with self._lock:
             if self._open:
-                call.accepted, call.before_waiting = Latch(), self._refuse_to_wait
+                call.accepted, call.before_waiting = CrossLoopEvent(), self._refuse_to_wait
                 self._calls.append((call, start))
             return self._open
 
@@ -114,13 +117,13 @@ class DeferredRunner:
     runner alone: `async with q.deferred`, `FastAPI(lifespan=q.deferred.lifespan)`.
     """
 
-    def __init__(self, home: Home, backing: Backing, settings: DeferredSettings) -> None:
+    def __init__(self, context: TaskContext, backing: Backing, settings: DeferredSettings) -> None:
         self.settings = settings
-        self._home = home
+        self._context = context
         self._backing = backing
         self._report = Report(settings)
-        self._plain = PlainTasks(home)
-        self._runtimes = Runtimes(home, self._new_runtime)
+        self._plain = PlainTasks(context)
+        self._runtimes = Runtimes(context, self._new_runtime)
 
     @overload
     def defer(
@@ -164,10 +167,10 @@ class DeferredRunner:
         until the end of the request.
         """
         task = self._plain.of(task)
-        check = task.callee.check
+        check = task.spec.check
         if check is not None:
             check(args, kwargs)
-        conceal = task.callee.conceal
+        conceal = task.spec.conceal
         if conceal is not None:
             args, kwargs = conceal(args, kwargs)
         runtime, here = self._runtimes.current()
@@ -181,16 +184,16 @@ class DeferredRunner:
             return Deferred(runtime.admission.admit(call))
         if runtime.admission.full:
             runtime.admission.check_from_thread(call)
-        call.accepted = Latch()
+        call.accepted = CrossLoopEvent()
         self._admit_soon(call)
         return Deferred(call)
 
     def stats(self) -> DeferredStats:
         """How much runs and waits now, and what has become of the rest."""
         runtimes = [*self._runtimes]
-        calls = [call for runtime in runtimes for call in [*runtime.shift.calls]]
+        calls = [call for runtime in runtimes for call in [*runtime.call_queue.calls]]
         scheduled = sum(call.state is JobState.SCHEDULED for call in calls)
-        running = sum(len(runtime.shift.floor.running) for runtime in runtimes)
+        running = sum(len(runtime.call_queue.slots.running) for runtime in runtimes)
         outside = sum(len(runtime.admission.outside) for runtime in runtimes)
         first = min((call.asked_at for call in calls), default=None)
         return DeferredStats(
@@ -237,7 +240,7 @@ class DeferredRunner:
             yield {STATE_KEY: self}
 
     async def __aenter__(self) -> DeferredRunner:
-        self._home.loop = asyncio.get_running_loop()
+        self._context.loop = asyncio.get_running_loop()
         return self
 
     async def __aexit__(
@@ -246,14 +249,14 @@ class DeferredRunner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._home.drain()
+        await self._context.drain()
 
     def begin_anew(self) -> None:
         """In a process that was forked off: leave calls and event loop to the parent."""
         self._runtimes.begin_anew()
 
     def _new_runtime(self, loop: asyncio.AbstractEventLoop) -> Runtime:
-        around = self._home.middleware
+        around = self._context.middleware
         return Runtime(loop, self._backing, around, self.settings, self._report, self.stats)
 
     def _admit_soon(self, call: Call) -> None:

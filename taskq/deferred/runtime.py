@@ -1,4 +1,8 @@
-"""The runtime: the parts that run what is deferred in one event loop, wired."""
+"""The deferred runner's parts for one event loop, wired: queue, admission, monitor, reporter.
+
+`SlowCallMonitor` names the call that blocks the event loop; `StatusReporter` tells `taskq status`
+what this process has deferred.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from taskq.core.errors import ServerError
 from taskq.core.ids import process_name
 from taskq.deferred.admission import Admission, drain
 from taskq.deferred.call import Call
-from taskq.deferred.call_queue import Floor, Shift
+from taskq.deferred.call_queue import CallQueue, Slots
 from taskq.deferred.durable import Durable
 from taskq.deferred.handover import HandOver
 from taskq.deferred.ports import Backing
@@ -26,14 +30,14 @@ from taskq.deferred.preparation import Preparation
 from taskq.deferred.report import DeferredSettings, DeferredStats, Report
 from taskq.execution.job_log import culprit, job_fields
 from taskq.execution.middleware import Middleware
-from taskq.execution.task_context import Home
+from taskq.execution.task_context import TaskContext
 
-__all__ = ["Notice", "Runtime", "Runtimes", "Watch"]
+__all__ = ["Runtime", "Runtimes", "SlowCallMonitor", "StatusReporter"]
 
 EVERY_SECONDS = 2.0
 
 
-class Notice:
+class StatusReporter:
     """Writes a record every two seconds where there is a connection; it never makes one."""
 
     def __init__(
@@ -84,15 +88,15 @@ class Notice:
 IDLE_SECONDS = 60.0
 
 
-class Watch:
+class SlowCallMonitor:
     """A thread that asks the loop for a sign of life while calls run.
 
     It warns once each time there is none for `slow` seconds and a deferred call is why.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, floor: Floor, slow: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, slots: Slots, slow: float) -> None:
         self._loop = loop
-        self._floor = floor
+        self._slots = slots
         self._slow = slow
         self._ended = False
         self._ticked = time.monotonic()
@@ -103,18 +107,18 @@ class Watch:
     def stop(self) -> None:
         """End the thread soon."""
         self._ended = True
-        self._floor.busy.set()
+        self._slots.busy.set()
 
     def _live(self) -> None:
-        floor = self._floor
+        slots = self._slots
         while not self._ended and not self._loop.is_closed():
-            if floor.running:
+            if slots.running:
                 self._look()
                 continue
-            floor.busy.clear()
+            slots.busy.clear()
             # A call that began before the flag was cleared is seen here.
-            if not floor.running and not self._ended:
-                floor.busy.wait(IDLE_SECONDS)
+            if not slots.running and not self._ended:
+                slots.busy.wait(IDLE_SECONDS)
             self._ticked = time.monotonic()
 
     def _look(self) -> None:
@@ -136,7 +140,7 @@ class Watch:
 
     def _warn(self, since: float) -> None:
         frames = sys._current_frames()  # pyright: ignore[reportPrivateUsage]
-        attempt, where = culprit(frames.get(self._floor.thread))
+        attempt, where = culprit(frames.get(self._slots.thread))
         if attempt is not None:
             _log.warning(
                 "deferred task %s (job %s) has blocked the event loop for %.2f s at %s; every "
@@ -169,11 +173,11 @@ class Runtime:
         durable = Durable(backing, settings.lease)
         hand_over = HandOver(backing, report, durable)
         preparation = Preparation(middleware, durable, hand_over)
-        self.shift = Shift(loop, settings, report, hand_over, preparation)
-        self.admission = Admission(self.shift, settings, report)
-        self.shift.floor.on_room = self.admission.let_in
-        self._watch = Watch(loop, self.shift.floor, settings.slow)
-        self._notice = Notice(loop, backing, stats)
+        self.call_queue = CallQueue(loop, settings, report, hand_over, preparation)
+        self.admission = Admission(self.call_queue, settings, report)
+        self.call_queue.slots.on_room = self.admission.let_in
+        self._watch = SlowCallMonitor(loop, self.call_queue.slots, settings.slow)
+        self._notice = StatusReporter(loop, backing, stats)
 
     def cancel(self, call: Call) -> bool:
         """Cancel a call, from any thread; true, for it was not over."""
@@ -182,14 +186,14 @@ class Runtime:
         except RuntimeError:
             here = False
         if here:
-            self.shift.cancel(call)
+            self.call_queue.cancel(call)
         else:
-            self.loop.call_soon_threadsafe(self.shift.cancel, call)
+            self.loop.call_soon_threadsafe(self.call_queue.cancel, call)
         return True
 
     async def leave(self, grace: float, on_closed: Callable[[], None]) -> None:
         """Drain; `on_closed` is called when no further call may come here."""
-        await drain(self.shift, self.admission, grace, on_closed)
+        await drain(self.call_queue, self.admission, grace, on_closed)
         self._watch.stop()
         await self._notice.stop()
 
@@ -201,8 +205,10 @@ class Runtimes:
     something is deferred. Without either, calls go to the one in the background loop of `q.run`.
     """
 
-    def __init__(self, home: Home, make: Callable[[asyncio.AbstractEventLoop], Runtime]) -> None:
-        self._home = home
+    def __init__(
+        self, context: TaskContext, make: Callable[[asyncio.AbstractEventLoop], Runtime]
+    ) -> None:
+        self._context = context
         self._make = make
         self._beginning = threading.Lock()
         self._warned = False
@@ -246,10 +252,10 @@ class Runtimes:
         if self._main is not None and not self._main.loop.is_closed():
             # Another thread was faster.
             return self._main
-        loop = self._home.loop
+        loop = self._context.loop
         opened = loop is not None and not loop.is_closed()
         loop = loop if opened else running
-        if loop is None or self._home.is_background(loop):
+        if loop is None or self._context.is_background(loop):
             return self._in_background()
         if not opened:
             self._warn_if_nobody_drains()
@@ -257,13 +263,13 @@ class Runtimes:
         return self._main
 
     def _in_background(self) -> Runtime:
-        loop = self._home.background_loop()
+        loop = self._context.background_loop()
         if self._background is None or self._background.loop is not loop:
             self._background = self._make(loop)
         return self._background
 
     def _warn_if_nobody_drains(self) -> None:
-        if self._home.drains or self._warned:
+        if self._context.drains or self._warned:
             return
         self._warned = True
         _log.warning(

@@ -1,4 +1,4 @@
-"""Where the server's binary is."""
+"""The files of an embedded server: its binary, the names inside its directory, and its locks."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class _Line:
         """Connect if need be."""
         if self._connection is None:
             try:
-                self._connection = wire.dial(layout.SOCKET, KEEPER_ANSWER_SECONDS)
+                self._connection = wire.connect(layout.SOCKET, KEEPER_ANSWER_SECONDS)
             except OSError:
                 return False
         return True
@@ -210,7 +210,7 @@ class Keeper:
         try:
             # The queue is in order: once this connection is served, everybody who came before it
             # is counted.
-            with wire.dial(layout.CLOSING, KEEPER_ANSWER_SECONDS) as probe:
+            with wire.connect(layout.CLOSING, KEEPER_ANSWER_SECONDS) as probe:
                 return _census(probe) == (2, str(int(self._seen) + 1))
         except (OSError, wire.ErrorReply):
             return False

@@ -1,4 +1,4 @@
-"""Opening, asking and stopping the embedded server of a directory."""
+"""Opening, asking and stopping the embedded server of a private directory."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class EmbeddedServer:
     def pid(self) -> int | None:
         """The server's process id, by its own account; None when it does not answer."""
         try:
-            with wire.dial(str(self.socket), EMBEDDED_ANSWER_SECONDS) as connection:
+            with wire.connect(str(self.socket), EMBEDDED_ANSWER_SECONDS) as connection:
                 return int(wire.info(connection)["process_id"])
         except (OSError, wire.ErrorReply):
             return None
@@ -257,7 +257,7 @@ class EmbeddedServer:
 
     def _ping(self) -> _State:
         try:
-            with wire.dial(str(self.socket), EMBEDDED_ANSWER_SECONDS) as connection:
+            with wire.connect(str(self.socket), EMBEDDED_ANSWER_SECONDS) as connection:
                 wire.ask(connection, "PING")
                 if self.appendfsync == "always":
                     wire.ask(connection, "CONFIG", "SET", "appendfsync", "always")
@@ -332,7 +332,7 @@ class EmbeddedServer:
         """Ask the server to stop: its pid, or None when nobody was there to be asked."""
         told = self.pid()
         try:
-            with wire.dial(str(self.socket), EMBEDDED_START_SECONDS) as connection:
+            with wire.connect(str(self.socket), EMBEDDED_START_SECONDS) as connection:
                 wire.ask(connection, "SHUTDOWN")
         except wire.ErrorReply as error:
             raise EmbeddedServerError(

@@ -10,14 +10,14 @@ import socket
 
 from taskq.core.peer import check_peer
 
-__all__ = ["ErrorReply", "ask", "dial", "info"]
+__all__ = ["ErrorReply", "ask", "connect", "info"]
 
 
 class ErrorReply(Exception):
     """The server answered with an error; the text starts with its code, such as `LOADING`."""
 
 
-def dial(path: str, timeout: float) -> socket.socket:
+def connect(path: str, timeout: float) -> socket.socket:
     """Connect to the unix socket at `path`; `timeout` seconds hold for every later step too.
 
     Raises OSError when nobody listens there, and `ForeignPeer`, which is one, when the process that

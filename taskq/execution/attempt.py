@@ -1,4 +1,4 @@
-"""One run of a job, as the code that runs it sees it."""
+"""One run of a job, as the code that runs it sees it, and the secrets masked in its reports."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _call(attempt: Attempt) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if attempt.local is not None:
         # Concealed when it was deferred.
         return attempt.local.args, attempt.local.kwargs
-    conceal = attempt.task.callee.conceal
+    conceal = attempt.task.spec.conceal
     if conceal is None and not holds_secret(attempt.payload):
         return (), {}
     try:
@@ -106,9 +106,9 @@ class Attempt:
     `number` counts the runs of the job. `fence` is the number under which the server knows this
     run; it is smaller for a job that ran elsewhere before the server had it. `failures` counts the
     attempts that failed before. `secrets` are the texts to be masked, once they were looked for.
-    `local` is there for a call that is not serialised. The first
-    interruption decides how the attempt is judged; later ones change nothing. `uprooted`: somebody
-    else, who is not taskq either, cancels whatever runs in this event loop.
+    `local` is there for a call that is not serialised. The first interruption decides how the
+    attempt is judged; later ones change nothing. `mass_cancelled`: something other than taskq
+    cancels whatever runs in this event loop.
     """
 
     __slots__ = (
@@ -121,6 +121,7 @@ class Attempt:
         "id",
         "interruption",
         "local",
+        "mass_cancelled",
         "number",
         "on_interrupt",
         "payload",
@@ -131,7 +132,6 @@ class Attempt:
         "started",
         "task",
         "timeout",
-        "uprooted",
         "worker",
     )
 
@@ -163,7 +163,7 @@ class Attempt:
         self.report: Reporter | None = None
         self.secrets: tuple[str, ...] | None = None
         self.interruption: Interruption | None = None
-        self.uprooted = False
+        self.mass_cancelled = False
         self.on_interrupt: Callable[[Attempt], None] | None = None
         self.started = 0.0
         self._runner: asyncio.Task[Any] | None = None

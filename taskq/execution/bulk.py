@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar, cast
 
 from taskq.core.errors import CallError, ConfigError
 from taskq.execution.handle import Job
-from taskq.execution.ports import Desk
+from taskq.execution.ports import JobBackend
 from taskq.execution.request import Request
 from taskq.execution.task import Signature, Task
 
@@ -21,38 +21,38 @@ CHUNK: Final = 500
 R = TypeVar("R")
 
 
-async def enqueue_all(desk: Desk, given: Iterable[Signature[R]]) -> list[Job[R]]:
+async def enqueue_all(backend: JobBackend, given: Iterable[Signature[R]]) -> list[Job[R]]:
     """Enqueue jobs in few round trips; their handles, in order.
 
     A call that cannot be made, and what is no signature of this TaskQ, is refused before anything
     is sent; what middleware refuses is known only then.
     """
-    signatures = _checked(desk, given)
-    if any(signature.callee.middleware.enqueues for signature in signatures):
+    signatures = _checked(backend, given)
+    if any(signature.spec.middleware.enqueues for signature in signatures):
         return await asyncio.gather(*(signature.enqueue() for signature in signatures))
     envelopes = [signature.envelope() for signature in signatures]
     requests: list[Request] = []
     sent: list[Awaitable[list[bool]]] = []
     for at in range(0, len(signatures), CHUNK):
         chunk = [
-            Request.around(signature.callee, signature.job_options, envelope)
+            Request.around(signature.spec, signature.job_options, envelope)
             for signature, envelope in zip(
                 signatures[at : at + CHUNK], envelopes[at : at + CHUNK], strict=True
             )
         ]
         requests += chunk
-        sent.append(desk.submit([request.job for request in chunk]))
+        sent.append(backend.submit([request.job for request in chunk]))
         # It goes out now; the server does it while the next chunk is made.
         await asyncio.sleep(0)
     answers = await asyncio.gather(*sent)
     created = (new for answer in answers for new in answer)
     return [
-        request.handle(desk, signature.callee, new)
+        request.handle(backend, signature.spec, new)
         for request, signature, new in zip(requests, signatures, created, strict=True)
     ]
 
 
-def _checked(desk: Desk, given: Iterable[Signature[R]]) -> Sequence[Signature[R]]:
+def _checked(backend: JobBackend, given: Iterable[Signature[R]]) -> Sequence[Signature[R]]:
     """The signatures; `CallError` for what people type instead, `ConfigError` for foreign ones."""
     if isinstance(given, (Signature, Task)) or not isinstance(given, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise CallError(f"enqueue_many() takes a list, and got {_told(given)}: {_TYPE}")
@@ -64,7 +64,7 @@ def _checked(desk: Desk, given: Iterable[Signature[R]]) -> Sequence[Signature[R]
                 # Or Python warns of each that it was never awaited.
                 item.close()
         raise CallError(f"enqueue_many() takes signatures, and got {_told(wrong[0])}: {_TYPE}")
-    foreign = next((item.callee.name for item in signatures if item.desk is not desk), None)
+    foreign = next((item.spec.name for item in signatures if item.backend is not backend), None)
     if foreign is not None:
         raise ConfigError(
             f"the task {foreign} belongs to another TaskQ, whose workers would never see this job: "

@@ -1,4 +1,4 @@
-"""A handle to one job: wait for it, look at it, cancel it."""
+"""Handles of one job, queued or deferred: wait for it, look at it, cancel it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taskq.core.errors import (
     ServerError,
 )
 from taskq.core.job import Ending, JobInfo, JobState
-from taskq.execution.ports import Desk
+from taskq.execution.ports import JobBackend
 
 __all__ = ["Cancelling", "Deferred", "DeferredCall", "Job"]
 
@@ -165,11 +165,11 @@ class Job(Generic[R]):
     id existed already, None for a handle made from an id.
     """
 
-    __slots__ = ("_desk", "_keeps_result", "_on_wait", "_rebuild", "created", "id")
+    __slots__ = ("_backend", "_keeps_result", "_on_wait", "_rebuild", "created", "id")
 
     def __init__(
         self,
-        desk: Desk,
+        backend: JobBackend,
         job_id: str,
         *,
         created: bool | None = None,
@@ -177,7 +177,7 @@ class Job(Generic[R]):
         rebuild: Callable[[Any], R] | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> None:
-        self._desk = desk
+        self._backend = backend
         self.id = job_id
         self.created = created
         self._keeps_result = keeps_result
@@ -199,7 +199,7 @@ class Job(Generic[R]):
         if self._on_wait is not None:
             self._on_wait()
         try:
-            ending = await self._desk.until_over(self.id, limit)
+            ending = await self._backend.until_over(self.id, limit)
         except TimeoutError:
             raise ResultTimeout(await self._why_late(limit), job_id=self.id) from None
         return self._value(ending)
@@ -209,7 +209,7 @@ class Job(Generic[R]):
 
         Raises `JobNotFound`.
         """
-        ending = await self._desk.look(self.id)
+        ending = await self._backend.look(self.id)
         if ending.state is None:
             raise self._missing(ending)
         return ending.state
@@ -219,7 +219,7 @@ class Job(Generic[R]):
 
         Raises `JobNotFound`.
         """
-        info = await self._desk.job_info(self.id)
+        info = await self._backend.job_info(self.id)
         if info is None:
             raise self._missing(Ending(None))
         if self._rebuild is not None and info.result is not None:
@@ -233,7 +233,7 @@ class Job(Generic[R]):
 
         Raises `JobNotFound`.
         """
-        answer = await self._desk.cancel_job(self.id)
+        answer = await self._backend.cancel_job(self.id)
         if answer < 0:
             raise self._missing(Ending(None))
         return answer > 0
@@ -291,7 +291,7 @@ class Job(Generic[R]):
         text = f"job {self.id} did not end within {limit:g} s"
         try:
             async with asyncio.timeout(1.0):
-                info = await self._desk.job_info(self.id)
+                info = await self._backend.job_info(self.id)
         except (ServerError, ConnectionError, TimeoutError):
             return f"{text}, and the server does not answer now"
         if info is None:

@@ -1,4 +1,7 @@
-"""What the log says of jobs: how each attempt ended, and the job on every line of its task."""
+"""What the log says of jobs: how each attempt ended, and the job on every line of its task.
+
+It also names the attempt that blocks an event loop.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What opens an application's TaskQ and closes it: a context that ASGI frameworks can call."""
+"""What opens an application's TaskQ and closes it: an async context for ASGI frameworks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Middleware: what an application wraps around attempts and around the handing in of jobs."""
+"""Middleware: what an application wraps around attempts and around enqueueing."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from taskq.core.job import Ending, Fire, JobInfo, NewJob, Progress
 
-__all__ = ["Desk", "Injector", "Reporter", "RunningJob", "Threads"]
+__all__ = ["Injector", "JobBackend", "Reporter", "RunningJob", "Threads"]
 
 Reporter = Callable[["RunningJob", Progress], asyncio.Future[None] | None]
 """Sends the progress of the attempt that runs a job; a future where the caller can
@@ -39,7 +39,7 @@ class RunningJob(Protocol):
     def max_attempts(self) -> int: ...
 
 
-class Desk(Protocol):
+class JobBackend(Protocol):
     """Where jobs are handed in and asked about."""
 
     def submit(self, jobs: Sequence[NewJob], *, awaited: bool = False) -> Awaitable[list[bool]]:

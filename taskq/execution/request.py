@@ -16,9 +16,9 @@ from taskq.core.job import NewJob, lane_of
 from taskq.core.options import JobOptions, TaskOptions
 from taskq.execution.handle import Job
 from taskq.execution.middleware import NO_MIDDLEWARE, Middleware
-from taskq.execution.ports import Desk
+from taskq.execution.ports import JobBackend
 
-__all__ = ["PLAIN", "Callee", "Request"]
+__all__ = ["PLAIN", "Request", "TaskSpec"]
 
 PATIENCE: Final = 8
 """So many jobs of a task in a row are enqueued as ones to be waited for, though nobody waits."""
@@ -29,7 +29,7 @@ PLAIN: Final = JobOptions()
 Check = Callable[[tuple[Any, ...], dict[str, Any]], None]
 
 
-class Callee:
+class TaskSpec:
     """What an enqueue needs to know of a task, known by its function or only by its name."""
 
     __slots__ = (
@@ -119,7 +119,7 @@ class Request:
     @classmethod
     def of(
         cls,
-        callee: Callee,
+        spec: TaskSpec,
         options: JobOptions,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -131,43 +131,43 @@ class Request:
         `before`: attempts and failures it had in this process. Raises `CallError`, `EncodeError`
         and `PayloadTooLarge`.
         """
-        return cls.around(callee, options, callee.envelope(options, args, kwargs, before))
+        return cls.around(spec, options, spec.envelope(options, args, kwargs, before))
 
     @classmethod
-    def around(cls, callee: Callee, options: JobOptions, envelope: bytes) -> Request:
+    def around(cls, spec: TaskSpec, options: JobOptions, envelope: bytes) -> Request:
         """The rest of it, where nothing can be wrong any more."""
-        keeps_result = callee.options.result_ttl > 0
+        keeps_result = spec.options.result_ttl > 0
         if options is PLAIN:
-            return cls(NewJob(new_id(), envelope, callee.lane, "", callee.expires), keeps_result)
+            return cls(NewJob(new_id(), envelope, spec.lane, "", spec.expires), keeps_result)
         if options.result_ttl is not None:
             keeps_result = options.result_ttl > 0
-        return cls(_placed(callee, options, envelope), keeps_result)
+        return cls(_placed(spec, options, envelope), keeps_result)
 
-    def handle(self, desk: Desk, callee: Callee, created: bool) -> Job[Any]:
+    def handle(self, backend: JobBackend, spec: TaskSpec, created: bool) -> Job[Any]:
         """The handle of the job, once it is handed in."""
         return Job(
-            desk,
+            backend,
             self.job.id,
             created=created,
             keeps_result=self.keeps_result,
-            rebuild=callee.rebuild,
-            on_wait=callee.waited_for,
+            rebuild=spec.rebuild,
+            on_wait=spec.waited_for,
         )
 
-    async def hand_in(self, desk: Desk, callee: Callee) -> Job[Any]:
+    async def submit(self, backend: JobBackend, spec: TaskSpec) -> Job[Any]:
         """Enqueue the job alone.
 
         Where somebody waited for a result of this task lately, the enqueue carries that wait too.
         """
-        awaited = callee.patience > 0 and not self.job.origin
+        awaited = spec.patience > 0 and not self.job.origin
         if awaited:
-            callee.patience -= 1
-        [created] = await desk.submit((self.job,), awaited=awaited)
-        return self.handle(desk, callee, created)
+            spec.patience -= 1
+        [created] = await backend.submit((self.job,), awaited=awaited)
+        return self.handle(backend, spec, created)
 
 
-def _placed(callee: Callee, options: JobOptions, envelope: bytes) -> NewJob:
-    defaults = callee.options
+def _placed(spec: TaskSpec, options: JobOptions, envelope: bytes) -> NewJob:
+    defaults = spec.options
     queue = defaults.queue if options.queue is None else options.queue
     priority = defaults.priority if options.priority is None else options.priority
     when = ""
@@ -180,7 +180,7 @@ def _placed(callee: Callee, options: JobOptions, envelope: bytes) -> NewJob:
         envelope,
         lane_of(queue, priority, defaults.executor),
         when,
-        callee.expires if options.expires is None else _expires(options.expires),
+        spec.expires if options.expires is None else _expires(options.expires),
         new_id() if options.id else "",
     )
 

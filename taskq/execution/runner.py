@@ -60,7 +60,7 @@ def classify(attempt: Attempt, error: BaseException) -> Outcome:
     why = attempt.interruption
     if why is not None and (why is not Interruption.TIMEOUT or is_a(error, asyncio.CancelledError)):
         return interrupted(attempt, why, failure_of(error)["traceback"])
-    if attempt.uprooted and not is_a(error, SystemExit, KeyboardInterrupt):
+    if attempt.mass_cancelled and not is_a(error, SystemExit, KeyboardInterrupt):
         # Its end is no fault of its own; these two may be what ends the program.
         return Released()
     if type(error) is RemoteError:
@@ -144,7 +144,7 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
     clock = _NO_LIMIT if attempt.timeout is None else _Clock(attempt, loop)
     try:
         run = _RUN[attempt.task.task_options.executor]
-        if attempt.task.callee.middleware.attempts:
+        if attempt.task.spec.middleware.attempts:
             value = await _wrapped(run, attempt, executors, clock)
         else:
             value = await run(attempt, executors, clock)
@@ -230,7 +230,7 @@ async def _wrapped(run: _Run, attempt: Attempt, executors: ExecutorSet, clock: _
         opened = made.opened() if isinstance(made, _Sealed) else made
         return opened
 
-    layers = attempt.task.callee.middleware.attempts
+    layers = attempt.task.spec.middleware.attempts
     value = await through(layers, JobContext(attempt), innermost)
     # What middleware leaves as it is need not be serialised again.
     return made if value is opened else value
@@ -258,7 +258,7 @@ def _load(attempt: Attempt) -> tuple[Any, Any]:
         return attempt.local.args, attempt.local.kwargs
     try:
         args, kwargs = decode_call(attempt.payload)
-        check = attempt.task.callee.check
+        check = attempt.task.spec.check
         if check is not None:
             # Who enqueued it by name could not check it.
             check(tuple(args), kwargs)
@@ -286,7 +286,7 @@ def _encoded(value: Any) -> bytes:
 def _opened(attempt: Attempt, value: Any) -> Any:
     if not isinstance(value, _Sealed):
         return value
-    plain, rebuild = decode_value(value.data), attempt.task.callee.rebuild
+    plain, rebuild = decode_value(value.data), attempt.task.spec.rebuild
     return plain if rebuild is None else rebuild(plain)
 
 
@@ -347,7 +347,7 @@ async def _in_process(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -
     local = attempt.local
     if local is not None:
         try:
-            attempt.payload = attempt.task.callee.payload(local.args, local.kwargs)
+            attempt.payload = attempt.task.spec.payload(local.args, local.kwargs)
         except Exception as error:
             raise Unfit("unfit_arguments", error) from None
     return _Sealed(await executors.run_in_process(attempt, clock.start))

@@ -20,9 +20,9 @@ from taskq.core.retry import Retry
 from taskq.core.signatures import call_signature
 from taskq.execution.handle import Deferred, Job
 from taskq.execution.middleware import JobDraft, handed_in, module_name, through
-from taskq.execution.ports import Desk, Injector
-from taskq.execution.request import PLAIN, Callee, Request
-from taskq.execution.task_context import Home
+from taskq.execution.ports import Injector, JobBackend
+from taskq.execution.request import PLAIN, Request, TaskSpec
+from taskq.execution.task_context import TaskContext
 
 __all__ = [
     "AsyncTask",
@@ -92,8 +92,8 @@ class JobOptionValues(TypedDict, total=False):
 class Signature(Generic[R_co]):
     """A task with arguments, not yet a job: `resize.s("a.png")`."""
 
-    desk: Desk
-    callee: Callee
+    backend: JobBackend
+    spec: TaskSpec
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
     job_options: JobOptions = PLAIN
@@ -105,15 +105,15 @@ class Signature(Generic[R_co]):
     def request(self) -> Request:
         """What the queue is asked for, checked and serialised."""
         options = self.job_options.for_the_queue()
-        return Request.of(self.callee, options, self.args, self.kwargs)
+        return Request.of(self.spec, options, self.args, self.kwargs)
 
     def envelope(self) -> bytes:
         """The call alone, checked and serialised; see `Callee.envelope`."""
-        return self.callee.envelope(self.job_options.for_the_queue(), self.args, self.kwargs)
+        return self.spec.envelope(self.job_options.for_the_queue(), self.args, self.kwargs)
 
     async def enqueue(self) -> Job[R_co]:
         """Enqueue a job of this task with these arguments."""
-        return await _enqueue(self.desk, self.callee, self.job_options, self.args, self.kwargs)
+        return await _enqueue(self.backend, self.spec, self.job_options, self.args, self.kwargs)
 
 
 class Task(Habits, Generic[P, R]):
@@ -129,25 +129,25 @@ class Task(Habits, Generic[P, R]):
         function: Callable[P, Any],
         name: str,
         options: TaskOptions,
-        home: Home,
+        context: TaskContext,
         injector: Injector | None = None,
     ) -> None:
         self._look_like(function)
         self.function = function
         self.name = name
         self.task_options = options
-        self.home = home
-        self.desk = home.desk
+        self.context = context
+        self.backend = context.backend
         self.injector = injector
         filled = injector.names if injector is not None else _NOTHING
-        self.callee = Callee(
+        self.spec = TaskSpec(
             name,
             options,
             check=_checker(name, function, filled),
             rebuild=_LazyResult[R](function),
             conceal=Concealer.of(function, filled),
             arrives=functools.partial(check_arrival, lambda: self.call_rebuilder()),
-            middleware=home.middleware,
+            middleware=context.middleware,
         )
         self.call_rebuilder = functools.cache(lambda: CallRebuilder.of(function, filled))
 
@@ -162,7 +162,7 @@ class Task(Habits, Generic[P, R]):
 
         >>> job = await resize.enqueue("a.png", width=400)  # doctest: +SKIP
         """
-        return await _enqueue(self.desk, self.callee, PLAIN, args, kwargs)
+        return await _enqueue(self.backend, self.spec, PLAIN, args, kwargs)
 
     def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """Run it soon in this process: it starts at once, beside the caller.
@@ -178,7 +178,7 @@ class Task(Habits, Generic[P, R]):
 
         >>> handle = resize.defer("a.png", width=400)  # doctest: +SKIP
         """
-        return self.home.deferrer().take(self, PLAIN, args, kwargs)
+        return self.context.deferrer().take(self, PLAIN, args, kwargs)
 
     def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredTask[P, R]:
         """This task with options for single jobs; see `JobOptionValues`.
@@ -187,11 +187,11 @@ class Task(Habits, Generic[P, R]):
 
         >>> await resize.options(delay=30, priority=9).enqueue("a.png")  # doctest: +SKIP
         """
-        return ConfiguredTask(self.desk, self.callee, PLAIN.with_changes(**changes), self)
+        return ConfiguredTask(self.backend, self.spec, PLAIN.with_changes(**changes), self)
 
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """This task with arguments, not yet a job."""
-        return Signature(self.desk, self.callee, args, kwargs)
+        return Signature(self.backend, self.spec, args, kwargs)
 
     def job(self, job_id: str) -> Job[R]:
         """A handle from the id of a job of this task; asks the server nothing.
@@ -202,11 +202,11 @@ class Task(Habits, Generic[P, R]):
         'a-800.png'
         """
         return Job(
-            self.desk,
+            self.backend,
             check_name("job id", job_id),
             keeps_result=self.task_options.result_ttl > 0,
-            rebuild=self.callee.rebuild,
-            on_wait=self.callee.waited_for,
+            rebuild=self.spec.rebuild,
+            on_wait=self.spec.waited_for,
         )
 
     def __repr__(self) -> str:
@@ -234,66 +234,78 @@ class ConfiguredTask(Habits, Generic[P, R]):
     """A task with options for the jobs made through it."""
 
     _habits = OF_TASKS
-    __slots__ = ("_callee", "_desk", "_options", "_task")
+    __slots__ = ("_backend", "_options", "_spec", "_task")
 
     def __init__(
-        self, desk: Desk, callee: Callee, options: JobOptions, task: Task[P, R] | None = None
+        self,
+        backend: JobBackend,
+        spec: TaskSpec,
+        options: JobOptions,
+        task: Task[P, R] | None = None,
     ) -> None:
-        self._desk = desk
-        self._callee = callee
+        self._backend = backend
+        self._spec = spec
         self._options = options
         self._task = task
 
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
         """Enqueue a job with these options; raises as `Task.enqueue`."""
-        return await _enqueue(self._desk, self._callee, self._options, args, kwargs)
+        return await _enqueue(self._backend, self._spec, self._options, args, kwargs)
 
     def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """Run it soon in this process with these options; raises as `Task.defer`."""
         task = self._task
         if task is None:
             raise TaskDefinitionError(
-                f"{self._callee.name} is known by its name only and cannot run in this process: "
+                f"{self._spec.name} is known by its name only and cannot run in this process: "
                 "import its task, or enqueue it"
             )
-        return task.home.deferrer().take(task, self._options, args, kwargs)
+        return task.context.deferrer().take(task, self._options, args, kwargs)
 
     def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredTask[P, R]:
         """The same with further options."""
         changed = self._options.with_changes(**changes)
-        return ConfiguredTask(self._desk, self._callee, changed, self._task)
+        return ConfiguredTask(self._backend, self._spec, changed, self._task)
 
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """This task with arguments and these options, not yet a job."""
-        return Signature(self._desk, self._callee, args, kwargs, self._options)
+        return Signature(self._backend, self._spec, args, kwargs, self._options)
 
 
-def remote_task(home: Home, name: str) -> ConfiguredTask[..., Any]:
+def remote_task(context: TaskContext, name: str) -> ConfiguredTask[..., Any]:
     """A task known by its name only, for producers that do not import its code."""
-    options, around = TaskOptions(), home.middleware
-    callee = Callee(check_name("task", name), options, check=None, rebuild=None, middleware=around)
-    return ConfiguredTask(home.desk, callee, PLAIN)
+    options, around = TaskOptions(), context.middleware
+    spec = TaskSpec(check_name("task", name), options, check=None, rebuild=None, middleware=around)
+    return ConfiguredTask(context.backend, spec, PLAIN)
 
 
 async def _enqueue(
-    desk: Desk, callee: Callee, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    backend: JobBackend,
+    spec: TaskSpec,
+    options: JobOptions,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Job[Any]:
-    if callee.middleware.enqueues:
-        return await _enqueue_through(desk, callee, options, args, kwargs)
+    if spec.middleware.enqueues:
+        return await _enqueue_through(backend, spec, options, args, kwargs)
     if options is not PLAIN:
         options.for_the_queue()
-    return await Request.of(callee, options, args, kwargs).hand_in(desk, callee)
+    return await Request.of(spec, options, args, kwargs).submit(backend, spec)
 
 
 async def _enqueue_through(
-    desk: Desk, callee: Callee, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any]
+    backend: JobBackend,
+    spec: TaskSpec,
+    options: JobOptions,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Job[Any]:
     async def submit(draft: JobDraft) -> Job[Any]:
         options = draft.options.for_the_queue()
-        return await Request.of(callee, options, draft.args, draft.kwargs).hand_in(desk, callee)
+        return await Request.of(spec, options, draft.args, draft.kwargs).submit(backend, spec)
 
-    draft = JobDraft(task=callee.name, args=args, kwargs=kwargs, options=options)
-    handle = await through(callee.middleware.enqueues, draft, submit)
+    draft = JobDraft(task=spec.name, args=args, kwargs=kwargs, options=options)
+    handle = await through(spec.middleware.enqueues, draft, submit)
     return handed_in(Job[Any], Job, handle, draft)
 
 

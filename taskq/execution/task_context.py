@@ -1,4 +1,4 @@
-"""What the tasks of one TaskQ share."""
+"""What the tasks of one TaskQ share: where jobs are submitted, and who runs deferred calls."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from taskq.core.errors import TaskqError
 from taskq.core.options import JobOptions
 from taskq.execution.handle import Deferred
 from taskq.execution.middleware import Middleware
-from taskq.execution.ports import Desk
+from taskq.execution.ports import JobBackend
 
-__all__ = ["Deferrer", "Home", "farewell_of"]
+__all__ = ["Deferrer", "TaskContext", "farewell_of"]
 
 
 class Deferrer(Protocol):
@@ -47,7 +47,7 @@ class Background(Protocol):
         ...
 
 
-class Home:
+class TaskContext:
     """Where jobs are handed in, who runs calls in this process, and what is wrapped around both.
 
     `deferrer` is asked for when something is deferred for the first time. `loop` is the event loop
@@ -60,15 +60,15 @@ class Home:
         "__weakref__",
         "_deferrer",
         "_make",
+        "backend",
         "background",
-        "desk",
         "drains",
         "loop",
         "middleware",
     )
 
-    def __init__(self, desk: Desk, deferrer: Callable[[Home], Deferrer]) -> None:
-        self.desk = desk
+    def __init__(self, backend: JobBackend, deferrer: Callable[[TaskContext], Deferrer]) -> None:
+        self.backend = backend
         self.middleware = Middleware()
         self.loop: asyncio.AbstractEventLoop | None = None
         # Weak, because the thread of that loop leads here.
@@ -76,7 +76,7 @@ class Home:
         self.drains = False
         self._make = deferrer
         self._deferrer: Deferrer | None = None
-        _homes.add(self)
+        _contexts.add(self)
 
     def deferrer(self) -> Deferrer:
         """The deferred runner, made when first needed."""
@@ -115,24 +115,24 @@ class Home:
             await self._deferrer.drain()
 
 
-def farewell_of(home: Home) -> Callable[[], Coroutine[Any, Any, None]]:
+def farewell_of(context: TaskContext) -> Callable[[], Coroutine[Any, Any, None]]:
     """What ends the use of a TaskQ in an event loop, without keeping the TaskQ alive until then."""
-    desk, known = home.desk, weakref.ref(home)
+    backend, known = context.backend, weakref.ref(context)
 
     async def farewell() -> None:
         if (alive := known()) is not None:
             await alive.drain()
-        await desk.aclose()
+        await backend.aclose()
 
     return farewell
 
 
-_homes: Final[weakref.WeakSet[Home]] = weakref.WeakSet()
+_contexts: Final[weakref.WeakSet[TaskContext]] = weakref.WeakSet()
 
 
 def _forked() -> None:
-    for home in _homes:
-        home.begin_anew()
+    for context in _contexts:
+        context.begin_anew()
 
 
 os.register_at_fork(after_in_child=_forked)

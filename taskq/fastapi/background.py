@@ -1,4 +1,7 @@
-"""Background tasks with the calls of FastAPI's, run by the deferred runner."""
+"""Background tasks with the interface of FastAPI's, run by the deferred runner.
+
+An application without a runner gets one for the single request.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from taskq.deferred.runner import DeferredRunner
 from taskq.execution.handle import Deferred
 from taskq.execution.request import PLAIN
 from taskq.execution.task import JobOptionValues
-from taskq.execution.task_context import Home
+from taskq.execution.task_context import TaskContext
 
 __all__ = ["Adding", "BackgroundTasks", "When", "runner_on_the_spot"]
 
@@ -30,9 +33,11 @@ __all__ = ["Adding", "BackgroundTasks", "When", "runner_on_the_spot"]
 @asynccontextmanager
 async def runner_on_the_spot() -> AsyncGenerator[DeferredRunner, None]:
     """A runner without a queue; what still runs at the end of the block is interrupted."""
-    home = Home(_QUEUE, lambda home: DeferredRunner(home, _QUEUE, DeferredSettings()))
-    home.drains = True
-    runner = DeferredRunner(home, _QUEUE, DeferredSettings())
+    context = TaskContext(
+        _QUEUE, lambda context: DeferredRunner(context, _QUEUE, DeferredSettings())
+    )
+    context.drains = True
+    runner = DeferredRunner(context, _QUEUE, DeferredSettings())
     try:
         yield runner
     finally:

@@ -12,7 +12,7 @@ from anyio import from_thread
 
 from taskq.core.errors import ConfigError, TaskqError
 from taskq.execution.handle import Job
-from taskq.execution.ports import Desk
+from taskq.execution.ports import JobBackend
 from taskq.execution.request import Request
 from taskq.execution.task import Signature
 
@@ -72,14 +72,14 @@ class OnCommit(Generic[R]):
         raise TaskqError(f"{self.task} is not enqueued yet: its transaction has not committed")
 
     @property
-    def desk(self) -> Desk:
+    def backend(self) -> JobBackend:
         """Where it is handed in."""
-        return self._signature.desk
+        return self._signature.backend
 
     @property
     def task(self) -> str:
         """The name of the task."""
-        return self._signature.callee.name
+        return self._signature.spec.name
 
     def __await__(self) -> Generator[Any, None, Job[R]]:
         if self._sending is not None:
@@ -95,14 +95,14 @@ class OnCommit(Generic[R]):
         return self._sending
 
     async def _send(self) -> None:
-        desk, callee = self._signature.desk, self._signature.callee
+        backend, spec = self._signature.backend, self._signature.spec
         try:
-            if callee.middleware.enqueues:
+            if spec.middleware.enqueues:
                 # It sees the call as it was made, in the context in which it was.
                 enqueueing = self._signature.enqueue()
                 self._job = await asyncio.create_task(enqueueing, context=self._context)
                 return
-            self._job = cast("Job[R]", await self._request.hand_in(desk, callee))
+            self._job = cast("Job[R]", await self._request.submit(backend, spec))
         except asyncio.CancelledError:
             self._failed(TaskqError("the event loop ended before the server had answered"))
             raise
@@ -208,8 +208,8 @@ def _send(entries: list[OnCommit[Any]]) -> None:
 
     async def alone() -> None:
         await together()
-        for desk in {id(entry.desk): entry.desk for entry in entries}.values():
-            await desk.aclose()
+        for backend in {id(entry.backend): entry.backend for entry in entries}.values():
+            await backend.aclose()
 
     if _awaited_in_greenlet(together()):
         return

@@ -1,4 +1,4 @@
-"""The lifespan of an application: the TaskQ, the application's own, and a worker inside."""
+"""An application's lifespan with its TaskQ and a worker, and the `AfterResponse` middleware."""
 
 from __future__ import annotations
 

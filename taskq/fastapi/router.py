@@ -1,4 +1,4 @@
-"""Endpoints for jobs, to be mounted: state, result, progress, cancel."""
+"""Endpoints for jobs, to be mounted: state, result, progress, cancel, and server-sent events."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def events(
     yield "retry: 1000\n" + _event(first)
     if first.finished:
         return
-    async with aclosing(q.desk.watch(first.id)) as changes:
+    async with aclosing(q.backend.watch(first.id)) as changes:
         coming = asyncio.ensure_future(anext(changes, None))
         try:
             while (left := deadline - time.monotonic()) > 0:

@@ -1,4 +1,4 @@
-"""Fills the parameters of a task from its dependencies, for the time of one attempt."""
+"""FastAPI's dependencies of a task, read with its own analysis and resolved for one attempt."""
 
 from __future__ import annotations
 

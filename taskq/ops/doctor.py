@@ -174,7 +174,7 @@ def judge_overview(overview: Overview, keys: Keys) -> list[Verdict]:
         if trouble.about in found:
             level = "bad" if trouble.serious else "warn"
             found[trouble.about].append(Verdict(trouble.about, level, trouble.what, trouble.fix))
-    if overview.half_reaped:
+    if overview.partially_reaped:
         found["leases"].append(_half_reaped(overview))
     alive = sum(worker.alive for worker in overview.workers)
     waiting = sum(queue.waiting for queue in overview.queues)
@@ -199,7 +199,7 @@ def _schedules(overview: Overview) -> str:
 
 
 def _half_reaped(overview: Overview) -> Verdict:
-    names = ", ".join(overview.half_reaped[:5])
+    names = ", ".join(overview.partially_reaped[:5])
     if any(worker.alive for worker in overview.workers):
         return Verdict(
             "leases",

@@ -105,9 +105,9 @@ class Overview:
     """Everything about one namespace at one moment of the server's clock.
 
     `scheduled` jobs are due later or wait for a retry; `overdue` of them are past their time.
-    `next_due` is in seconds, negative when overdue, None when none waits. `half_reaped` are dead
-    workers whose jobs are being taken back. `left_out` counts the workers over the limit of one
-    look.
+    `next_due` is in seconds, negative when overdue, None when none waits. `partially_reaped` are
+    dead workers whose jobs are being taken back. `left_out` counts the workers over the limit of
+    one look.
     """
 
     taken_at: datetime
@@ -118,7 +118,7 @@ class Overview:
     overdue: int = 0
     next_due: float | None = None
     malformed: int = 0
-    half_reaped: tuple[str, ...] = ()
+    partially_reaped: tuple[str, ...] = ()
     rates: Mapping[str, Rate] = field(default_factory=dict[str, Rate])
     left_out: int = 0
     scheduling: Scheduling = field(default_factory=Scheduling)
@@ -219,7 +219,7 @@ async def read_overview(
         overdue=overdue,
         next_due=first[0] / 1000 if first else None,
         malformed=malformed,
-        half_reaped=tuple(sorted(map(text_of, dead))),
+        partially_reaped=tuple(sorted(map(text_of, dead))),
         rates=_total(rates.values()),
         left_out=left_out,
         scheduling=await read_scheduling(client, keys, offset),

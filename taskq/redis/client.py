@@ -17,18 +17,18 @@ import hiredis
 
 from taskq.core.errors import ServerError, ServerUnavailable
 from taskq.core.liveness import CONNECT_SECONDS, REPLY_SECONDS
-from taskq.core.rng import CHANCE
+from taskq.core.rng import RNG
 from taskq.redis.connection import (
-    Admit,
     Connection,
     ConnectionLost,
     Locate,
-    Told,
+    ReplyHandler,
+    ServerCheck,
+    connect,
     demoted,
-    dial,
     translate,
 )
-from taskq.redis.monitor import Watch
+from taskq.redis.monitor import ConnectionMonitor
 from taskq.redis.scripts import Script
 from taskq.redis.url import Address
 
@@ -50,7 +50,7 @@ class Client:
     """A connection that is opened when needed and opened again when lost.
 
     `reply_timeout` is how long a reply may be owed without a byte heard, in seconds, before the
-    connection counts as dead; `connect_timeout` bounds one attempt to connect. `admit` looks at the
+    connection counts as dead; `connect_timeout` bounds one attempt to connect. `check` looks at the
     server before the first call.
     """
 
@@ -61,17 +61,17 @@ class Client:
         name: str = "taskq",
         connect_timeout: float = CONNECT_SECONDS,
         reply_timeout: float = REPLY_SECONDS,
-        admit: Admit | None = None,
+        check: ServerCheck | None = None,
     ) -> None:
         self._locate = locate
-        self._admit = admit
+        self._admit = check
         self._name = name
         self._connect_timeout = connect_timeout
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._handlers: dict[bytes, Callable[[bytes], None]] = {}
         self._on_reconnect: list[Callable[[], None]] = []
-        self._watch = Watch(reply_timeout, locate, name)
+        self._watch = ConnectionMonitor(reply_timeout, locate, name)
         self._lost_before = False
         self._coming_back: asyncio.Task[None] | None = None
         self.closed = False
@@ -87,16 +87,18 @@ class Client:
                 raise _error(reply, self._connection, self.where)
         return reply
 
-    def post(self, told: Told, script: Script, keys: tuple[str, ...], *args: Any) -> bool:
-        """Send `script` now, for who would rather be called back than wait in a task of its own.
+    def send_nowait(
+        self, on_reply: ReplyHandler, script: Script, keys: tuple[str, ...], *args: Any
+    ) -> bool:
+        """Send a script now and return; `on_reply` is called with its reply.
 
-        False, and nothing sent, without a connection. `told` is called with the reply; an exception
-        as a reply tells that it was lost or refused, and `script` is the way to say it again.
+        Returns False, with nothing sent, when there is no connection. An exception as the reply
+        means that it was lost or refused; send it again with `script`.
         """
         connection = self._connection
         if connection is None or connection.lost:
             return False
-        connection.send(told, "EVALSHA", script.sha, len(keys), *keys, *args)
+        connection.send(on_reply, "EVALSHA", script.sha, len(keys), *keys, *args)
         return True
 
     async def command(self, *command: Any) -> Any:
@@ -146,13 +148,13 @@ class Client:
             if self.closed:
                 raise ClientClosed(_CLOSED)
             self.address = await self._locate()
-            connection = await dial(
+            connection = await connect(
                 self.address,
                 lambda: Connection(self._pushed, self._on_lost),
                 name=self._name,
                 channels=list(self._handlers),
                 timeout=self._connect_timeout,
-                admit=self._admit,
+                check=self._admit,
             )
             if self.closed:
                 connection.abort()
@@ -204,7 +206,7 @@ class Client:
         pause = 0.02
         try:
             while not self.closed:
-                await asyncio.sleep(CHANCE.uniform(pause / 2, pause))
+                await asyncio.sleep(RNG.uniform(pause / 2, pause))
                 pause = min(1.0, pause * 2)
                 try:
                     await self.connect()
@@ -245,7 +247,7 @@ async def retrying(call: Callable[[bool], Awaitable[T]], *, seconds: float, what
                     raise ServerUnavailable(f"{what}: {error}") from error
                 except (ServerUnavailable, ConnectionLost) as error:
                     repeated, last = True, error
-                await asyncio.sleep(CHANCE.uniform(pause / 2, pause))
+                await asyncio.sleep(RNG.uniform(pause / 2, pause))
                 pause = min(1.0, pause * 2)
     except TimeoutError:
         if not limit.expired():

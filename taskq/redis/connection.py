@@ -1,14 +1,14 @@
 """One connection to the server: RESP3, pipelined, shared by every caller of its event loop.
 
-hiredis packs and parses; this file keeps the order. A call is written at once and its reply
-resolves a future, so that any number of callers share one socket and one round trip. The server's
-pushes (pub/sub) come in between and go to `on_push`.
+hiredis packs and parses; this module opens the socket (TLS, user, name, database) and keeps the
+order of replies. A call is written at once and its reply resolves a future, so any number of
+callers share one socket and one round trip. The server's pushes (pub/sub) arrive in between and go
+to `on_push`.
 
-Replies come in the order of the calls: that is the one invariant here. Each call leaves in the line
-who is to be told its reply; a caller that stops waiting is told all the same, and it is dropped.
-A subscription is answered by a push, its confirmation, or in its place by an error. So a push
-counts as a reply only while the call in front asked for exactly that one: servers confirm some
-unasked.
+The one invariant: replies arrive in the order of the calls. Each call leaves its reply handler in
+the line; when a caller stops waiting, its reply is still read, and dropped. A subscription is
+answered by a push, its confirmation, or by an error in its place. A push therefore counts as a
+reply only while the call in front asked for exactly that one: servers confirm some unasked.
 """
 
 from __future__ import annotations
@@ -30,45 +30,45 @@ from taskq.core.peer import ForeignPeer, check_peer
 from taskq.redis.url import Address
 
 __all__ = [
-    "Admit",
     "Connection",
     "ConnectionLost",
     "Locate",
     "Reply",
-    "Told",
+    "ReplyHandler",
+    "ServerCheck",
+    "connect",
     "demoted",
-    "dial",
     "translate",
 ]
 
 Locate = Callable[[], Awaitable[Address]]
 """Where the server is now. Asked before each connection: it may start one, or follow a failover."""
 
-Admit = Callable[[Callable[..., Awaitable[Any]], str], Awaitable[None]]
+ServerCheck = Callable[[Callable[..., Awaitable[Any]], str], Awaitable[None]]
 """Looks at a server through a new connection's `call`, and raises when it is not fit to be used."""
 
 
-async def dial(
+async def connect(
     address: Address,
     protocol: Callable[[], Connection],
     *,
     name: str,
     channels: Sequence[bytes],
     timeout: float,
-    admit: Admit | None = None,
+    check: ServerCheck | None = None,
 ) -> Connection:
     """A greeted connection to `address`, within `timeout` seconds.
 
     Raises `ServerUnavailable` when nobody answers and `ServerRefused` when it does not let us in,
-    and what `admit` raises.
+    and what `check` raises.
     """
     try:
         async with asyncio.timeout(min(timeout, address.connect_timeout or timeout)):
             connection = await _open(address, protocol)
             try:
                 await _greet(connection, address, name, channels)
-                if admit is not None:
-                    await admit(connection.call, str(address))
+                if check is not None:
+                    await check(connection.call, str(address))
             except BaseException:
                 connection.abort()
                 raise
@@ -199,7 +199,7 @@ def _plain(error: hiredis.ReplyError) -> str:
 
 Reply = Any
 
-Told = Callable[[Reply], None]
+ReplyHandler = Callable[[Reply], None]
 """Takes a reply; an error reply, or `ConnectionLost`, as a value."""
 
 _log = logging.getLogger("taskq.broker")
@@ -243,7 +243,7 @@ class Connection(asyncio.Protocol):
         self._reader = hiredis.Reader(
             protocolError=ConnectionLost, replyError=hiredis.ReplyError, notEnoughData=_PARTIAL
         )
-        self._waiting: deque[tuple[Told, float]] = deque()
+        self._waiting: deque[tuple[ReplyHandler, float]] = deque()
         self._transport: asyncio.Transport | None = None
         self.heard_at = self._loop.time()
         self.sent = 0
@@ -263,14 +263,14 @@ class Connection(asyncio.Protocol):
         self.send(_Confirmed(future, verb, channel), verb, channel)
         return future
 
-    def send(self, told: Told, *command: Any) -> None:
-        """Send `command`; `told` is called with its reply as soon as that is read."""
+    def send(self, on_reply: ReplyHandler, *command: Any) -> None:
+        """Send `command`; `on_reply` is called with its reply as soon as that is read."""
         if self._transport is None or self.lost:
-            told(ConnectionLost("the connection is closed"))
+            on_reply(ConnectionLost("the connection is closed"))
             return
         # Before it stands in the line: what cannot be written would take the reply to another.
         packed = _pack(command)
-        self._waiting.append((told, self._loop.time()))
+        self._waiting.append((on_reply, self._loop.time()))
         self.sent += len(packed)
         self._transport.write(packed)
 
@@ -332,9 +332,9 @@ class Connection(asyncio.Protocol):
         self._on_lost()
 
     def _tell(self, reply: Reply) -> None:
-        told, _ = self._waiting.popleft()
+        on_reply, _ = self._waiting.popleft()
         try:
-            told(reply)
+            on_reply(reply)
         except Exception:
             # It costs one reply, not the connection of everybody.
             _log.exception("a reply could not be taken, which is an error of taskq")

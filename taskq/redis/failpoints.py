@@ -25,19 +25,21 @@ from typing import Any, Final
 
 from taskq.core.errors import ConfigError, Injected
 from taskq.redis.client import Client
-from taskq.redis.connection import Told
+from taskq.redis.connection import ReplyHandler
 from taskq.redis.scripts import Script
 
-__all__ = ["ARMED", "ArmedClient", "Failpoints"]
+__all__ = ["ARMED", "FailpointClient", "Failpoints"]
 
 
-class ArmedClient(Client):
+class FailpointClient(Client):
     """Passes a failpoint before a script is sent, before its reply is read, and after.
 
     Only made where failpoints are armed, so that nobody else pays for them.
     """
 
-    def post(self, told: Told, script: Script, keys: tuple[str, ...], *args: Any) -> bool:
+    def send_nowait(
+        self, on_reply: ReplyHandler, script: Script, keys: tuple[str, ...], *args: Any
+    ) -> bool:
         """Everything passes through `script`, where the failpoints are."""
         return False
 

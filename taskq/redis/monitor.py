@@ -1,4 +1,4 @@
-"""The watch over a client's connection: a line that died without a word, and one that is cut off.
+"""Monitoring of a client's connection: one that died silently, and one that was cut off.
 
 A reply that is owed for a moment raises a doubt, and the server is asked for a sign of life on a
 connection of its own, where it is by now. Only an answer there condemns the silent line: a server
@@ -14,11 +14,11 @@ from typing import Final
 
 from taskq.core.errors import TaskqError
 from taskq.core.liveness import DOUBT_SECONDS, PROBE_SECONDS, WATCH_LOOKS, WATCH_SECONDS
-from taskq.redis.connection import Connection, ConnectionLost, Locate, Reply, dial
+from taskq.redis.connection import Connection, ConnectionLost, Locate, Reply, connect
 from taskq.redis.server_check import BUFFERS, Facts, judge_buffers, lenient, read_settings
 from taskq.redis.url import Address
 
-__all__ = ["Watch"]
+__all__ = ["ConnectionMonitor"]
 
 _log = logging.getLogger("taskq.broker")
 
@@ -29,7 +29,7 @@ _CLOSINGS, _CLOSINGS_SECONDS = 3, 60.0
 _NONE_FOR_BUFFERS: Final = b"client_output_buffer_limit_disconnections:0\r"
 
 
-class Watch:
+class ConnectionMonitor:
     """Watches the connections of one client called `name`, one after the other.
 
     One that owes a reply for `reply_timeout` seconds without a byte heard is ended, and earlier
@@ -110,7 +110,7 @@ class Watch:
     async def _probe(self) -> bool:
         """Whether who answers is found at another address; raises where nobody answers."""
         address = await self._locate()
-        probe = await dial(
+        probe = await connect(
             address,
             lambda: Connection(_nothing, lambda: None),
             name=f"{self._name}-probe",

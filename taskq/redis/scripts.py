@@ -1,4 +1,4 @@
-"""The Lua scripts: one file per operation, put together and hashed once."""
+"""The Lua scripts, one file per operation, hashed once; and how long lists travel to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-__all__ = ["MESSAGE_BYTES", "ClockOffset", "Script", "in_pieces", "in_runs", "script"]
+__all__ = ["MESSAGE_BYTES", "ClockOffset", "Script", "group_consecutive", "in_pieces", "script"]
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ As `lua/include/bytes.lua`: a server ends the connection of a listener that has 
 T = TypeVar("T")
 
 
-def in_runs(items: Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[Any]:
+def group_consecutive(items: Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[Any]:
     """Items of (shared part, own part) as runs: how many, what they share, then each one's own.
 
     >>> in_runs([(("a", 1), ("x",)), (("a", 1), ("y",)), (("b", 2), ("z",))])

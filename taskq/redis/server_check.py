@@ -1,8 +1,4 @@
-"""Is this server fit for a queue? Judged by what it says of itself.
-
-The judgements are pure functions of `Facts`: the first connection asks for some of them, the doctor
-for all.
-"""
+"""Whether this server is fit for a queue, judged by its own configuration and state."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""TODO room."""
+"""Schedules: storing them, electing the process that fires them, and turning fires into jobs.
+
+It may import `broker`, `execution`, `triggers` and what lies below. `triggers` computes the times.
+"""

@@ -50,8 +50,8 @@ class Schedules:
     Every change is stored at once and noticed by whoever leads within a tenth of a second.
     """
 
-    def __init__(self, desk: BrokerPool, registry: Registry) -> None:
-        self._editor = Editor(desk, registry)
+    def __init__(self, backend: BrokerPool, registry: Registry) -> None:
+        self._editor = Editor(backend, registry)
 
     async def add(
         self,
@@ -75,7 +75,7 @@ class Schedules:
         """
         check_id(id)
         checked = options_for(what, cast("dict[str, Any]", options))
-        spec = make_spec(self._editor.callee(what), check_trigger(trigger), checked)
+        spec = make_spec(self._editor.task_spec(what), check_trigger(trigger), checked)
         spec = refreshed(spec)
         paused = "paused when it was added" if checked.paused else None
 

@@ -60,7 +60,7 @@ class Declarations:
                 raise ConfigError(
                     f"{task!r} is no task; put @q.schedule above @q.task, not below it"
                 )
-            spec = make_spec(task.callee, trigger, checked)
+            spec = make_spec(task.spec, trigger, checked)
             spec = replace(spec, declared=home_of(task), fingerprint=spec.content)
             self._add(id, task, spec, paused=bool(checked.paused))
             return task

@@ -21,7 +21,7 @@ from taskq.core.ids import check_name, new_id
 from taskq.core.options import ExecutorName, JobOptions, TaskOptions
 from taskq.execution.handle import Job
 from taskq.execution.registry import Registry
-from taskq.execution.request import Callee
+from taskq.execution.request import TaskSpec
 from taskq.execution.task import Signature, Task
 from taskq.schedules.info import ScheduleInfo, begun, info_of, make_spec
 from taskq.schedules.policy import ScheduleOptions
@@ -53,14 +53,14 @@ _TRIES = 20
 class Editor:
     """Reads and writes schedules of one namespace, and knows the tasks of this process."""
 
-    def __init__(self, desk: BrokerPool, registry: Registry) -> None:
-        self._desk = desk
+    def __init__(self, backend: BrokerPool, registry: Registry) -> None:
+        self._backend = backend
         self._registry = registry
 
     @property
     def store(self) -> ScheduleStore:
         """The schedules on the server, by the connection of the running loop."""
-        return self._desk.current().schedules
+        return self._backend.current().schedules
 
     async def change(
         self, id: str, change: Callable[[StoredSchedule, int], Change | None]
@@ -99,33 +99,33 @@ class Editor:
                 return info_of(_as_put(put, look.now) if found is None else found)
         raise restless(id)
 
-    def callee(self, what: Signature[Any] | Task[..., Any]) -> Callee:
+    def task_spec(self, what: Signature[Any] | Task[..., Any]) -> TaskSpec:
         """What is to be run; raises `UnknownTask` when it is not registered here."""
         if not isinstance(what, (Signature, Task)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(
                 f"{what!r} is no task with arguments; type task.s(1, 2), or the task itself"
             )
-        if self._registry.find(what.callee.name) is None:
-            raise self._registry.unknown(what.callee.name)
-        return what.callee
+        if self._registry.find(what.spec.name) is None:
+            raise self._registry.unknown(what.spec.name)
+        return what.spec
 
     def modified(self, spec: Spec, changes: Mapping[str, Any]) -> Spec:
         """The schedule with other options; all of them are checked."""
         task = self._registry.find(spec.task)
         if task is None and {"args", "kwargs"} & changes.keys():
             raise self._registry.unknown(spec.task)
-        callee = task.callee if task is not None else _by_name(spec)
-        made = make_spec(callee, spec.trigger, _options_of(spec).with_changes(changes))
+        task_spec = task.spec if task is not None else _by_name(spec)
+        made = make_spec(task_spec, spec.trigger, _options_of(spec).with_changes(changes))
         return replace(made, since=spec.since, declared=spec.declared, fingerprint=spec.fingerprint)
 
     def handle(self, job_id: str, spec: Spec) -> Job[Any]:
         """A handle of a job of a schedule."""
         task = self._registry.find(spec.task)
-        rebuild = None if task is None else task.callee.rebuild
+        rebuild = None if task is None else task.spec.rebuild
         kept = spec.result_ttl
         if kept is None and task is not None:
             kept = task.task_options.result_ttl
-        return Job(self._desk, job_id, created=True, keeps_result=kept != 0, rebuild=rebuild)
+        return Job(self._backend, job_id, created=True, keeps_result=kept != 0, rebuild=rebuild)
 
 
 def check_id(id: str) -> str:
@@ -255,9 +255,9 @@ def _options_of(spec: Spec) -> ScheduleOptions:
 _EXECUTORS: dict[str, ExecutorName] = {"thread": "thread", "process": "process"}
 
 
-def _by_name(spec: Spec) -> Callee:
+def _by_name(spec: Spec) -> TaskSpec:
     """A task of which only the name is known: its own options are those the schedule has."""
     options = TaskOptions(
         queue=spec.queue, priority=spec.priority, executor=_EXECUTORS.get(spec.executor, "loop")
     )
-    return Callee(spec.task, options, check=None, rebuild=None)
+    return TaskSpec(spec.task, options, check=None, rebuild=None)

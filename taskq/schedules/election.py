@@ -1,4 +1,7 @@
-"""Election: becomes leader when nobody leads, and stays it while its renewals land."""
+"""Election: become leader when nobody leads, and stay it while the renewals arrive.
+
+A follower hears how long the leader has been silent.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from taskq.core.liveness import (
     LEADER_REPLY_SECONDS,
     LEADER_TRUST_SECONDS,
 )
-from taskq.core.rng import CHANCE
+from taskq.core.rng import RNG
 from taskq.redis.connection import ConnectionLost
 
 __all__ = ["Election", "Silence"]
@@ -93,9 +96,9 @@ class Election:
                     pause = min(LONGEST_PAUSE, pause * 2)
             self._freed.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CHANCE.uniform(pause * 0.8, pause)):
+                async with asyncio.timeout(RNG.uniform(pause * 0.8, pause)):
                     await self._freed.wait()
-                    await asyncio.sleep(CHANCE.uniform(0, SPREAD_SECONDS))
+                    await asyncio.sleep(RNG.uniform(0, SPREAD_SECONDS))
 
     async def _step(self) -> None:
         async with asyncio.timeout(LEADER_REPLY_SECONDS):

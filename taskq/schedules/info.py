@@ -1,4 +1,4 @@
-"""A schedule as people see it: what it says, and how it stands."""
+"""A schedule as users define it and as they see it: checked arguments in, `ScheduleInfo` out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from taskq.broker.schedule_record import StoredSchedule
 from taskq.codec.payload import decode_call
 from taskq.core.errors import ConfigError, DecodeError, PayloadError
-from taskq.execution.request import Callee
+from taskq.execution.request import TaskSpec
 from taskq.schedules.policy import Policy, ScheduleOptions
 from taskq.schedules.spec import Spec, from_ms, spec_of
 from taskq.triggers.packing import pack_trigger
@@ -28,21 +28,21 @@ def check_trigger(trigger: Any) -> Trigger:
     return trigger
 
 
-def make_spec(callee: Callee, trigger: Trigger, options: ScheduleOptions) -> Spec:
+def make_spec(task_spec: TaskSpec, trigger: Trigger, options: ScheduleOptions) -> Spec:
     """The schedule of a task under these options.
 
     Raises `CallError` for arguments that do not fit, `EncodeError` for ones that cannot travel, and
     `ConfigError`.
     """
-    payload = callee.payload(options.args or (), options.kwargs or {})
-    job, defaults = options.job, callee.options
+    payload = task_spec.payload(options.args or (), options.kwargs or {})
+    job, defaults = options.job, task_spec.options
     for name in ("delay", "eta", "id"):
         if getattr(job, name) is not None:
             raise ConfigError(
                 f"{name}= is for single jobs; a schedule gives its jobs their time and their ids"
             )
     spec = Spec(
-        task=callee.name,
+        task=task_spec.name,
         payload=payload,
         trigger=trigger,
         policy=options.policy,

@@ -1,4 +1,7 @@
-"""Leader: looks ahead, and fires what is due, for as long as it is in office."""
+"""Leader: looks ahead, and fires what is due, for as long as it is in office.
+
+Its agenda holds the schedules that fire soon, each with the plan of its tick.
+"""
 
 from __future__ import annotations
 

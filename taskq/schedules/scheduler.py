@@ -1,4 +1,4 @@
-"""A scheduler: wires election and leader, and starts and stops them.
+"""A scheduler: wires election and leader, and makes the stored schedules match the code's.
 
 ::
 

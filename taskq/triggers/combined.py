@@ -1,4 +1,4 @@
-"""`any_of` and `all_of`: triggers made of triggers."""
+"""`any_of` and `all_of`, triggers made of triggers, and `at`: one fire, at an instant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`cron`: fires at the wall-clock times that an expression describes."""
+"""`cron`: fires at the wall-clock times that an expression describes.
+
+croniter finds the readings of the clock that fit, and is asked only what it answers correctly.
+"""
 
 from __future__ import annotations
 

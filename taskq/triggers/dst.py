@@ -1,4 +1,4 @@
-"""What becomes of wall-clock readings where clocks change.
+"""Daylight saving time: what becomes of wall-clock readings where clocks change.
 
 A clock that goes forward leaves a *gap*: readings that never come. One that goes backward repeats
 readings, an *overlap*: they come twice, in two *passes*.

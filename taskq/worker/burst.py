@@ -8,7 +8,7 @@ from taskq.broker.leases import Leases
 from taskq.core.errors import ServerUnavailable
 from taskq.redis.connection import ConnectionLost
 from taskq.worker.fetcher import Fetcher
-from taskq.worker.in_flight import Holdings
+from taskq.worker.in_flight import InFlightJobs
 from taskq.worker.promoter import Promoter
 from taskq.worker.quarantine import Quarantine
 
@@ -20,7 +20,7 @@ LOOK_SECONDS = 0.2
 async def until_empty(
     promoter: Promoter,
     fetcher: Fetcher,
-    holdings: Holdings,
+    in_flight: InFlightJobs,
     leases: Leases,
     quarantine: Quarantine,
 ) -> None:
@@ -33,24 +33,24 @@ async def until_empty(
         fetcher.found_nothing.clear()
         fetcher.wake.set()
         await fetcher.found_nothing.wait()
-        busy = holdings.busy
-        await holdings.until_idle()
-        await holdings.settler.drain()
+        busy = in_flight.busy
+        await in_flight.until_idle()
+        await in_flight.settler.drain()
         if busy or moved or await _taken_over(leases) or await quarantine.had_suspects():
             continue
         return
 
 
-async def until_no_suspects(fetcher: Fetcher, holdings: Holdings) -> None:
+async def until_no_suspects(fetcher: Fetcher, in_flight: InFlightJobs) -> None:
     """Return when no suspect is left that may run now."""
     while True:
         fetcher.found_nothing.clear()
         fetcher.wake.set()
         await fetcher.found_nothing.wait()
-        if not holdings.busy:
+        if not in_flight.busy:
             return
-        await holdings.until_idle()
-        await holdings.settler.drain()
+        await in_flight.until_idle()
+        await in_flight.settler.drain()
 
 
 async def _taken_over(leases: Leases) -> bool:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Collection
 from typing import Literal
 
 from taskq.broker.consumer import DeclaredDead, Room
-from taskq.core.clock import seconds_passed
+from taskq.core.clock import monotonic
 from taskq.core.errors import ServerError, ServerRefused
 from taskq.core.job import KINDS
 from taskq.core.liveness import POLL_SECONDS, STUCK_SECONDS
-from taskq.core.rng import CHANCE
+from taskq.core.rng import RNG
 from taskq.redis.connection import ConnectionLost
-from taskq.worker.in_flight import Holdings
+from taskq.worker.in_flight import InFlightJobs
 from taskq.worker.session import Session
 from taskq.worker.settings import Tally, WorkerSettings
 
@@ -46,14 +46,14 @@ class Fetcher:
     def __init__(
         self,
         session: Session,
-        holdings: Holdings,
+        in_flight: InFlightJobs,
         tally: Tally,
         settings: WorkerSettings,
         executors: Callable[[], Collection[str]],
         on_suspects: Callable[[], None] | None,
     ) -> None:
         self._session = session
-        self._holdings = holdings
+        self._in_flight = in_flight
         self._tally = tally
         self._settings = settings
         self._queue_names = tuple(settings.queues)
@@ -64,8 +64,8 @@ class Fetcher:
         self._handed = False
         self._took = 0.0
         self.wake = asyncio.Event()
-        holdings.on_settled = self.settled
-        holdings.load.on_room = self.wake.set
+        in_flight.on_settled = self.settled
+        in_flight.load.on_room = self.wake.set
         self._executors = executors
         self.paused = False
         self.fetching = False
@@ -83,7 +83,7 @@ class Fetcher:
                 await asyncio.sleep(0.05)
             except (ServerError, ConnectionLost) as error:
                 level = logging.ERROR if isinstance(error, ServerRefused) else logging.WARNING
-                drawn = CHANCE.uniform(pause / 2, pause)
+                drawn = RNG.uniform(pause / 2, pause)
                 _log.log(level, "cannot fetch jobs: %s; trying again in %.1f s", error, drawn)
                 await asyncio.sleep(drawn)
                 pause = min(2.0, pause * 2)
@@ -105,7 +105,7 @@ class Fetcher:
         """Start no further fetch; the one on its way is waited for, never cancelled."""
         self.paused = True
         self.wake.set()
-        self._holdings.changed.set()
+        self._in_flight.changed.set()
 
     async def _step(self) -> None:
         want = self._want()
@@ -115,7 +115,7 @@ class Fetcher:
         self.wake.clear()
         self.fetching = True
         self._handed = False
-        consumer, sent = self._session.consumer, seconds_passed()
+        consumer, sent = self._session.consumer, monotonic()
         try:
             jobs = await consumer.fetch(want, self._queues(), self._which(), self._room())
         finally:
@@ -124,21 +124,21 @@ class Fetcher:
             # Declared dead meanwhile: what was given under the old name is others' now.
             return
         self._session.renew(sent)
-        self._holdings.take(jobs)
+        self._in_flight.take(jobs)
         self._took = self._loop.time()
         self._measure()
         if consumer.saw_suspects and self._on_suspects is not None:
             self._on_suspects()
         if len(jobs) < want:
             self.found_nothing.set()
-            if not self._holdings.load.lacks_jobs:
+            if not self._in_flight.load.lacks_jobs:
                 await self._until_woken()
 
     def _want(self) -> int:
         if self._on_suspects is None:
             # As many as may run together, and none beside them.
-            return 0 if self._holdings.known else self._settings.concurrency
-        return min(BATCH, self._holdings.room())
+            return 0 if self._in_flight.known else self._settings.concurrency
+        return min(BATCH, self._in_flight.room())
 
     def _which(self) -> Literal["h", "l", "s"]:
         if self._on_suspects is None:
@@ -154,7 +154,7 @@ class Fetcher:
 
         Jobs of other kinds may have come for tasks that nobody here knows: a poll finds them.
         """
-        load, ahead, turn = self._holdings.load, self._holdings.ahead, self._turns % 3
+        load, ahead, turn = self._in_flight.load, self._in_flight.ahead, self._turns % 3
         self._turns += 1
         return Room(
             load.ask("t", ahead),
@@ -164,20 +164,20 @@ class Fetcher:
         )
 
     async def _until_room(self) -> None:
-        self._holdings.changed.clear()
+        self._in_flight.changed.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STUCK_SECONDS):
-                await self._holdings.changed.wait()
+                await self._in_flight.changed.wait()
         if self._loop.time() - self._took >= STUCK_SECONDS:
             self._took = self._loop.time()
-            self._holdings.ahead = 0
-            self._holdings.give_back_backlog()
+            self._in_flight.ahead = 0
+            self._in_flight.give_back_backlog()
 
     async def _until_woken(self) -> None:
         if self.paused:
             return
         try:
-            async with asyncio.timeout(CHANCE.uniform(POLL_SECONDS / 2, POLL_SECONDS)):
+            async with asyncio.timeout(RNG.uniform(POLL_SECONDS / 2, POLL_SECONDS)):
                 await self.wake.wait()
         except TimeoutError:
             return
@@ -189,7 +189,7 @@ class Fetcher:
         if now - then >= AHEAD_SECONDS:
             rate = (ended - before) / (now - then)
             most = AHEAD_MOST * self._settings.concurrency
-            self._holdings.ahead = min(most, int(rate * AHEAD_SECONDS))
+            self._in_flight.ahead = min(most, int(rate * AHEAD_SECONDS))
             self._pace = (now, ended)
 
     def _queues(self) -> tuple[str, ...]:

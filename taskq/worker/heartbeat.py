@@ -1,7 +1,8 @@
-"""Heart: says once a second that the worker lives, from its own thread and its own connection.
+"""Heartbeat: tells the server once a second that the worker lives.
 
-So a job that blocks the event loop does not cost the worker its lease. Each answer tells who has
-fallen silent: the same thread takes the jobs of the dead back. Every worker does; none leads.
+It has a thread and a connection of its own, so a job that blocks the event loop does not cost the
+worker its lease. Each answer lists the other workers' heartbeats: `Observer` judges who has fallen
+silent, and the same thread takes their jobs back. Every worker does this; none leads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.leases import BeatReply, Silent
-from taskq.core.clock import seconds_passed
+from taskq.core.clock import monotonic
 from taskq.core.errors import ServerError
 from taskq.core.liveness import (
     FRESH_SECONDS,
@@ -26,13 +27,13 @@ from taskq.core.liveness import (
     LEASE_SECONDS,
     SILENT_SECONDS,
 )
-from taskq.core.rng import CHANCE
+from taskq.core.rng import RNG
 from taskq.redis.connection import ConnectionLost
 from taskq.worker.session import Session
 from taskq.worker.settings import Tally
 from taskq.worker.stall_monitor import StallMonitor
 
-__all__ = ["Heart", "Observer"]
+__all__ = ["Heartbeat", "Observer"]
 
 
 class _Landed(NamedTuple):
@@ -103,7 +104,7 @@ _BREATH_SECONDS = 0.05
 """Between two heartbeats at least, when another worker may be about to die."""
 
 
-class Heart:
+class Heartbeat:
     """Beats for the worker of `session`, described by `describe()`.
 
     `on_reply` is called in the worker's loop with the name, each answer (None means declared dead)
@@ -167,7 +168,7 @@ class Heart:
                 self._next.clear()
                 pause = await self._beat(broker)
                 if pause is None:
-                    pause = CHANCE.uniform(retry / 2, retry)
+                    pause = RNG.uniform(retry / 2, retry)
                     retry = min(HEARTBEAT_SECONDS, retry * 2)
                 else:
                     retry = HEARTBEAT_RETRY_SECONDS
@@ -182,7 +183,7 @@ class Heart:
 
         None when it did not land.
         """
-        name, sent = self._session.name, seconds_passed()
+        name, sent = self._session.name, monotonic()
         if name != self._observed:
             # The numbers that were seen under another name are not this worker's.
             self._observed, self._observer = name, Observer()
@@ -206,7 +207,7 @@ class Heart:
 
     def _observe(self, broker: Broker, reply: BeatReply, sent: float) -> float:
         observer = self._observer
-        observer.landed(reply.heartbeat, sent, seconds_passed())
+        observer.landed(reply.heartbeat, sent, monotonic())
         dead = observer.dead(reply.silent, sent)
         for worker in dead:
             if worker.worker not in self._reaping:
@@ -215,7 +216,7 @@ class Heart:
                 task.add_done_callback(lambda _, name=worker.worker: self._reaping.pop(name))
         # Not a heartbeat later than need be.
         dying = [worker for worker in reply.silent if worker not in dead]
-        soonest = observer.next_death(dying) - seconds_passed()
+        soonest = observer.next_death(dying) - monotonic()
         return min(HEARTBEAT_SECONDS, max(_BREATH_SECONDS, soonest))
 
     async def _reap(self, broker: Broker, dead: Silent) -> None:

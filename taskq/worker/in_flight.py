@@ -1,8 +1,8 @@
-"""Holdings: every job this worker has in its hands, from the fetch to the server's last word.
+"""In-flight jobs: every job this worker holds, from the fetch to the server's confirmation.
 
-A job that was fetched waits in the backlog for a slot, runs in it, and is known until the server
-has its outcome. The backlog is short, so that priorities stay honest: it holds what the slots take
-in a few milliseconds, and is handed back when they take longer.
+A fetched job waits in the backlog for a slot, runs in it, and is known until the server has its
+outcome. The backlog is short, so that priorities stay honest: it holds what the slots take in a few
+milliseconds, and is handed back when they take longer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from taskq.worker.settings import Tally
 from taskq.worker.settler import Settler
 from taskq.worker.slots import Slots, StartClaims
 
-__all__ = ["Holdings", "Load"]
+__all__ = ["InFlightJobs", "Load"]
 
 AHEAD_MOST = 4
 """No more jobs wait for each thread or process than so many."""
@@ -68,7 +68,7 @@ class Load:
         return self._asked[kind] <= 0 and self._taken[kind] < self._limits[kind]
 
 
-class Holdings:
+class InFlightJobs:
     """Starts what was fetched as slots come free, and settles what has ended.
 
     `concurrency`: jobs that run at once. `ahead`: how many more may wait for a slot. `changed` is

@@ -1,4 +1,7 @@
-"""Promoter: moves due jobs to their queues, at their time. One worker does, the others stand by."""
+"""Promoter: moves due jobs to their queues on time, and removes what nobody uses any more.
+
+One worker does this; the others stand by.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import logging
 from taskq.broker.broker import Broker
 from taskq.core.errors import ServerError
 from taskq.core.liveness import PROMOTE_SECONDS, SWEEP_ROUND_SECONDS, SWEEP_SECONDS
-from taskq.core.rng import CHANCE
+from taskq.core.rng import RNG
 from taskq.redis.connection import ConnectionLost
 
 __all__ = ["Promoter", "Sweeper"]
@@ -77,7 +80,7 @@ class Promoter:
                     await self._step()
                 await client.unsubscribe(channel)
             except (ServerError, ConnectionLost):
-                await asyncio.sleep(CHANCE.uniform(PROMOTE_SECONDS / 2, PROMOTE_SECONDS))
+                await asyncio.sleep(RNG.uniform(PROMOTE_SECONDS / 2, PROMOTE_SECONDS))
 
     async def _step(self) -> None:
         self._nearer.clear()

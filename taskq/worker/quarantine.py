@@ -18,7 +18,7 @@ from taskq.broker.broker import Broker
 from taskq.core.errors import ServerError
 from taskq.core.ids import process_name
 from taskq.core.liveness import PATIENCE_SECONDS
-from taskq.core.rng import CHANCE
+from taskq.core.rng import RNG
 from taskq.execution.executors.frames import how_it_ended
 from taskq.redis.connection import ConnectionLost
 from taskq.worker.settings import WorkerSettings
@@ -103,7 +103,7 @@ class Quarantine:
             task.cancel()
 
     async def _run_group(self) -> None:
-        await asyncio.sleep(CHANCE.uniform(0, _SPREAD_SECONDS))
+        await asyncio.sleep(RNG.uniform(0, _SPREAD_SECONDS))
         try:
             if self._closed or not await self._broker.leases.suspects_wait(self._settings.queues):
                 return

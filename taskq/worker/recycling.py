@@ -1,4 +1,4 @@
-"""Recycling: ends a worker that has done enough, grown too large, or leaked too much.
+"""Recycling and stopping: a worker that has done enough, or has grown too large, ends.
 
 The supervisor starts a fresh one; without a supervisor the process ends with an exit code that says
 so.

@@ -1,4 +1,7 @@
-"""What runs beside the jobs of a worker, in asyncio tasks of its own."""
+"""The background loops beside a worker's jobs, in asyncio tasks that survive unforeseen errors.
+
+One of them is the reconciler: it finds jobs that the server handed out in a lost reply.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from taskq.broker.broker import Broker
 from taskq.core.errors import ServerError, TaskqError
 from taskq.execution.context import current_job
 from taskq.redis.connection import ConnectionLost
-from taskq.worker.in_flight import Holdings
+from taskq.worker.in_flight import InFlightJobs
 from taskq.worker.session import Session
 from taskq.worker.settings import Tally
 
@@ -49,17 +52,19 @@ class Reconciler:
     fetched before the first look is known by the second.
     """
 
-    def __init__(self, broker: Broker, session: Session, holdings: Holdings, tally: Tally) -> None:
+    def __init__(
+        self, broker: Broker, session: Session, in_flight: InFlightJobs, tally: Tally
+    ) -> None:
         self._broker = broker
         self._session = session
-        self._holdings = holdings
+        self._in_flight = in_flight
         self._tally = tally
         self._strangers: set[bytes] = set()
         self._busy = False
 
     async def compare(self, held: int) -> None:
         """Called after each beat with the number of jobs the server says are held."""
-        if self._busy or (held <= self._holdings.known and not self._strangers):
+        if self._busy or (held <= self._in_flight.known and not self._strangers):
             return
         self._busy = True
         try:
@@ -72,17 +77,17 @@ class Reconciler:
     async def _look(self) -> None:
         name = self._session.name
         held = await self._broker.leases.held(name)
-        now = {stray.entry for stray in held if not self._holdings.knows(stray.entry)}
+        now = {stray.entry for stray in held if not self._in_flight.knows(stray.entry)}
         strays, self._strangers = now & self._strangers, now
         if not strays:
             return
         found = await self._broker.leases.redeliver(name, strays)
-        found = [job for job in found if not self._holdings.knows(job.entry)]
+        found = [job for job in found if not self._in_flight.knows(job.entry)]
         if name != self._session.name or not found:
             return
         self._tally.adopted += len(found)
         _log.warning("%d jobs were stranded by a lost reply; they run now", len(found))
-        self._holdings.take(found)
+        self._in_flight.take(found)
 
 
 _log = logging.getLogger("taskq.worker")

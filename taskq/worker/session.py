@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from taskq.broker.broker import Broker
 from taskq.broker.leases import BeatReply
-from taskq.core.clock import seconds_passed
+from taskq.core.clock import monotonic
 from taskq.core.errors import ConfigError
 from taskq.core.ids import process_name
 from taskq.core.liveness import FRESH_SECONDS, LEASE_SECONDS, NAME_CHECK_SECONDS
@@ -37,7 +37,7 @@ class Session:
     @property
     def fresh(self) -> bool:
         """Whether the server said within a lease that it knows this worker."""
-        return seconds_passed() - self._renewed < LEASE_SECONDS
+        return monotonic() - self._renewed < LEASE_SECONDS
 
     def renew(self, sent: float) -> None:
         """The server knew this worker when it answered what was sent at `sent`."""
@@ -53,7 +53,7 @@ class Session:
         """
         leases, seen, since, looked = self._broker.leases, None, 0.0, 0.0
         while True:
-            sent = seconds_passed()
+            sent = monotonic()
             reply = await leases.register(
                 self.name,
                 describe(),
@@ -65,7 +65,7 @@ class Session:
                 self.renew(sent)
                 return reply
             heartbeat = await leases.last_heartbeat(self.name)
-            now = seconds_passed()
+            now = monotonic()
             if now - looked > FRESH_SECONDS:
                 # The server, or this process, stood still: so may the other one's heartbeats have.
                 since = now

@@ -1,4 +1,4 @@
-"""Settings of a worker: frozen and checked."""
+"""Settings of a worker, what it counts, and the description it sends with each heartbeat."""
 
 from __future__ import annotations
 

@@ -96,17 +96,17 @@ class Settler:
             return
         batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
         self._unanswered += 1
-        told = partial(self._heard, batch)
-        if not self._session.consumer.post_finish(told, batch):
-            self._say_again(batch)
+        on_reply = partial(self._on_reply, batch)
+        if not self._session.consumer.finish_nowait(on_reply, batch):
+            self._resend(batch)
 
-    def _heard(self, batch: list[Frame], reply: Any) -> None:
+    def _on_reply(self, batch: list[Frame], reply: Any) -> None:
         if isinstance(reply, list):
             self._settle(batch, cast("list[int]", reply))
         elif not self._given_up:
-            self._say_again(batch)
+            self._resend(batch)
 
-    def _say_again(self, batch: list[Frame]) -> None:
+    def _resend(self, batch: list[Frame]) -> None:
         task = self._loop.create_task(self._send(batch))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)

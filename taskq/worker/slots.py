@@ -1,4 +1,8 @@
-"""Slots: the jobs that run in this worker."""
+"""Slots: the jobs that run in this worker.
+
+A delivery is claimed either by the event loop, which starts it, or by the heartbeat's thread, which
+hands back what a blocked loop cannot start.
+"""
 
 from __future__ import annotations
 
@@ -147,11 +151,11 @@ class Slots:
         self._tally.leaked += len(self._running)
         self._running.clear()
 
-    def uprooted(self, culprit: str | None) -> None:
+    def mass_cancelled(self, culprit: str | None) -> None:
         """Every task of the event loop is being cancelled, by the job `culprit` if by any."""
         for run in self._running.values():
             if run.attempt is not None and run.delivery.id != culprit:
-                run.attempt.uprooted = True
+                run.attempt.mass_cancelled = True
 
     async def _run(self, run: _Run) -> None:
         if not self._claims.start(run.delivery):

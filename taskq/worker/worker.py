@@ -34,8 +34,8 @@ from taskq.execution.resources import Resources
 from taskq.redis.failpoints import ARMED
 from taskq.worker.burst import until_empty, until_no_suspects
 from taskq.worker.fetcher import Fetcher
-from taskq.worker.heartbeat import Heart
-from taskq.worker.in_flight import Holdings, Load
+from taskq.worker.heartbeat import Heartbeat
+from taskq.worker.in_flight import InFlightJobs, Load
 from taskq.worker.intake import Intake
 from taskq.worker.promoter import Promoter, Sweeper
 from taskq.worker.quarantine import Quarantine
@@ -55,9 +55,9 @@ class Worker:
     """Runs jobs of `registry`'s tasks until it is stopped.
 
     Use it as `async with worker: ...`, or `await worker.run()` until `worker.stop()`. A `companion`
-    runs beside it: it begins last and ends first, before running jobs are waited for. `at_last` is
-    awaited when the jobs are over, before what they use is closed. `command`, when it is known,
-    starts a process with a worker like this one.
+    runs beside it: it begins last and ends first, before running jobs are waited for.
+    `on_shutdown` is awaited when the jobs are over, before what they use is closed. `command`, when
+    it is known, starts a process with a worker like this one.
     """
 
     command: Sequence[str] | None = None
@@ -69,7 +69,7 @@ class Worker:
         settings: WorkerSettings,
         resources: Resources,
         companion: AbstractAsyncContextManager[Any] | None = None,
-        at_last: Callable[[], Awaitable[None]] | None = None,
+        on_shutdown: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -77,7 +77,7 @@ class Worker:
         self.broker_settings = broker
         self.resources = resources
         self._companion = companion
-        self._at_last = at_last
+        self._at_last = on_shutdown
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._starting_over = False
@@ -108,7 +108,7 @@ class Worker:
         self._services.start("promoter", self.promoter.run)
         self._services.start("sweeper", Sweeper(self._broker, self.promoter).run)
         self._services.start("recycling", self.recycling.run)
-        self._heart.start()
+        self._heartbeat.start()
         if self._companion is not None:
             await self._companion.__aenter__()
         return self
@@ -138,12 +138,12 @@ class Worker:
             done = asyncio.create_task(self._stop.wait())
             if self.settings.burst or self._suspects_only:
                 empty = asyncio.create_task(
-                    until_no_suspects(self.fetcher, self.holdings)
+                    until_no_suspects(self.fetcher, self.in_flight)
                     if self._suspects_only
                     else until_empty(
                         self.promoter,
                         self.fetcher,
-                        self.holdings,
+                        self.in_flight,
                         self._broker.leases,
                         self._quarantine,
                     )
@@ -177,7 +177,7 @@ class Worker:
         )
         intake = Intake(self.registry, self._session, self.tally, settings)
         claims = StartClaims()
-        self.holdings = Holdings(
+        self.in_flight = InFlightJobs(
             self._session,
             Slots(self._session, intake, self._executors, self.tally, claims),
             self.tally,
@@ -185,22 +185,22 @@ class Worker:
             concurrency=settings.concurrency,
             load=Load({"t": settings.threads, "p": settings.processes}),
         )
-        self._services = Services(self.holdings.slots.uprooted)
+        self._services = Services(self.in_flight.slots.mass_cancelled)
         self.promoter = Promoter(self._broker)
         make = partial(_for_suspects, self)
         self._quarantine = Quarantine(self._broker, settings, self.command, make)
         self.fetcher = Fetcher(
             self._session,
-            self.holdings,
+            self.in_flight,
             self.tally,
             settings,
             self.registry.executors,
             None if self._suspects_only else self._quarantine.start,
         )
         self.recycling = Recycling(settings, self.tally, self._executors, self.stop)
-        self._reconciler = Reconciler(self._broker, self._session, self.holdings, self.tally)
+        self._reconciler = Reconciler(self._broker, self._session, self.in_flight, self.tally)
         monitor = StallMonitor(self._session, settings.queues, claims, self.fetcher.wake.set)
-        self._heart = Heart(
+        self._heartbeat = Heartbeat(
             self.broker_settings,
             self._session,
             self._describe,
@@ -223,16 +223,16 @@ class Worker:
             self.fetcher.wake.set()
         elif message.startswith(b"job "):
             # As `enqueue.lua` counts: one that held nothing and has another slot is idle still.
-            idle = self.holdings.known == 0 and self.settings.concurrency > 1
-            self.holdings.take((handed_over(message[4:]),))
+            idle = self.in_flight.known == 0 and self.settings.concurrency > 1
+            self.in_flight.take((handed_over(message[4:]),))
             if not idle:
                 self.fetcher.look_soon()
-            if self.holdings.room() <= 0:
+            if self.in_flight.room() <= 0:
                 # Idle for other queues still, as the server sees it, and full.
                 consumer, queues = self._session.consumer, self.settings.queues
                 self._services.send(consumer.leave_idle(queues, fetches=True))
         elif message.startswith(b"cancel "):
-            self.holdings.cancel(message[7:].decode())
+            self.in_flight.cancel(message[7:].decode())
 
     def _on_beat(self, name: str, reply: BeatReply | None, sent: float) -> None:
         if name != self._session.name:
@@ -245,8 +245,8 @@ class Worker:
         self._session.renew(sent)
         self.promoter.choose(reply.promotes)
         for job_id in reply.cancels:
-            self.holdings.cancel(job_id)
-        self.holdings.fill()
+            self.in_flight.cancel(job_id)
+        self.in_flight.fill()
         if not self.fetcher.fetching:
             self._services.send(self._reconciler.compare(reply.held))
 
@@ -257,10 +257,10 @@ class Worker:
         _log.error(
             "this worker was declared dead (stopped for too long, or the server lost its data): "
             "%s interrupted; going on as %s",
-            counted(self.holdings.running, "running job is", "running jobs are"),
+            counted(self.in_flight.running, "running job is", "running jobs are"),
             self._session.name,
         )
-        self.holdings.forget_all()
+        self.in_flight.forget_all()
         try:
             with contextlib.suppress(ConnectionError):
                 await self._broker.client.unsubscribe(self._broker.keys.wake_channel + old)
@@ -278,13 +278,13 @@ class Worker:
             await self._companion.__aexit__(None, None, None)
         quarantine = asyncio.create_task(self._quarantine.close(self.settings.grace))
         await self._services.leave("fetcher", within=5.0)
-        self.holdings.close()
+        self.in_flight.close()
         await self._session.consumer.leave_idle(self.settings.queues)
         left = await self._wait_for_jobs()
-        await self.holdings.settler.close(within=max(HAND_IN_SECONDS, left))
+        await self.in_flight.settler.close(within=max(HAND_IN_SECONDS, left))
         await quarantine
         self._services.cancel()
-        await self._heart.stop()
+        await self._heartbeat.stop()
         with contextlib.suppress(ConnectionError):
             await self._broker.leases.reap(self._session.name, self._broker.reap_policy, died=False)
         await self._executors.aclose()
@@ -296,21 +296,21 @@ class Worker:
         Gives the seconds of the grace that are left.
         """
         began = time.monotonic()
-        idle = asyncio.create_task(self.holdings.until_idle())
+        idle = asyncio.create_task(self.in_flight.until_idle())
         force = asyncio.create_task(self._force.wait())
         await asyncio.wait(
             {idle, force}, timeout=self.settings.grace, return_when=asyncio.FIRST_COMPLETED
         )
         if not idle.done():
             late = counted(
-                self.holdings.running,
+                self.in_flight.running,
                 "job did not end in time and is",
                 "jobs did not end in time and are",
             )
             _log.warning("%s handed back", late)
-            self.holdings.slots.interrupt_all(Interruption.RELEASE)
+            self.in_flight.slots.interrupt_all(Interruption.RELEASE)
             await asyncio.wait({idle}, timeout=1.0)
-            self.holdings.slots.abandon_all()
+            self.in_flight.slots.abandon_all()
         idle.cancel()
         forced = force.done()
         force.cancel()
@@ -320,7 +320,7 @@ class Worker:
         return describe(
             self.settings,
             queues=() if self._suspects_only else self.settings.queues,
-            running=self.holdings.running,
+            running=self.in_flight.running,
             finished=self.tally.finished,
             born=self.recycling.born,
             memory=self.recycling.memory(),

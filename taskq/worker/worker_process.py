@@ -1,12 +1,12 @@
-"""What a supervisor and its worker processes have agreed on, and the worker's side of it.
+"""A worker process and its supervisor: what they have agreed on, seen from either side.
 
-A worker process is told its name and its end of a socket in one environment variable. It takes that
-away at once: a program that a job starts must not believe that it is supervised.
+A worker process is given its name and its end of a socket in one environment variable. It removes
+that variable at once: a program that a job starts must not believe that it is supervised.
 
-It writes one byte when it serves, so that its supervisor can tell a process that could not start
-from one that died at work. A byte of the supervisor ends it now; the end of the line is the
-supervisor's. SIGTERM drains it, however often it comes: a service manager may signal the supervisor
-and all its children.
+The worker writes one byte when it serves, so that its supervisor can tell a process that could not
+start from one that died at work. One byte from the supervisor ends it now; the end of the line
+means that the supervisor is gone. SIGTERM drains the worker, however often it comes: a service
+manager may signal the supervisor and all its children.
 """
 
 from __future__ import annotations

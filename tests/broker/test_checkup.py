@@ -254,7 +254,7 @@ async def test_reconnecting_asks_the_server_nothing_about_itself(
     asked = info_calls(admin)
 
     admin.client_kill_filter(_type="normal", skipme=True)
-    await eventually(lambda: own_q.desk.current().client._connection.lost)
+    await eventually(lambda: own_q.backend.current().client._connection.lost)
     await own_q.send("t")
 
     # One more: this test's own.

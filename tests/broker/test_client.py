@@ -503,11 +503,11 @@ def test_what_is_said_leaves_before_the_loop_comes_round(
 async def test_closed_while_it_connects_it_leaves_no_line(server: TestServer) -> None:
     went_on, closed = asyncio.Event(), asyncio.Event()
 
-    async def admit(*_: Any) -> None:
+    async def check(*_: Any) -> None:
         went_on.set()
         await closed.wait()
 
-    client = Client(at(server.address), admit=admit)
+    client = Client(at(server.address), check=check)
     calling = asyncio.create_task(client.command("PING"))
     await went_on.wait()
     await client.aclose()

@@ -152,7 +152,7 @@ async def test_a_batch_that_never_arrived_is_done_when_sent_again(scene: Scene) 
     await scene.producer.add(job("a"))
     scene.producer._number = 1
     scene.client.script, send = lose_first_request(scene)
-    scene.client.post = lambda *_: False
+    scene.client.send_nowait = lambda *_: False
 
     assert await scene.producer.add(job("b"))
 
@@ -323,11 +323,11 @@ async def test_many_jobs_travel_in_batches_in_order(scene: Scene) -> None:
 @pytest.mark.parametrize("handed_in", ["together", "one by one"])
 async def test_large_jobs_travel_in_calls_of_bounded_bytes(scene: Scene, handed_in: str) -> None:
     await scene.producer.add(job("first"))
-    post, sent = scene.client.post, []
+    send_nowait, sent = scene.client.send_nowait, []
 
-    def counting(told: Any, script: Any, keys: tuple[str, ...], *args: Any) -> bool:
+    def counting(on_reply: Any, script: Any, keys: tuple[str, ...], *args: Any) -> bool:
         sent.append(sum(len(arg) for arg in args if isinstance(arg, bytes)))
-        return post(told, script, keys, *args)
+        return send_nowait(on_reply, script, keys, *args)
 
     sizes = [300_000] * 8 + [3_000_000] + [10] * 3
     jobs = [job(f"j{n}", envelope=b"x" * size) for n, size in enumerate(sizes)]
@@ -389,11 +389,11 @@ async def test_a_batch_waits_for_the_fate_of_the_one_before_it(scene: Scene) -> 
 async def test_a_whole_batch_leaves_before_the_turn_that_makes_it_ends(scene: Scene) -> None:
     """The server does it while the next one is made; what is left goes when the turn ends."""
     await scene.producer.add(job("first"))
-    post, sent = scene.client.post, []
+    send_nowait, sent = scene.client.send_nowait, []
 
-    def counting(told: Any, script: Any, keys: tuple[str, ...], *args: Any) -> bool:
+    def counting(on_reply: Any, script: Any, keys: tuple[str, ...], *args: Any) -> bool:
         sent.append(args[5])
-        return post(told, script, keys, *args)
+        return send_nowait(on_reply, script, keys, *args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene.client, "post", counting)

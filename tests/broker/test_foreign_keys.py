@@ -67,7 +67,7 @@ async def test_a_worker_goes_on_whatever_takes_the_place_of_a_key(
         await note.options(delay=0.1).enqueue("delayed")
         await note.options(expires=60, priority=9).enqueue("expires")
         await eventually(lambda: len(ran) >= 7, within=20)
-        await eventually(lambda: worker.holdings.known == 0)
+        await eventually(lambda: worker.in_flight.known == 0)
 
     assert sorted(ran) == ["delayed", "expires", "first", "many0", "many1", "many2", "own"]
 

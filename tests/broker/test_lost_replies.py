@@ -13,7 +13,7 @@ from taskq.broker.consumer import Consumer
 from taskq.broker.jobs import Jobs
 from taskq.broker.producer import Producer
 from taskq.broker.waiting import Waiting
-from taskq.core.clock import seconds_passed
+from taskq.core.clock import monotonic
 from taskq.core.errors import ServerUnavailable
 from taskq.core.job import Ending, JobState
 from taskq.redis.client import Client
@@ -36,7 +36,7 @@ async def test_a_lost_reply_to_an_enqueue_makes_no_second_job(
     times: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("taskq.broker.client.CHANCE.uniform", lambda low, high: 0.001)
+    monkeypatch.setattr("taskq.broker.client.RNG.uniform", lambda low, high: 0.001)
     proxy.lose_reply(EVALSHA, times)
 
     assert await producer.add(job("a"))
@@ -64,8 +64,8 @@ async def test_who_stood_still_meanwhile_makes_no_second_job_either(
     deliveries = await (await scene.consumer()).fetch(5, ["default"])
     await (await scene.consumer()).finish([frame("S", delivery) for delivery in deliveries])
     scene.look.pexpire(remembered, max(1, scene.look.pttl(remembered) - stood_still * 1000))
-    now = seconds_passed()
-    monkeypatch.setattr("taskq.broker.producer.seconds_passed", lambda: now + stood_still)
+    now = monotonic()
+    monkeypatch.setattr("taskq.broker.producer.monotonic", lambda: now + stood_still)
     proxy.heal()
 
     if stood_still < 3600:

@@ -23,7 +23,7 @@ DAY_MS = 86_400_000
 async def look_at(q: TaskQ) -> Overview:
     settings = q.settings
     return await read_overview(
-        q.desk.current().client,
+        q.backend.current().client,
         settings.keys,
         settings.offset,
         failure_ttl=settings.retention.failure_seconds,
@@ -42,10 +42,10 @@ def complaints(overview: Overview, *, serious: bool = True) -> list[str]:
 async def described(q: TaskQ) -> AsyncIterator[str]:
     """A worker that beat once, serves `default`, and says no more."""
     told = {"host": "h", "pid": 7, "queues": ["default"], "concurrency": 3, "rss": 1 << 20}
-    leases = q.desk.current().leases
+    leases = q.backend.current().leases
     await leases.register("quiet", msgpack.packb(told), 1, ["default"])
     yield "quiet"
-    await leases.reap("quiet", q.desk.current().reap_policy, died=False)
+    await leases.reap("quiet", q.backend.current().reap_policy, died=False)
 
 
 async def test_a_namespace_nobody_used_is_empty_and_healthy(q: TaskQ) -> None:
@@ -273,7 +273,7 @@ async def test_what_is_over_the_limit_is_counted_and_nothing_is_concluded_from_t
 ) -> None:
     await q.remote("t").enqueue()
     for name in ("w1", "w2", "w3"):
-        await q.desk.current().leases.register(name, b"", 1, ["a"])
+        await q.backend.current().leases.register(name, b"", 1, ["a"])
     monkeypatch.setattr(module, "_MOST_WORKERS", 2)
 
     overview = await look_at(q)
@@ -298,12 +298,12 @@ async def test_however_many_queues_there_are_an_unserved_one_is_reported(
 
 
 async def test_what_came_back_waits_and_is_the_oldest(q: TaskQ) -> None:
-    leases = q.desk.current().leases
+    leases = q.backend.current().leases
     await leases.register("w1", b"", 1, ["default"])
     await q.remote("t").enqueue()
-    await q.desk.current().consumer("w1").fetch(1, ["default"])
+    await q.backend.current().consumer("w1").fetch(1, ["default"])
     await q.remote("t").enqueue()
-    await leases.reap("w1", q.desk.current().reap_policy)
+    await leases.reap("w1", q.backend.current().reap_policy)
 
     queue = await queue_of(q)
 
@@ -320,7 +320,7 @@ async def test_a_stream_somebody_deleted_is_an_empty_queue(q: TaskQ, look: redis
 
 async def test_looking_writes_nothing(q: TaskQ, look: redis.Redis) -> None:
     await q.remote("t").options(queue="images").enqueue()
-    await q.desk.current().client.command("PING")
+    await q.backend.current().client.command("PING")
     before = look.info("persistence")["rdb_changes_since_last_save"]
 
     for _ in range(3):

@@ -65,7 +65,7 @@ class Talkative:
     """Every attribute there is, and none that it says it has."""
 
     def __init__(self) -> None:
-        self.name = self.callee = self.task_options = self.options = 7
+        self.name = self.spec = self.task_options = self.options = 7
 
     def __getattr__(self, name: str) -> Any:
         return Mock()

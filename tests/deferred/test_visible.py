@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 
 async def overview(q: TaskQ) -> Overview:
-    return await read_overview(q.desk.current().client, q.settings.keys, q.settings.offset)
+    return await read_overview(q.backend.current().client, q.settings.keys, q.settings.offset)
 
 
 async def test_stats_count_what_runs_and_what_has_become_of_the_rest(alone: TaskQ) -> None:
@@ -118,7 +118,7 @@ async def _deferring(q: TaskQ):
 
 async def test_records_of_dead_processes_go(q: TaskQ) -> None:
     async with q:
-        store = q.desk.deferrals()
+        store = q.backend.deferrals()
         await store.show("dead", b"\x80")
         assert [one.name for one in (await overview(q)).deferring] == ["dead"]
 
@@ -126,7 +126,7 @@ async def test_records_of_dead_processes_go(q: TaskQ) -> None:
         assert (await overview(q)).deferring == ()
         await store.show("living", b"not msgpack")
         assert [one.name for one in (await overview(q)).deferring] == ["living"]
-        assert await q.desk.current().client.command("HKEYS", q.settings.keys.deferring) == [
+        assert await q.backend.current().client.command("HKEYS", q.settings.keys.deferring) == [
             b"living"
         ]
 

@@ -18,7 +18,7 @@ def main() -> None:
     path = server.ensure()
     with contextlib.ExitStack() as stack:
         if manner == "hold":
-            connection = stack.enter_context(wire.dial(str(path), 5.0))
+            connection = stack.enter_context(wire.connect(str(path), 5.0))
             wire.ask(connection, "PING")
         print(server.pid(), flush=True)
         sys.stdin.read()

@@ -167,7 +167,7 @@ def test_whoever_is_told_that_it_is_up_gets_in(room: Room):
             while time.monotonic() < deadline:
                 path = server.ensure()
                 time.sleep(dice.uniform(0, 0.02))
-                with wire.dial(str(path), 5.0) as connection:
+                with wire.connect(str(path), 5.0) as connection:
                     pids.add(wire.info(connection)["process_id"])
                 time.sleep(dice.uniform(0.04, 0.16))
         except BaseException as error:
@@ -218,7 +218,7 @@ def test_who_came_in_at_the_last_moment_is_not_cut_off(room: Room):
     def came_in() -> bool:
         room.server(idle_grace=0.05).ensure()
         pid = room.server_pid()
-        with until(lambda: quiet(lambda: wire.dial(closing, 5.0)), "closing") as connection:
+        with until(lambda: quiet(lambda: wire.connect(closing, 5.0)), "closing") as connection:
             until(lambda: room.socket.exists() or pid not in room.processes(), "decided")
             return quiet(lambda: wire.ask(connection, "PING")) == b"PONG"
 

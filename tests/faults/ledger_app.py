@@ -16,7 +16,7 @@ import sys
 import time
 
 from taskq import Retry, TaskQ, current_job
-from taskq.worker import heartbeat as heart
+from taskq.worker import heartbeat as heartbeat
 from taskq.worker import session
 from taskq.worker.heartbeat import Observer
 from tests.faults.ledger import Ledger, Line
@@ -98,11 +98,11 @@ async def work(queues: list[str]) -> None:
     lease, beat = os.environ.get("LEDGER_LEASE"), os.environ.get("LEDGER_BEAT")
     if lease:
         silent = min(2.0, float(lease) / 3)
-        heart.Observer = functools.partial(Observer, float(lease), silent_after=silent)
+        heartbeat.Observer = functools.partial(Observer, float(lease), silent_after=silent)
     if trusts := os.environ.get("LEDGER_TRUSTS") or lease:
         session.LEASE_SECONDS = float(trusts)
     if beat:
-        heart.HEARTBEAT_SECONDS = float(beat)
+        heartbeat.HEARTBEAT_SECONDS = float(beat)
     q = program(os.environ["LEDGER_URL"], os.environ["LEDGER_NAMESPACE"])
     worker = q.worker(queues, concurrency=int(os.environ["LEDGER_CONCURRENCY"]))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)

@@ -166,7 +166,7 @@ def _stories(lines: Iterable[Line]) -> dict[str, _Story]:
 async def _infos(q: TaskQ, jobs: Iterable[str]) -> dict[str, JobInfo | None]:
     found: dict[str, JobInfo | None] = {}
     ids = list(jobs)
-    broker = q.desk.current()
+    broker = q.backend.current()
     for at in range(0, len(ids), 500):
         some = ids[at : at + 500]
         found.update(zip(some, await asyncio.gather(*map(broker.jobs.info, some)), strict=True))

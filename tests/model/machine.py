@@ -61,7 +61,7 @@ class Line:
             raise ConnectionLost("the reply was lost")
         return reply
 
-    def post(self, *call: Any) -> bool:
+    def send_nowait(self, *call: Any) -> bool:
         """Everything goes the way on which replies get lost."""
         return False
 
@@ -541,7 +541,7 @@ class QueueMachine(RuleBasedStateMachine):
         }
         assert overview.scheduled == sum(job.state == "scheduled" for job in jobs)
         assert overview.malformed == 0
-        assert overview.half_reaped == ()
+        assert overview.partially_reaped == ()
         for queue in overview.queues:
             own = [job for job in jobs if job.lane.startswith(queue.name)]
             assert queue.running == sum(job.state == "running" for job in own)

@@ -143,7 +143,7 @@ async def test_a_worker_gives_up_the_office_before_it_waits_for_its_jobs(q: Task
     other = q.scheduler()
     job = await slow.enqueue()
     async with other:
-        await eventually(lambda: worker.holdings.running == 1)
+        await eventually(lambda: worker.in_flight.running == 1)
         stopping = asyncio.create_task(worker.__aexit__(None, None, None))
         # When it has 30 s for the job that runs, another one leads already
         await eventually(lambda: other.term is not None, within=5)

@@ -77,7 +77,7 @@ async def test_a_fire_time_is_told_on_the_clock_of_its_schedules_zone(
 
 
 async def _made(q: TaskQ, job: str) -> bool:
-    return await q.desk.job_info(job) is not None
+    return await q.backend.job_info(job) is not None
 
 
 async def test_each_fire_of_any_of_has_the_zone_of_the_part_that_fires(q: TaskQ) -> None:

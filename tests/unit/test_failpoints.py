@@ -13,7 +13,7 @@ from taskq import ConfigError
 from taskq.broker.broker import Broker
 from taskq.core.errors import Injected
 from taskq.redis import failpoints
-from taskq.redis.failpoints import ArmedClient, Failpoints
+from taskq.redis.failpoints import FailpointClient, Failpoints
 from tests.support.server import TestServer
 
 
@@ -70,5 +70,5 @@ async def test_unarmed_the_client_knows_no_failpoints(server: TestServer, q) -> 
     assert failpoints.ARMED is None
     broker = Broker(q.settings)
 
-    assert not isinstance(broker.client, ArmedClient)
+    assert not isinstance(broker.client, FailpointClient)
     await broker.aclose()

@@ -587,7 +587,7 @@ def test_results_are_rebuilt_by_the_return_annotation() -> None:
 # ---------------------------------------------------------------------------------------- misfits
 
 
-def misfit(annotation: Any, value: Any) -> str:
+def mismatch(annotation: Any, value: Any) -> str:
     def function(arg: Any) -> None: ...
 
     function.__annotations__["arg"] = annotation
@@ -644,7 +644,7 @@ def misfit(annotation: Any, value: Any) -> str:
 def test_a_value_that_does_not_fit_names_the_parameter(
     annotation: Any, value: Any, message: str
 ) -> None:
-    text = misfit(annotation, value)
+    text = mismatch(annotation, value)
 
     assert text.startswith("arg")
     assert message in text

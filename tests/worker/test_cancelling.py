@@ -13,7 +13,7 @@ import redis
 from taskq import JobCancelled, JobNotFound, JobState, Retry, TaskQ, current_job
 from taskq.broker.broker import Broker
 from taskq.broker.keys import Keys
-from taskq.worker import heartbeat as heart
+from taskq.worker import heartbeat as heartbeat
 from taskq.worker import slots
 from tests.support.waiting import eventually
 from tests.worker import sample_tasks
@@ -110,7 +110,7 @@ async def test_cleaning_up_is_not_interrupted_again(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given beats that repeat the wish all the while
-    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.02)
     started, cleaned = asyncio.Event(), asyncio.Event()
 
     @q.task(name="careful")
@@ -292,7 +292,7 @@ async def test_a_job_fetched_and_not_started_is_cancelled_in_its_buffer(q: TaskQ
         await started.wait()
         # Given that this worker holds it, though it has no slot for it
         broker = Broker(q.settings)
-        worker.holdings.take(await broker.consumer(worker.name).fetch(1, ["default"]))
+        worker.in_flight.take(await broker.consumer(worker.name).fetch(1, ["default"]))
         await broker.aclose()
         assert await job.status() is JobState.RUNNING
         await job.cancel()

@@ -175,7 +175,7 @@ async def test_jobs_that_had_not_started_are_handed_back_uncounted(q: TaskQ) -> 
     await started.wait()
     # Given that this worker holds them already, behind the one that runs
     broker = Broker(q.settings)
-    worker.holdings.take(await broker.consumer(worker.name).fetch(3, ["default"]))
+    worker.in_flight.take(await broker.consumer(worker.name).fetch(3, ["default"]))
     await broker.aclose()
     assert {await job.status() for job in jobs} == {JobState.RUNNING}
 
@@ -244,7 +244,7 @@ async def test_what_is_handed_to_a_worker_that_leaves_goes_back_at_once(
     await wait.enqueue()
     await started.wait()
     worker.stop()
-    await eventually(lambda: worker.holdings._closed)
+    await eventually(lambda: worker.in_flight._closed)
     await eventually(lambda: not look.exists(Keys(namespace).idle + "default"))
     look.sadd(Keys(namespace).idle + "default", worker.name)
 

@@ -37,10 +37,10 @@ async def test_a_worker_without_a_free_slot_leaves_jobs_to_others(q: TaskQ) -> N
 
     jobs = await q.enqueue_many([wait.s() for _ in range(6)])
     async with q.worker(concurrency=3) as first:
-        await eventually(lambda: first.holdings.running == 3)
+        await eventually(lambda: first.in_flight.running == 3)
         async with q.worker(concurrency=3) as second:
             # Given that the first holds no more than it can run
-            await eventually(lambda: second.holdings.running == 3, within=5)
+            await eventually(lambda: second.in_flight.running == 3, within=5)
             go.set()
             workers = [await job.result(timeout=5) for job in jobs]
 
@@ -63,7 +63,7 @@ async def test_what_was_fetched_ahead_is_handed_back_when_no_slot_comes_free(q: 
     async with q.worker(concurrency=4) as stuck:
         await eventually(lambda: stuck.tally.finished >= 2000)
         await q.enqueue_many([wait.s() for _ in range(4)])
-        await eventually(lambda: stuck.holdings.running == 4)
+        await eventually(lambda: stuck.in_flight.running == 4)
         jobs = await q.enqueue_many([quick.s() for _ in range(20)])
 
         async with q.worker(concurrency=4) as free:
@@ -91,7 +91,7 @@ async def test_urgent_jobs_overtake_those_that_wait(q: TaskQ) -> None:
 
     await first.enqueue()
     async with q.worker(concurrency=1) as worker:
-        await eventually(lambda: worker.holdings.running == 1)
+        await eventually(lambda: worker.in_flight.running == 1)
         for priority in (1, 1, 1, 9):
             await note.options(priority=priority).enqueue(priority)
         go.set()
@@ -236,7 +236,7 @@ async def test_a_worker_started_on_a_full_queue_begins_at_once(q: TaskQ) -> None
     jobs = await q.enqueue_many([square.s(number) for number in range(3000)])
     async with q.worker(concurrency=100) as worker:
         assert await jobs[-1].result(timeout=20) == 2999 * 2999
-        await eventually(lambda: worker.holdings.known == 0)
+        await eventually(lambda: worker.in_flight.known == 0)
 
     assert worker.tally.succeeded == 3000
     assert worker.tally.adopted == worker.tally.fenced == worker.tally.lost == 0
@@ -281,11 +281,11 @@ async def test_what_waits_for_a_slot_goes_back_even_while_other_jobs_end(q: Task
         await started.wait()
         # Given a job that is fetched ahead, and slots that keep changing
         job = await next_one.enqueue()
-        broker = q.desk.current()
-        full.holdings.take(await broker.consumer(full.name).fetch(1, ["default"]))
+        broker = q.backend.current()
+        full.in_flight.take(await broker.consumer(full.name).fetch(1, ["default"]))
 
         async def handed_back() -> bool:
-            full.holdings.changed.set()
+            full.in_flight.changed.set()
             return await job.status() is JobState.QUEUED
 
         # Then another worker may have it, and its attempt was not counted

@@ -35,7 +35,7 @@ async def test_a_heartbeat_line_that_falls_silent_costs_a_living_worker_no_job(
         # Given a job on a worker whose two lines pass a proxy, and another worker that observes
         async with flaky.worker() as worker, q.worker(["elsewhere"]) as observer:
             job = await wait.enqueue()
-            await eventually(lambda: worker.holdings.known == 1)
+            await eventually(lambda: worker.in_flight.known == 1)
             before = await _beats(q, worker.name)
             # When all that is said on the line of its heartbeat vanishes from now on
             assert proxy.half_open(b"taskq-heart") == 1

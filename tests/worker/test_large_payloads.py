@@ -20,7 +20,7 @@ MIB = 1 << 20
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Name and bytes of each script call, of its reply too where that is waited for."""
     made: list[tuple[str, int]] = []
-    script, post = Client.script, Client.post
+    script, send_nowait = Client.script, Client.send_nowait
 
     async def scripted(self: Client, what: Any, keys: tuple[str, ...], *args: Any) -> Any:
         made.append((what.name, _bytes_of(args)))
@@ -28,9 +28,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         made.append((f"reply of {what.name}", _bytes_of(reply)))
         return reply
 
-    def posted(self: Client, told: Any, what: Any, keys: tuple[str, ...], *args: Any) -> bool:
+    def posted(self: Client, on_reply: Any, what: Any, keys: tuple[str, ...], *args: Any) -> bool:
         made.append((what.name, _bytes_of(args)))
-        return post(self, told, what, keys, *args)
+        return send_nowait(self, on_reply, what, keys, *args)
 
     monkeypatch.setattr(Client, "script", scripted)
     monkeypatch.setattr(Client, "post", posted)

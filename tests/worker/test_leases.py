@@ -24,7 +24,7 @@ from taskq import (
 )
 from taskq.broker.broker import Broker
 from taskq.broker.keys import Keys
-from taskq.worker import heartbeat as heart
+from taskq.worker import heartbeat as heartbeat
 from taskq.worker import session
 from taskq.worker.heartbeat import Observer
 from tests.support.proxy import Proxy
@@ -36,8 +36,8 @@ from tests.support.waiting import eventually
 @pytest.fixture
 def quick_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beats every 50 ms; a worker is dead after half a second instead of six."""
-    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.05)
-    monkeypatch.setattr(heart, "Observer", functools.partial(Observer, 0.5, silent_after=0.2))
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat, "Observer", functools.partial(Observer, 0.5, silent_after=0.2))
 
 
 async def fetch_and_die(
@@ -83,7 +83,7 @@ def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def slow_to_hear(monkeypatch: pytest.MonkeyPatch) -> None:
     """After its first beat a worker is not told for a minute that it was declared dead."""
-    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 60.0)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 60.0)
 
 
 # ------------------------------------------------------------------------------------- names
@@ -209,7 +209,7 @@ async def test_a_long_job_stays_with_its_worker_as_long_as_that_lives(q: TaskQ) 
 
     job = await long.enqueue()
     async with q.worker() as holder:
-        await eventually(lambda: holder.holdings.running == 1)
+        await eventually(lambda: holder.in_flight.running == 1)
         async with q.worker() as observer:
             # Given another worker that has had time to see a dead one reaped
             await fetch_and_die(q, "dead", want=1)
@@ -256,7 +256,7 @@ async def test_a_job_that_blocks_the_loop_keeps_its_lease_and_is_named_in_the_lo
 async def test_a_worker_declared_dead_stops_its_jobs_and_goes_on_under_a_new_name(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.05)
     started, interrupted = asyncio.Event(), asyncio.Event()
 
     @q.task(name="wait")
@@ -412,7 +412,7 @@ async def test_the_fence_a_job_sees_grows_with_each_run(q: TaskQ) -> None:
 async def test_jobs_stranded_by_a_lost_reply_are_found_and_run(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.05)
 
     @q.task(name="one")
     async def one() -> int:
@@ -442,7 +442,7 @@ async def test_jobs_stranded_by_a_lost_reply_are_found_and_run(
 async def test_what_is_on_its_way_is_not_taken_for_stranded(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heart, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_SECONDS", 0.01)
     runs: list[int] = []
 
     @q.task(name="note")
@@ -452,7 +452,7 @@ async def test_what_is_on_its_way_is_not_taken_for_stranded(
     await q.enqueue_many([note.s(number) for number in range(3000)])
     async with q.worker(concurrency=20) as worker:
         await eventually(lambda: len(runs) >= 3000)
-        await eventually(lambda: worker.holdings.known == 0)
+        await eventually(lambda: worker.in_flight.known == 0)
 
     assert sorted(runs) == list(range(3000))
     assert worker.tally.adopted == 0
@@ -653,14 +653,14 @@ async def test_burst_waits_for_jobs_of_the_dead_and_not_for_those_of_the_living(
 
     async with other.worker(["other"]) as living:
         await wait.options(queue="other").enqueue()
-        await eventually(lambda: living.holdings.running == 1)
+        await eventually(lambda: living.in_flight.running == 1)
         job = await one.enqueue()
         await fetch_and_die(q, "dead")
 
         assert await q.run_until_empty() == 1
 
         assert await job.result(timeout=5) == 2
-        assert living.holdings.running == 1
+        assert living.in_flight.running == 1
         go.set()
 
 
@@ -677,11 +677,11 @@ async def test_what_is_handed_out_twice_runs_once(q: TaskQ) -> None:
     async with q.worker() as worker:
         job = await wait.enqueue()
         await started.acquire()
-        [delivery] = [run.delivery for run in worker.holdings.slots._running.values()]
+        [delivery] = [run.delivery for run in worker.in_flight.slots._running.values()]
 
-        worker.holdings.take([delivery])
+        worker.in_flight.take([delivery])
 
-        assert (worker.holdings.running, worker.holdings.known) == (1, 1)
+        assert (worker.in_flight.running, worker.in_flight.known) == (1, 1)
         go.set()
         assert await job.result(timeout=5) == "done"
     assert started.locked()

@@ -111,7 +111,7 @@ async def test_an_envelope_that_cannot_be_read_fails_its_job_alone(
     assert (info.state, info.attempt) == (JobState.FAILED, 1)
     assert info.attempts[0].outcome == "malformed"
     assert info.error
-    assert worker.holdings.running == 0
+    assert worker.in_flight.running == 0
 
 
 @pytest.mark.parametrize(

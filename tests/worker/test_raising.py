@@ -156,7 +156,7 @@ async def test_anything_may_be_raised(
 
         # Then the worker runs on, under the same name and with all its slots
         assert await following.result(timeout=5) == "alive"
-        assert (worker.holdings.running, worker.tally.leaked) == (0, 0)
+        assert (worker.in_flight.running, worker.tally.leaked) == (0, 0)
 
     if kind:
         assert caught.value.error_type == kind
@@ -187,7 +187,7 @@ async def test_an_exception_that_fights_back_fails_its_job_and_frees_its_slot(
     async with q.worker(concurrency=1) as worker:
         with pytest.raises(JobFailed) as caught:
             await job.result(timeout=5)
-        assert worker.holdings.running == 0
+        assert worker.in_flight.running == 0
 
     assert caught.value.error_type == kind
     assert caught.value.error_text.startswith(text)
@@ -252,7 +252,7 @@ async def test_an_error_of_taskq_fails_one_job_and_frees_its_slot(
         async with q.worker(concurrency=1) as worker:
             with pytest.raises(JobFailed, match="taskq itself failed: LookupError"):
                 await job.result(timeout=5)
-            assert worker.holdings.running == 0
+            assert worker.in_flight.running == 0
 
     assert f"job {job.id} failed by an error of taskq" in caplog.text
     assert "a slip" in caplog.text

@@ -144,7 +144,7 @@ async def test_once_a_result_was_waited_for_the_next_enqueues_carry_the_wait(
     async def one() -> int:
         return 1
 
-    client, asked = q.desk.current().client, 0
+    client, asked = q.backend.current().client, 0
     script_of = client.script
 
     async def counting(script: Any, *call: Any) -> Any:

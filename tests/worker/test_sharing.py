@@ -125,9 +125,9 @@ async def test_a_worker_takes_of_each_kind_what_it_can_start(q: TaskQ) -> None:
     try:
         # Given a worker with many slots and few threads
         async with q.worker(concurrency=100, threads=4) as first:
-            await eventually(lambda: first.holdings.running == 4)
+            await eventually(lambda: first.in_flight.running == 4)
             async with q.worker(concurrency=100, threads=4) as second:
-                await eventually(lambda: second.holdings.running == 4)
+                await eventually(lambda: second.in_flight.running == 4)
 
                 # Then the rest waits for whoever has a thread
                 states = [await job.status() for job in jobs]

@@ -41,7 +41,7 @@ async def test_a_job_that_waits_for_its_turn_to_begin_can_be_cancelled(
         await eventually(lambda: worker.tally.started == 1)
         await asyncio.sleep(0)
         go.set()
-        await eventually(lambda: worker.holdings.known == 0)
+        await eventually(lambda: worker.in_flight.known == 0)
 
     assert ran == []
     assert await job.status() is JobState.CANCELLED
@@ -64,17 +64,17 @@ async def test_what_was_handed_back_and_comes_again_runs_though_its_place_was_ke
         await wait.enqueue("first")
         await eventually(lambda: ran == ["first"])
         await wait.enqueue("second")
-        consumer, holdings = worker._session.consumer, worker.holdings
+        consumer, in_flight = worker._session.consumer, worker.in_flight
         [one] = await consumer.fetch(1, ["default"])
-        holdings.take([one])
-        assert holdings._claims.hand_back(one.entry, one.fence)
+        in_flight.take([one])
+        assert in_flight._claims.hand_back(one.entry, one.fence)
         assert await consumer.finish([frame("B", one)]) == [1]
         [again] = await consumer.fetch(1, ["default"])
         assert (again.entry, again.fence) == (one.entry, 2)
 
-        holdings.take([again])
+        in_flight.take([again])
         go.set()
 
         await eventually(lambda: ran == ["first", "second"])
-        await eventually(lambda: holdings.known == 0)
+        await eventually(lambda: in_flight.known == 0)
         assert worker.tally.adopted == 0

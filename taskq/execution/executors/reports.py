@@ -1,4 +1,7 @@
-"""Failures between processes: always text, never an exception that is rebuilt from a name."""
+"""What a job's process reports to its parent: failures as text, and log records as plain data.
+
+An exception is never rebuilt from a name.
+"""
 
 from __future__ import annotations
 
