@@ -4,7 +4,7 @@
 VENV ?= .venv
 # More than there are cores: half of a test's time it waits, for a lease to run out or a process to start.
 WORKERS ?= 3
-# A debugging aid: `make tests TESTS=tests/unit/test_retry.py`.
+# A debugging aid: `make tests TESTS=tests/unit/core/test_retry.py`.
 TESTS ?=
 
 ifndef PYTHON
@@ -23,9 +23,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Twice quiet: errors only.
 INSTALL := -m pip install -qq
 # What a server of another version must pass every time (a minute each), and what another Python must.
-# In full: make test-servers SERVER_TESTS="tests/broker tests/model tests/scheduler tests/worker \
+# In full: make test-servers SERVER_TESTS="tests/broker tests/model tests/schedules tests/worker \
 # tests/deferred tests/faults"
-SERVER_TESTS ?= tests/broker tests/scheduler tests/model
+SERVER_TESTS ?= tests/broker tests/schedules tests/model
 PYTHON_TESTS ?= tests/unit tests/broker
 
 .PHONY: help demo fmt check lint types layers budget test tests docs docs-release wheel-test bench bench-short \

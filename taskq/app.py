@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, cast
 from taskq.broker.broker import BrokerSettings
 from taskq.broker.keys import Keys
 from taskq.broker.pool import BrokerPool
+from taskq.broker.scripts import ClockOffset
 from taskq.core.errors import CallError
 from taskq.core.habits import OF_TASKQ, Habits
 from taskq.core.ids import check_job_id
@@ -42,7 +43,6 @@ from taskq.execution.task import (
 )
 from taskq.execution.task_context import TaskContext, farewell_of
 from taskq.location import locator
-from taskq.redis.scripts import ClockOffset
 
 if TYPE_CHECKING:
     from taskq.deferred.runner import DeferredRunner

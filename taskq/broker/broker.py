@@ -14,6 +14,7 @@ from taskq.broker.leadership import Leadership
 from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.producer import Producer
 from taskq.broker.schedules import ScheduleStore
+from taskq.broker.scripts import ClockOffset, script
 from taskq.broker.server_gate import ServerGate
 from taskq.broker.waiting import Waiting
 from taskq.broker.watching import Watching
@@ -23,7 +24,6 @@ from taskq.core.options import Retention
 from taskq.execution.executors.address import refuse_unguarded_main
 from taskq.redis.client import Client, Locate
 from taskq.redis.failpoints import ARMED, FailpointClient
-from taskq.redis.scripts import ClockOffset, script
 
 __all__ = ["Broker", "BrokerSettings", "Upkeep"]
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 import msgpack
 
 from taskq.broker.keys import Keys
+from taskq.broker.scripts import ClockOffset, group_consecutive, script
 from taskq.codec.payload import judge_record
 from taskq.codec.signing import Signing
 from taskq.core.errors import DecodeError, ServerError
@@ -16,7 +17,6 @@ from taskq.core.job import Delivery
 from taskq.core.liveness import CALL_SECONDS
 from taskq.redis.client import Client, retrying
 from taskq.redis.connection import ConnectionLost, ReplyHandler
-from taskq.redis.scripts import ClockOffset, group_consecutive, script
 
 __all__ = ["EVERYTHING", "Consumer", "DeclaredDead", "Frame", "Room", "delivery_of", "handed_over"]
 

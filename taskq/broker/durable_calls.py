@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taskq.broker.keys import Keys
+from taskq.broker.scripts import ClockOffset, script
 from taskq.codec.signing import Signing
 from taskq.core.job import JobState, NewJob
 from taskq.core.liveness import CALL_SECONDS
 from taskq.core.options import Retention
 from taskq.redis.client import Client, retrying
-from taskq.redis.scripts import ClockOffset, script
 
 __all__ = ["Deferrals"]
 

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import msgpack
 
 from taskq.broker.keys import Keys
+from taskq.broker.scripts import ClockOffset, script
 from taskq.broker.waiting import STATES
 from taskq.codec.envelope import Envelope, FailureRecord, unpack_envelope, unpack_failure
 from taskq.codec.payload import decode_call, decode_value, judge_record
@@ -19,7 +20,6 @@ from taskq.core.errors import PayloadError, UntrustedMessage
 from taskq.core.job import AttemptRecord, Fire, JobInfo, JobState, Progress
 from taskq.core.liveness import CALL_SECONDS
 from taskq.redis.client import Client, retrying
-from taskq.redis.scripts import ClockOffset, script
 
 __all__ = ["MOVING", "Jobs", "moved", "read_job"]
 

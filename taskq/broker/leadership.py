@@ -11,10 +11,10 @@ from typing import Literal
 from taskq.broker.keys import Keys
 from taskq.broker.lenient import Trouble
 from taskq.broker.schedules import ScheduleStore
+from taskq.broker.scripts import ClockOffset, script
 from taskq.core.liveness import LEADER_SILENT_SECONDS
 from taskq.core.text import counted
 from taskq.redis.client import Client
-from taskq.redis.scripts import ClockOffset, script
 
 __all__ = ["LeaderRecord", "Leadership", "Scheduling", "read_scheduling"]
 

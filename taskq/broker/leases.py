@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple
 
 from taskq.broker.consumer import delivery_of
 from taskq.broker.keys import Keys
+from taskq.broker.scripts import ClockOffset, script
 from taskq.codec.envelope import pack_failure
 from taskq.core.job import Delivery
 from taskq.core.outcome import Failed
 from taskq.redis.client import Client
-from taskq.redis.scripts import ClockOffset, script
 
 __all__ = ["BeatReply", "Held", "Leases", "ReapPolicy", "Reaped", "Silent"]
 

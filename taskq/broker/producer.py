@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from taskq.broker.keys import Keys
+from taskq.broker.scripts import ClockOffset, group_consecutive, in_pieces, script
 from taskq.codec.signing import Signing
 from taskq.core.clock import monotonic
 from taskq.core.errors import ServerRefused, ServerUnavailable
@@ -30,7 +31,6 @@ from taskq.core.liveness import (
 )
 from taskq.redis.client import Client, retrying
 from taskq.redis.connection import ConnectionLost
-from taskq.redis.scripts import ClockOffset, group_consecutive, in_pieces, script
 
 __all__ = ["Producer"]
 

@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple
 from taskq.broker.keys import Keys
 from taskq.broker.lenient import text_of, time_of
 from taskq.broker.schedule_record import StoredSchedule, read_schedule, revision_of
+from taskq.broker.scripts import ClockOffset, in_pieces, script
 from taskq.codec.signing import Signing
 from taskq.core.liveness import CALL_SECONDS
 from taskq.redis.client import Client, retrying
-from taskq.redis.scripts import MESSAGE_BYTES, ClockOffset, in_pieces, script
+from taskq.redis.connection import MESSAGE_BYTES
 
 __all__ = [
     "ChangedSchedule",

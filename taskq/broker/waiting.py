@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from typing import Final
 
 from taskq.broker.keys import Keys
+from taskq.broker.scripts import ClockOffset, script
 from taskq.core.errors import ServerError, ServerRefused, ServerUnavailable
 from taskq.core.ids import new_id
 from taskq.core.job import Ending, JobState
 from taskq.core.liveness import AGAIN_SECONDS, CALL_SECONDS, RECHECK_SECONDS
 from taskq.redis.client import Client, retrying
-from taskq.redis.scripts import ClockOffset, script
 
 __all__ = ["STATES", "Waiting"]
 

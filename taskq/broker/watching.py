@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from taskq.broker.jobs import MOVING, Jobs, moved
 from taskq.broker.keys import Keys
+from taskq.broker.scripts import ClockOffset, script
 from taskq.broker.waiting import Waiting
 from taskq.codec.signing import Signing
 from taskq.core.ids import new_id
 from taskq.core.job import Ending, JobInfo
 from taskq.core.liveness import CALL_SECONDS
 from taskq.redis.client import Client, retrying
-from taskq.redis.scripts import ClockOffset, script
 
 __all__ = ["Watching"]
 

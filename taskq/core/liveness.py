@@ -1,6 +1,6 @@
 """Every time that decides who lives, who leads, and how long an answer is waited for.
 
-They depend on each other, so they stand together; `tests/unit/test_liveness.py` holds the
+They depend on each other, so they stand together; `tests/unit/core/test_liveness.py` holds the
 inequalities that the comments name. All are seconds. This file imports nothing: the keeper of the
 embedded server, a process without the rest of taskq, reads it too.
 """

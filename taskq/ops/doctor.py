@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from taskq.broker.keys import GROUP, Keys
+from taskq.broker.scripts import ClockOffset
 from taskq.codec.signing import Signing
 from taskq.core.errors import ServerRefused
 from taskq.core.job import KINDS
@@ -16,7 +17,6 @@ from taskq.core.text import counted
 from taskq.ops.acl import judge_permissions
 from taskq.ops.overview import Overview, QueueState, read_overview
 from taskq.redis.client import Client
-from taskq.redis.scripts import ClockOffset
 from taskq.redis.server_check import (
     BUFFERS,
     Facts,

@@ -11,6 +11,7 @@ from typing import Any, Final
 from taskq.broker.keys import Keys
 from taskq.broker.leadership import Scheduling, read_scheduling
 from taskq.broker.lenient import Trouble, count_of, text_of
+from taskq.broker.scripts import ClockOffset, script
 from taskq.core.liveness import LEASE_SECONDS
 from taskq.core.text import counted
 from taskq.ops.descriptions import (
@@ -20,7 +21,6 @@ from taskq.ops.descriptions import (
     read_description,
 )
 from taskq.redis.client import Client
-from taskq.redis.scripts import ClockOffset, script
 
 __all__ = [
     "OUTCOMES",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import hiredis
@@ -29,10 +30,19 @@ from taskq.redis.connection import (
     translate,
 )
 from taskq.redis.monitor import ConnectionMonitor
-from taskq.redis.scripts import Script
 from taskq.redis.url import Address
 
-__all__ = ["Client", "Locate", "retrying"]
+__all__ = ["Client", "Locate", "Script", "retrying"]
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's name, whole text, and the SHA-1 by which the server knows it."""
+
+    name: str
+    text: str
+    sha: str
+
 
 _log = logging.getLogger("taskq.broker")
 

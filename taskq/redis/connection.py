@@ -30,6 +30,7 @@ from taskq.core.peer import ForeignPeer, check_peer
 from taskq.redis.url import Address
 
 __all__ = [
+    "MESSAGE_BYTES",
     "Connection",
     "ConnectionLost",
     "Locate",
@@ -40,6 +41,12 @@ __all__ = [
     "demoted",
     "translate",
 ]
+
+MESSAGE_BYTES = 4_194_304
+"""No request and no reply has more, unless it is about a single job that is larger.
+
+As `lua/include/bytes.lua`: a server ends the connection of a listener that has 32 MiB unread.
+"""
 
 Locate = Callable[[], Awaitable[Address]]
 """Where the server is now. Asked before each connection: it may start one, or follow a failover."""

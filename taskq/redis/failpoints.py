@@ -24,9 +24,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from taskq.core.errors import ConfigError, Injected
-from taskq.redis.client import Client
+from taskq.redis.client import Client, Script
 from taskq.redis.connection import ReplyHandler
-from taskq.redis.scripts import Script
 
 __all__ = ["ARMED", "FailpointClient", "Failpoints"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import hiredis
 
 from taskq.core.text import counted
-from taskq.redis.scripts import MESSAGE_BYTES
+from taskq.redis.connection import MESSAGE_BYTES
 
 __all__ = [
     "BUFFERS",

@@ -11,7 +11,7 @@ from typing import Final
 
 from taskq.broker.schedules import DueSchedule, Firing, FiringJob, Overlap
 from taskq.core.errors import ConfigError
-from taskq.redis.scripts import MESSAGE_BYTES
+from taskq.redis.connection import MESSAGE_BYTES
 from taskq.schedules.spec import Spec, from_ms
 
 __all__ = ["job_id", "plan"]

@@ -14,7 +14,7 @@ from taskq.core.job import Delivery
 from taskq.core.outcome import Cancelled, Failed, Outcome, Released, RetryAsked, Succeeded
 from taskq.core.text import fitting
 from taskq.execution.job_log import delivery_fields
-from taskq.redis.scripts import MESSAGE_BYTES
+from taskq.redis.connection import MESSAGE_BYTES
 from taskq.worker.session import Session
 from taskq.worker.settings import Tally
 

@@ -15,10 +15,10 @@ import uvloop
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.keys import Keys
 from taskq.broker.producer import Producer
+from taskq.broker.scripts import ClockOffset
 from taskq.core.errors import ConfigError, QueueFull, ServerRefused, ServerUnavailable
 from taskq.redis.client import Client, retrying
 from taskq.redis.connection import ConnectionLost
-from taskq.redis.scripts import ClockOffset
 from taskq.redis.url import Address
 from tests.support.proxy import Proxy
 from tests.support.scripts import Scene, at, job

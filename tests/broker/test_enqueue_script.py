@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from taskq.broker.producer import Producer
+from taskq.broker.scripts import script
 from taskq.core.errors import ServerUnavailable
 from taskq.redis.connection import ConnectionLost
-from taskq.redis.scripts import script
 from tests.support.scripts import LANE, REMEMBERED, Kept, Lane, Scene, job
 
 
@@ -332,7 +332,7 @@ async def test_large_jobs_travel_in_calls_of_bounded_bytes(scene: Scene, handed_
     sizes = [300_000] * 8 + [3_000_000] + [10] * 3
     jobs = [job(f"j{n}", envelope=b"x" * size) for n, size in enumerate(sizes)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scene.client, "post", counting)
+        patch.setattr(scene.client, "send_nowait", counting)
         if handed_in == "together":
             await scene.producer.add_many(jobs)
         else:
@@ -376,7 +376,7 @@ async def test_a_batch_waits_for_the_fate_of_the_one_before_it(scene: Scene) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scene.client, "script", refusing)
-        patch.setattr(scene.client, "post", lambda *_: False)
+        patch.setattr(scene.client, "send_nowait", lambda *_: False)
         first = scene.producer.add_many([job("a"), job("b")])
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -396,7 +396,7 @@ async def test_a_whole_batch_leaves_before_the_turn_that_makes_it_ends(scene: Sc
         return send_nowait(on_reply, script, keys, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scene.client, "post", counting)
+        patch.setattr(scene.client, "send_nowait", counting)
         answers = [scene.producer.add_many([job(f"j{n}")]) for n in range(700)]
         assert sent == [500]
         await asyncio.gather(*answers)

@@ -36,7 +36,7 @@ async def test_a_lost_reply_to_an_enqueue_makes_no_second_job(
     times: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("taskq.broker.client.RNG.uniform", lambda low, high: 0.001)
+    monkeypatch.setattr("taskq.redis.client.RNG.uniform", lambda low, high: 0.001)
     proxy.lose_reply(EVALSHA, times)
 
     assert await producer.add(job("a"))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from taskq.broker.scripts import script
 from taskq.codec.envelope import pack_envelope
 from taskq.codec.payload import encode_call
 from taskq.core.ids import new_id
-from taskq.redis.scripts import script
 from tests.support.scripts import Lane, Scene, frame, job
 from tests.support.waiting import eventually
 

@@ -11,9 +11,9 @@ import uvloop
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.keys import Keys
+from taskq.broker.scripts import ClockOffset
 from taskq.core.errors import ConfigError, ServerRefused, ServerUnavailable
 from taskq.core.job import Ending
-from taskq.redis.scripts import ClockOffset
 from taskq.redis.url import Address
 from tests.support.scripts import at, job
 from tests.support.server import TestServer

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from taskq import TaskQ
-from taskq.redis.scripts import script
+from taskq.broker.scripts import script
 from tests.faults.chaos.fleet import children_of
 from tests.faults.conftest import ROOT, Book, StartWorker
 from tests.faults.ledger import Ledger, Line
@@ -215,7 +215,7 @@ async def one() -> int:
 async def test_cuts_at_any_moment_make_no_job_twice_and_lose_none(
     through: tuple[Proxy, TaskQ], book: Book, soak: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskq.broker.client.RNG.uniform", lambda low, high: 0.0005)
+    monkeypatch.setattr("taskq.redis.client.RNG.uniform", lambda low, high: 0.0005)
     proxy, q = through
     draw = random.Random(soak)
     task = q.registry.find("one")

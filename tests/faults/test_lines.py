@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from taskq.redis.scripts import script
+from taskq.broker.scripts import script
 from tests.faults.conftest import Book, StartWorker
 from tests.support.proxy import Proxy
 from tests.support.server import TestServer

@@ -85,7 +85,7 @@ def test_noise_is_read_or_refused(name: str) -> None:
 def test_what_taskq_writes_is_read(name: str) -> None:
     """A target that refuses everything would pass the others."""
     if name == "schedule":
-        return  # its seed is only like one: tests/scheduler reads what it writes
+        return  # its seed is only like one: tests/schedules reads what it writes
     for data in SEEDS[name]:
         TARGETS[name].read(data)
 

@@ -23,11 +23,11 @@ from taskq.broker.leadership import Leadership
 from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.producer import Producer
 from taskq.broker.schedules import ScheduleStore
+from taskq.broker.scripts import ClockOffset
 from taskq.broker.waiting import Waiting
 from taskq.core.job import Delivery, NewJob
 from taskq.core.liveness import REMEMBERED_SECONDS
-from taskq.redis.client import Client, Locate
-from taskq.redis.scripts import ClockOffset, Script
+from taskq.redis.client import Client, Locate, Script
 from taskq.redis.url import Address
 
 __all__ = [

@@ -33,7 +33,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         return send_nowait(self, on_reply, what, keys, *args)
 
     monkeypatch.setattr(Client, "script", scripted)
-    monkeypatch.setattr(Client, "post", posted)
+    monkeypatch.setattr(Client, "send_nowait", posted)
     return made
 
 

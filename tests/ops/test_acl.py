@@ -17,7 +17,8 @@ from taskq.ops.acl import COMMANDS, acl_rule
 from taskq.ops.overview import read_overview
 from tests.support.server import TestServer
 
-BROKER = Path(str(resources.files("taskq.broker")))
+PACKAGE = Path(str(resources.files("taskq")))
+ROOMS = ("broker", "redis", "ops")
 SUBCOMMANDS = {"pubsub", "xgroup", "xinfo"}
 # What the doctor asks besides, and does without when it is refused.
 OPTIONAL = {"acl", "config"}
@@ -28,7 +29,7 @@ ALWAYS = {"hello"}
 
 def used_by_scripts() -> set[str]:
     used: set[str] = set()
-    for path in BROKER.rglob("*.lua"):
+    for path in PACKAGE.rglob("*.lua"):
         text = re.sub(r"--.*", "", path.read_text("utf-8"))
         asked = r"(?:call\(|healing\(|ask\([^,]+, |\{ ?)'([A-Z]+)'(?:, '([A-Z]+)')?"
         for name, word in re.findall(asked, text):
@@ -39,8 +40,8 @@ def used_by_scripts() -> set[str]:
 
 def used_by_the_client() -> set[str]:
     used: set[str] = set()
-    for path in BROKER.rglob("*.py"):
-        if path.name != "permissions.py":
+    for path in (path for room in ROOMS for path in (PACKAGE / room).rglob("*.py")):
+        if path.name != "acl.py":
             text = path.read_text("utf-8")
             pattern = r'(?:call|command|ask)\(\s*"([A-Z]+)"(?:, "([A-Z]+)")?'
             for name, word in re.findall(pattern, text):

@@ -10,7 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-__all__ = ["MESSAGE_BYTES", "ClockOffset", "Script", "group_consecutive", "in_pieces", "script"]
+from taskq.redis.client import Script
+
+__all__ = ["ClockOffset", "group_consecutive", "in_pieces", "script"]
 
 
 @dataclass(slots=True)
@@ -23,31 +25,25 @@ class ClockOffset:
     ms: int = 0
 
 
-MESSAGE_BYTES = 4_194_304
-"""No request and no reply has more, unless it is about a single job that is larger.
-
-As `lua/include/bytes.lua`: a server ends the connection of a listener that has 32 MiB unread.
-"""
-
 T = TypeVar("T")
 
 
 def group_consecutive(items: Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[Any]:
     """Items of (shared part, own part) as runs: how many, what they share, then each one's own.
 
-    >>> in_runs([(("a", 1), ("x",)), (("a", 1), ("y",)), (("b", 2), ("z",))])
+    >>> group_consecutive([(("a", 1), ("x",)), (("a", 1), ("y",)), (("b", 2), ("z",))])
     [2, 'a', 1, 'x', 'y', 1, 'b', 2, 'z']
     """
-    said: list[Any] = []
-    alike: tuple[Any, ...] | None = None
+    flat: list[Any] = []
+    shared: tuple[Any, ...] | None = None
     count_at = 0
     for common, own in items:
-        if common != alike:
-            alike, count_at = common, len(said)
-            said += (0, *common)
-        said[count_at] += 1
-        said += own
-    return said
+        if common != shared:
+            shared, count_at = common, len(flat)
+            flat += (0, *common)
+        flat[count_at] += 1
+        flat += own
+    return flat
 
 
 def in_pieces(
@@ -84,15 +80,6 @@ _FOLDER: Final = Path(__file__).parent / "lua"
 # What brought this module brings the files beside it, from an archive too. Not importlib.resources:
 # it costs every program that imports taskq 5 ms.
 _loader: Final[Any] = __spec__.loader
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A script's name, whole text, and the SHA-1 by which the server knows it."""
-
-    name: str
-    text: str
-    sha: str
 
 
 @lru_cache

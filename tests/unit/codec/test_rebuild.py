@@ -609,7 +609,7 @@ def mismatch(annotation: Any, value: Any) -> str:
         (Color, "green", "arg is 'green', wanted a value of the enum Color: 'red', 'blue'"),
         (Color | None, "green", "arg is 'green', wanted a value of the enum Color: 'red', 'blue'"),
         (list[Color], ["red", "green"], "arg[1] is 'green', wanted a value of the enum Color"),
-        (list[Color], "red", "arg is 'red', wanted list[tests.unit.test_rebuild.Color]"),
+        (list[Color], "red", "arg is 'red', wanted list[tests.unit.codec.test_rebuild.Color]"),
         (list[Color], {"a": 1}, "arg is {'a': 1}, wanted list["),
         (tuple[int, Color], (1, "green"), "arg[1] is 'green', wanted"),
         (tuple[int, Color], (1,), "arg holds 1 values, wanted tuple[int, "),
