@@ -21,9 +21,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from taskq.cli.serving import interpreter
-from taskq.core.errors import JobCancelled, JobExpired, JobFailed, JobNotFound, install_command
+from taskq.core.errors import JobCancelled, JobExpired, JobFailed, JobNotFound
 from taskq.core.signals import stop_signals
-from taskq.core.text import counted
+from taskq.core.text import counted, install_command
 from taskq.embedded.server import EmbeddedServer
 from taskq.ops.overview import read_overview
 from taskq.schedules.planner import job_id

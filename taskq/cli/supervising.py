@@ -9,8 +9,9 @@ from pathlib import Path
 
 from taskq.broker.broker import BrokerSettings
 from taskq.cli.exits import ERROR, OK
-from taskq.core.errors import ConfigError, install_command
+from taskq.core.errors import ConfigError
 from taskq.core.signals import HangUps, stop_signals
+from taskq.core.text import install_command
 from taskq.worker.supervisor import Supervisor, SupervisorSettings
 
 __all__ = ["check_reload", "supervise"]

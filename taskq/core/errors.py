@@ -41,7 +41,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Final
 
 __all__ = [
     "AttemptLost",
@@ -78,46 +77,7 @@ __all__ = [
     "UnknownTask",
     "UnsignedMessage",
     "UntrustedMessage",
-    "bases_of",
-    "install_command",
-    "is_a",
-    "name_of",
 ]
-
-_NAME: Final[Any] = type.__dict__["__name__"]
-_BASES: Final[Any] = type.__dict__["__mro__"]
-
-
-def name_of(kind: type[Any]) -> str:
-    """The name of a class.
-
-    >>> name_of(KeyError)
-    'KeyError'
-    """
-    return str.__str__(_NAME.__get__(kind))
-
-
-def bases_of(kind: type[Any]) -> tuple[type[Any], ...]:
-    """A class and its bases, in the order in which they are searched."""
-    return _BASES.__get__(kind)
-
-
-def is_a(error: BaseException, *kinds: type[BaseException]) -> bool:
-    """Whether `except` would catch `error` as one of `kinds`.
-
-    >>> is_a(KeyError("a"), LookupError)
-    True
-    """
-    return any(base is kind for base in bases_of(type(error)) for kind in kinds)
-
-
-def install_command(extra: str) -> str:
-    """What installs an extra, for an error message.
-
-    >>> install_command("embedded")
-    'pip install ".[embedded]" (in a checkout of taskq)'
-    """
-    return f'pip install ".[{extra}]" (in a checkout of taskq)'
 
 
 class TaskqError(Exception):

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import Any, Final, cast
 
 from taskq.core.durations import Duration, seconds
-from taskq.core.errors import ConfigError, Reject, is_a, name_of
+from taskq.core.errors import ConfigError, Reject
+from taskq.core.exception_types import is_a, name_of
 from taskq.core.rng import RNG
 
 __all__ = ["NO_RETRY", "Retry"]

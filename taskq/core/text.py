@@ -6,7 +6,15 @@ from typing import Any, Final, cast
 
 from taskq.core.errors import ConfigError
 
-__all__ = ["MOST_TEXTS", "check_text", "check_texts", "counted", "cut", "fitting"]
+__all__ = [
+    "MOST_TEXTS",
+    "check_text",
+    "check_texts",
+    "counted",
+    "cut",
+    "fitting",
+    "install_command",
+]
 
 
 def counted(count: int, one: str, many: str) -> str:
@@ -76,3 +84,13 @@ def cut(text: str, most: int) -> str:
         return text
     half = (most - 40) // 2
     return f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
+
+
+def install_command(extra: str) -> str:
+    """What installs an extra, for an error message.
+
+    >>> install_command("embedded")
+    'pip install ".[embedded]" (in a checkout of taskq)'
+    """
+    # Said once: it changes with the first release.
+    return f'pip install ".[{extra}]" (in a checkout of taskq)'

@@ -8,7 +8,8 @@ import platform
 import sys
 from pathlib import Path
 
-from taskq.core.errors import EmbeddedServerError, install_command
+from taskq.core.errors import EmbeddedServerError
+from taskq.core.text import install_command
 
 __all__ = [
     "BINARY_VARIABLE",

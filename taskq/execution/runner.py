@@ -19,7 +19,8 @@ from types import CoroutineType
 from typing import Any, Final, cast
 
 from taskq.codec.payload import decode_call, decode_value, encode_value
-from taskq.core.errors import PayloadError, is_a
+from taskq.core.errors import PayloadError
+from taskq.core.exception_types import is_a
 from taskq.core.outcome import (
     Cancelled,
     Failed,

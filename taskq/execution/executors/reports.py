@@ -14,7 +14,8 @@ from typing import Any, Final, Literal, cast
 
 import msgpack
 
-from taskq.core.errors import Reject, RetryLater, SoftTimeout, TaskqError, bases_of, is_a, name_of
+from taskq.core.errors import Reject, RetryLater, SoftTimeout, TaskqError
+from taskq.core.exception_types import bases_of, is_a, name_of
 from taskq.core.text import fitting
 
 __all__ = [

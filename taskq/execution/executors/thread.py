@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from taskq.core.errors import ConfigError, is_a, name_of
+from taskq.core.errors import ConfigError
+from taskq.core.exception_types import is_a, name_of
 
 __all__ = ["ThreadExecutor"]
 
