@@ -26,7 +26,6 @@ from taskq.redis.server_check import (
     judge_memory,
     judge_persistence,
     judge_replication,
-    judge_security,
     judge_version,
     read_facts,
 )
@@ -92,7 +91,6 @@ def _server(facts: Facts | None) -> list[Verdict]:
         ]
     return [
         judge_version(facts),
-        judge_security(facts),
         judge_eviction(facts),
         judge_persistence(facts),
         judge_memory(facts),

@@ -24,7 +24,6 @@ __all__ = [
     "judge_memory",
     "judge_persistence",
     "judge_replication",
-    "judge_security",
     "judge_version",
     "keeps_nothing",
     "lenient",
@@ -149,29 +148,6 @@ def _text(value: Any) -> str:
 
 OLDEST: Final = {"Redis": (6, 2), "Valkey": (7, 2)}
 
-# By series, the first release without CVE-2025-49844 (a Lua script runs code on the server), and
-# the first without any such bug known in July 2026; None where there was none any more.
-_FIXED: Final[dict[str, dict[tuple[int, int], tuple[int | None, int | None]]]] = {
-    "Redis": {
-        (6, 2): (20, 23),
-        (7, 0): (None, None),
-        (7, 2): (11, 15),
-        (7, 4): (6, 10),
-        (8, 0): (4, None),
-        (8, 2): (2, 8),
-        (8, 4): (0, 5),
-        (8, 6): (0, 5),
-        (8, 8): (0, 1),
-    },
-    "Valkey": {
-        (7, 2): (11, 14),
-        (8, 0): (6, 10),
-        (8, 1): (4, 9),
-        (9, 0): (0, 5),
-        (9, 1): (0, 1),
-    },
-}
-
 
 def judge_version(facts: Facts) -> Verdict:
     """Whether the server is one taskq knows, and new enough for its scripts."""
@@ -189,35 +165,6 @@ def judge_version(facts: Facts) -> Verdict:
             "upgrade the server: Redis from 6.2 on, or Valkey from 7.2 on",
         )
     return Verdict("version", "ok", shown)
-
-
-def judge_security(facts: Facts) -> Verdict:
-    """Whether bugs are known of this version that let a client run code on the server."""
-    releases = _FIXED.get(facts.product, {})
-    fixed = releases.get(facts.series)
-    patch = facts.numbers[2] if len(facts.numbers) > 2 else 0
-    if fixed is None or (fixed[1] is not None and patch >= fixed[1]):
-        return Verdict("security", "ok", "no hole known of this version when taskq was released")
-    first = fixed[0]
-    known = "CVE-2025-49844" if first is None or patch < first else "security releases of 2026"
-    return Verdict(
-        "security",
-        "warn",
-        f"{facts.product} {facts.version} has holes that let a client run code on it ({known})",
-        f"upgrade to {facts.product} {_next_fixed(releases, facts.series)} or newer, unless your "
-        "distribution has mended it under the old number",
-    )
-
-
-def _next_fixed(
-    releases: Mapping[tuple[int, int], tuple[int | None, int | None]], own: tuple[int, int]
-) -> str:
-    at, patch = next(
-        (at, fixed[1])
-        for at, fixed in sorted(releases.items())
-        if at >= own and fixed[1] is not None
-    )
-    return f"{at[0]}.{at[1]}.{patch}"
 
 
 def judge_eviction(facts: Facts) -> Verdict:
