@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from taskq.worker.settings import WorkerSettingValues
     from taskq.worker.worker import Worker
 
-__all__ = ["TaskQ"]
+__all__ = ["TaskQ", "backend_of", "declarations_of", "registry_of", "settings_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,8 +96,8 @@ class TaskQ(Habits):
         lifespan: Callable[[TaskQ], AbstractAsyncContextManager[Any]] | None = None,
         deferred: DeferredSettings = DeferredSettings(),
     ) -> None:
-        self.registry = Registry()
-        self.settings = BrokerSettings(
+        self._registry = Registry()
+        self._settings = BrokerSettings(
             locator(url),
             Keys(namespace),
             ClockOffset(),
@@ -106,9 +106,9 @@ class TaskQ(Habits):
             signing_keys=signing_keys,
             configured=lambda: bool(url or os.environ.get("TASKQ_URL")),
         )
-        self.backend = BrokerPool(self.settings)
-        self._context = TaskContext(self.backend, _deferrer(self.backend, deferred))
-        self.resources = Resources(partial(lifespan, self) if lifespan is not None else None)
+        self._backend = BrokerPool(self._settings)
+        self._context = TaskContext(self._backend, _deferrer(self._backend, deferred))
+        self._resources = Resources(partial(lifespan, self) if lifespan is not None else None)
         self._portal = Portal(farewell_of(self._context), deferred.grace + CLOSING_SECONDS)
         self._context.background = weakref.ref(self._portal)
 
@@ -118,15 +118,15 @@ class TaskQ(Habits):
         # A fifth of the import time, with the triggers, and most processes only enqueue.
         from taskq.schedules.api import Schedules
 
-        return Schedules(self.backend, self.registry)
+        return Schedules(self._backend, self._registry)
 
     @cached_property
-    def declarations(self) -> Declarations:
+    def _declarations(self) -> Declarations:
         """The schedules that the code declares."""
         from taskq.schedules.declared import Declarations
 
         declarations = Declarations()
-        self.registry.on_replaced.append(declarations.forget)
+        self._registry.on_replaced.append(declarations.forget)
         return declarations
 
     def schedule(
@@ -136,7 +136,7 @@ class TaskQ(Habits):
 
         See `Declarations.declare`.
         """
-        return self.declarations.declare(trigger, id=id, **options)
+        return self._declarations.declare(trigger, id=id, **options)
 
     @property
     def state(self) -> Any:
@@ -147,12 +147,12 @@ class TaskQ(Habits):
 
         Raises `TaskqError` elsewhere.
         """
-        return self.resources.state
+        return self._resources.state
 
     @property
     def dependency_overrides(self) -> Overrides:
         """Which dependency of tasks stands in for which, as FastAPI's of the same name."""
-        return self.resources.overrides
+        return self._resources.overrides
 
     @overload
     def task(  # pyright: ignore[reportOverlappingOverload] - an async def is a function too
@@ -180,10 +180,10 @@ class TaskQ(Habits):
         ... async def resize(path: str, width: int = 800) -> str: ...
         """
         if function is not None:
-            return define(function, options, self._context, self.registry, self.resources)
+            return define(function, options, self._context, self._registry, self._resources)
 
         def decorate(decorated: Callable[..., Any], /) -> Task[..., Any]:
-            return define(decorated, options, self._context, self.registry, self.resources)
+            return define(decorated, options, self._context, self._registry, self._resources)
 
         return decorate
 
@@ -194,7 +194,7 @@ class TaskQ(Habits):
 
         >>> jobs = await q.enqueue_many([resize.s(p) for p in paths])  # doctest: +SKIP
         """
-        return await enqueue_all(self.backend, signatures)
+        return await enqueue_all(self._backend, signatures)
 
     async def send(self, name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Enqueue a task by its name, without importing its code; the worker checks the arguments.
@@ -205,7 +205,7 @@ class TaskQ(Habits):
 
     def remote(self, name: str) -> ConfiguredTask[..., Any]:
         """A task known by its name: `q.remote("app.resize").options(queue="x").enqueue(...)`."""
-        known = self.registry.find(name)
+        known = self._registry.find(name)
         return known.options() if known is not None else remote_task(self._context, name)
 
     @property
@@ -259,7 +259,7 @@ class TaskQ(Habits):
 
     def job(self, job_id: str) -> Job[Any]:
         """A handle from an id; asks the server nothing."""
-        return Job(self.backend, check_job_id(job_id))
+        return Job(self._backend, check_job_id(job_id))
 
     def run(self, awaitable: Awaitable[R], timeout: float | None = None) -> R:
         """The one door from synchronous code: run `awaitable` to its end and return its value.
@@ -296,12 +296,12 @@ class TaskQ(Habits):
         from taskq.worker.worker import Worker
 
         if queues is None:
-            queues = sorted({task.task_options.queue for task in self.registry}) or ["default"]
+            queues = sorted({task.task_options.queue for task in self._registry}) or ["default"]
         check_known("workers", settings, [field.name for field in fields(WorkerSettings)])
         chosen = WorkerSettings(queues=queues, **cast("dict[str, Any]", settings))
         standby = self.scheduler() if chosen.scheduler and not chosen.burst else None
         on_shutdown, self._context.drains = self._context.drain_if_not_open, True
-        return Worker(self.settings, self.registry, chosen, self.resources, standby, on_shutdown)
+        return Worker(self._settings, self._registry, chosen, self._resources, standby, on_shutdown)
 
     def scheduler(self) -> Scheduler:
         """Only what fires schedules, without a worker: `async with q.scheduler(): ...`.
@@ -311,8 +311,8 @@ class TaskQ(Habits):
         from taskq.schedules.declared import home_of
         from taskq.schedules.scheduler import Scheduler
 
-        modules = frozenset(home_of(task) for task in self.registry)
-        return Scheduler(self.settings, tuple(self.declarations), modules)
+        modules = frozenset(home_of(task) for task in self._registry)
+        return Scheduler(self._settings, tuple(self._declarations), modules)
 
     async def run_until_empty(
         self, queues: Sequence[str] | None = None, **settings: Unpack[WorkerSettingValues]
@@ -333,7 +333,7 @@ class TaskQ(Habits):
         return Lifespan(lambda: _alive(self, scheduler))
 
     async def __aenter__(self) -> TaskQ:
-        await self.backend.current().client.connect()
+        await self._backend.current().client.connect()
         self._context.loop = asyncio.get_running_loop()
         return self
 
@@ -351,12 +351,33 @@ class TaskQ(Habits):
         Using the TaskQ again opens a new one.
         """
         await self._context.drain()
-        await self.backend.aclose()
+        await self._backend.aclose()
+
+
+def settings_of(q: TaskQ) -> BrokerSettings:
+    """The server, the namespace and the keys of a TaskQ."""
+    return q._settings  # pyright: ignore[reportPrivateUsage]
+
+
+def backend_of(q: TaskQ) -> BrokerPool:
+    """The connections of a TaskQ, one for each event loop."""
+    return q._backend  # pyright: ignore[reportPrivateUsage]
+
+
+def registry_of(q: TaskQ) -> Registry:
+    """The tasks of a TaskQ by name."""
+    return q._registry  # pyright: ignore[reportPrivateUsage]
+
+
+def declarations_of(q: TaskQ) -> Declarations:
+    """The schedules that the code of a TaskQ declares."""
+    return q._declarations  # pyright: ignore[reportPrivateUsage]
 
 
 @asynccontextmanager
 async def _alive(q: TaskQ, scheduler: bool) -> AsyncGenerator[dict[str, Any], None]:
-    async with q.resources.held(), q, q.scheduler() if scheduler else nullcontext():
+    resources = q._resources  # pyright: ignore[reportPrivateUsage]
+    async with resources.held(), q, q.scheduler() if scheduler else nullcontext():
         yield {STATE_KEY: q.deferred}
 
 

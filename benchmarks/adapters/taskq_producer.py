@@ -25,7 +25,7 @@ class TaskqProducer:
 
     async def prepare(self) -> None:
         """Be connected."""
-        await self.q.backend.current().client.connect()
+        await self.q._backend.current().client.connect()
 
     async def one_by_one(self, arguments: Arguments) -> None:
         """Enqueue each job when the one before is there."""

@@ -55,7 +55,7 @@ async def _steps(
     redis_client = connect(server.url)
     stack.push_async_callback(redis_client.aclose)
     await producer.prepare()
-    client, enqueue = producer.q.backend.current().client, producer.tasks.noop.enqueue
+    client, enqueue = producer.q._backend.current().client, producer.tasks.noop.enqueue
 
     async def job() -> None:
         await (await enqueue(1, 2)).result(timeout=30)

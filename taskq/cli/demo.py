@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from taskq.app import backend_of, settings_of
 from taskq.cli.serving import interpreter
 from taskq.core.errors import JobCancelled, JobExpired, JobFailed, JobNotFound
 from taskq.core.signals import stop_signals
@@ -227,8 +228,8 @@ async def _first_running(jobs: list[Any]) -> str:
 
 async def _pid_of(q: Any, worker: str, parent: int) -> int:
     """The process of a worker that our own supervisor started; nothing else may be killed."""
-    broker = q.backend.current()
-    overview = await read_overview(broker.client, broker.keys, q.settings.offset)
+    broker = backend_of(q).current()
+    overview = await read_overview(broker.client, broker.keys, settings_of(q).offset)
     pid = next(state.pid for state in overview.workers if state.name == worker)
     _check_parent(pid, parent)
     return pid

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from taskq.app import settings_of
 from taskq.broker.broker import BrokerSettings
 from taskq.cli.exits import OK, UNHEALTHY
 from taskq.cli.options import AsJson
@@ -41,9 +42,10 @@ def doctor(
     with explained():
         choice = choose(target, url, namespace)
         if acl:
-            print(acl_rule(choice.namespace, database=asyncio.run(_database(choice.app.settings))))
+            database = asyncio.run(_database(settings_of(choice.app)))
+            print(acl_rule(choice.namespace, database=database))
             raise typer.Exit(OK)
-        where, found = asyncio.run(_examine(choice.app.settings))
+        where, found = asyncio.run(_examine(settings_of(choice.app)))
     verdicts = [replace(verdict, fix=choice.aimed(verdict.fix)) for verdict in found]
     bad = any(verdict.level == "bad" for verdict in verdicts)
     if as_json:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from taskq.app import TaskQ
+from taskq.app import TaskQ, registry_of
 from taskq.cli.exits import ERROR, OK
 from taskq.cli.options import AsJson, duration, shortened
 from taskq.cli.target import (
@@ -87,7 +87,7 @@ def enqueue(
 
 
 def _tasks(app: TaskQ) -> str:
-    names = tuple(app.registry.names())
+    names = tuple(registry_of(app).names())
     return f", one of {shortened(names)}" if names else "; it has no tasks at all"
 
 
@@ -122,7 +122,7 @@ async def _enqueue(
     then: _Then,
 ) -> int:
     app = choice.app
-    if choice.target is not None and app.registry.find(name) is None:
+    if choice.target is not None and registry_of(app).find(name) is None:
         raise _unknown(choice, name)
     args, kwargs = call
     given = {option: value for option, value in changes.items() if value is not None}
@@ -140,7 +140,7 @@ async def _enqueue(
 
 
 def _unknown(choice: Choice, name: str) -> UnknownTask:
-    names = choice.app.registry.names()
+    names = registry_of(choice.app).names()
     hint = nearest(name, names) if names else "; it has no tasks at all"
     return UnknownTask(f"{choice.target} has no task {name!r}{hint}")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from taskq.app import TaskQ
+from taskq.app import TaskQ, backend_of, declarations_of
 from taskq.cli.options import AsJson
 from taskq.cli.target import (
     Choice,
@@ -71,7 +71,7 @@ def ls(
 
     async def look(q: TaskQ) -> tuple[list[ScheduleInfo], datetime, int]:
         infos, now = await _both(q.schedules.list(tag=tag), q)
-        return infos, now, len(q.declarations)
+        return infos, now, len(declarations_of(q))
 
     choice, (infos, now, declared) = _ask(target, url, namespace, look)
     if as_json:
@@ -257,13 +257,13 @@ async def _both(one: Awaitable[T], q: TaskQ) -> tuple[T, datetime]:
 
 
 async def _now(q: TaskQ) -> datetime:
-    milliseconds = (await q.backend.current().schedules.count()).now
+    milliseconds = (await backend_of(q).current().schedules.count()).now
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 async def _not_ended(q: TaskQ, jobs: tuple[str, ...]) -> tuple[str, ...]:
     """Of the jobs that had not ended at the last fire, those that have not ended since."""
-    endings = await q.backend.current().waiting.look(jobs)
+    endings = await backend_of(q).current().waiting.look(jobs)
     return tuple(job for job, ending in zip(jobs, endings, strict=True) if not ending.final)
 
 

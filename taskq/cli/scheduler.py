@@ -7,7 +7,7 @@ import logging
 import os
 
 import taskq
-from taskq.app import TaskQ
+from taskq.app import TaskQ, declarations_of, settings_of
 from taskq.cli.exits import ERROR
 from taskq.cli.init import leave_orphans_to_init
 from taskq.cli.loading import Loaded, load_app
@@ -62,12 +62,12 @@ async def _serve(loaded: Loaded) -> None:
 
 
 async def _announce(app: TaskQ, target: str) -> None:
-    declared = counted(len(app.declarations), "schedule", "schedules")
+    declared = counted(len(declarations_of(app)), "schedule", "schedules")
     _log.info(
         "taskq %s scheduler of %s, on %s, namespace %s, %s in the code; Ctrl-C ends it",
         taskq.__version__,
         target,
-        await app.settings.locate(),
-        app.settings.keys.namespace,
+        await settings_of(app).locate(),
+        settings_of(app).keys.namespace,
         declared,
     )

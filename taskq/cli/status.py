@@ -13,6 +13,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from taskq.app import settings_of
 from taskq.broker.broker import BrokerSettings
 from taskq.cli.exits import OK, UNHEALTHY
 from taskq.cli.options import AsJson, duration
@@ -67,7 +68,7 @@ def status(
                 asyncio.run(_watch(choice, every, as_json))
             except KeyboardInterrupt:
                 raise typer.Exit(OK) from None
-        overview, where = asyncio.run(_look(choice.app.settings))
+        overview, where = asyncio.run(_look(settings_of(choice.app)))
         if as_json:
             print(json.dumps(_as_json(overview, where, choice), indent=2))
         else:
@@ -100,7 +101,7 @@ async def _read(client: Client, settings: BrokerSettings) -> Overview:
 
 async def _watch(choice: Choice, every: float, as_json: bool) -> None:
     """Look until interrupted. Only the first look fails; later the server is waited for."""
-    settings = choice.app.settings
+    settings = settings_of(choice.app)
     async with _client(settings) as client:
         overview = await _read(client, settings)
         if as_json or not sys.stdout.isatty():
@@ -121,7 +122,7 @@ async def _live(client: Client, choice: Choice, every: float, page: Page) -> Non
         while True:
             await asyncio.sleep(every)
             try:
-                overview = await _read(client, choice.app.settings)
+                overview = await _read(client, settings_of(choice.app))
                 page = _page(overview, client.where, choice)
                 live.update(page.rich(), refresh=True)
             except (ServerUnavailable, ConnectionError) as error:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from taskq.app import TaskQ
+from taskq.app import TaskQ, settings_of
 from taskq.cli.exits import ERROR, USAGE
 from taskq.cli.loading import NothingFound, load_app
 from taskq.cli.terminal import printable
@@ -90,7 +90,7 @@ class Choice:
     @property
     def namespace(self) -> str:
         """The namespace that is meant."""
-        return self.app.settings.keys.namespace
+        return settings_of(self.app).keys.namespace
 
     def aimed(self, advice: str) -> str:
         """`advice` with the target that was typed in each of its commands."""

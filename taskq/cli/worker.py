@@ -15,6 +15,7 @@ from typing import Annotated, cast
 import typer
 
 import taskq
+from taskq.app import registry_of, settings_of
 from taskq.cli.exits import OK
 from taskq.cli.init import leave_orphans_to_init
 from taskq.cli.loading import Loaded, load_app
@@ -296,7 +297,7 @@ def _supervise(command: _Command, loaded: Loaded, settings: WorkerSettings, dire
     async def announce() -> None:
         await _announce(command, loaded, settings, loop_factory(command.uvloop))
 
-    return supervise(loaded.app.settings, plan, announce)
+    return supervise(settings_of(loaded.app), plan, announce)
 
 
 async def _announce(
@@ -306,11 +307,11 @@ async def _announce(
     Banner(
         version=taskq.__version__,
         target=loaded.target,
-        server=str(await app.settings.locate()),
-        namespace=app.settings.keys.namespace,
-        signed=app.settings.signing.enabled,
+        server=str(await settings_of(app).locate()),
+        namespace=settings_of(app).keys.namespace,
+        signed=settings_of(app).signing.enabled,
         queues=tuple(settings.queues),
-        tasks=tuple(app.registry.names()),
+        tasks=tuple(registry_of(app).names()),
         concurrency=settings.concurrency,
         threads=settings.threads,
         executor_processes=settings.processes,

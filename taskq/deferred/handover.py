@@ -22,6 +22,7 @@ from taskq.deferred.ports import Backing
 from taskq.deferred.report import Report
 from taskq.execution.handle import Job
 from taskq.execution.request import Request
+from taskq.execution.task import task_spec_of
 
 __all__ = ["HandOver", "job_of", "refuse_unfit"]
 
@@ -132,7 +133,7 @@ class HandOver:
 
     def replace(self, call: Call) -> None:
         """A job of the queue takes the place of a call."""
-        spec, ttl = call.task.spec, call.options.result_ttl
+        spec, ttl = task_spec_of(call.task), call.options.result_ttl
         keeps = (spec.options.result_ttl if ttl is None else ttl) > 0
         call.job = Job(
             self._backing, call.id, created=True, keeps_result=keeps, rebuild=spec.rebuild
@@ -176,8 +177,8 @@ def refusal_of_plain(call: Call) -> str:
 
 def job_of(call: Call) -> Request:
     """The job that goes on where a call is; raises `EncodeError`."""
-    before = (call.attempts, call.failures)
-    request = Request.of(call.task.spec, call.options, call.args, call.kwargs, before=before)
+    spec, before = task_spec_of(call.task), (call.attempts, call.failures)
+    request = Request.of(spec, call.options, call.args, call.kwargs, before=before)
     request.job = _placed(call, request.job)
     return request
 

@@ -37,7 +37,7 @@ from taskq.deferred.runtime import Runtime, Runtimes
 from taskq.execution.handle import Deferred
 from taskq.execution.lifespan import STATE_KEY
 from taskq.execution.request import PLAIN
-from taskq.execution.task import JobOptionValues, Task
+from taskq.execution.task import JobOptionValues, Task, task_spec_of
 from taskq.execution.task_context import TaskContext
 
 __all__ = ["HELD", "DeferredRunner", "Deferring", "HeldCalls"]
@@ -167,12 +167,11 @@ class DeferredRunner:
         until the end of the request.
         """
         task = self._plain.of(task)
-        check = task.spec.check
-        if check is not None:
-            check(args, kwargs)
-        conceal = task.spec.conceal
-        if conceal is not None:
-            args, kwargs = conceal(args, kwargs)
+        spec = task_spec_of(task)
+        if spec.check is not None:
+            spec.check(args, kwargs)
+        if spec.conceal is not None:
+            args, kwargs = spec.conceal(args, kwargs)
         runtime, here = self._runtimes.current()
         call = Call(task, options, args, kwargs, runtime.cancel, context)
         if options.durable:

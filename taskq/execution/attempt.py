@@ -5,25 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
-
-from taskq.core.job import Fire
-from taskq.core.retry import Retry
-
-if TYPE_CHECKING:
-    from taskq.execution.ports import Reporter
-    from taskq.execution.task import Task
 from dataclasses import replace
-from typing import Final
+from enum import Enum
+from typing import Any, Final, Protocol
 
 from taskq.codec.extensions import holds_secret
 from taskq.codec.payload import decode_call
 from taskq.codec.secret import MASK
 from taskq.codec.secret_arguments import forms_of, revealed, without_passwords
 from taskq.core.errors import PayloadError
-from taskq.core.job import Progress
+from taskq.core.job import Fire, Progress
 from taskq.core.outcome import Failed, Outcome, RetryAsked
+from taskq.core.retry import Retry
+from taskq.execution.ports import Reporter
+from taskq.execution.task import Task, task_spec_of
 
 __all__ = ["Attempt", "Interruption", "LocalCall", "masked", "masked_progress"]
 
@@ -72,7 +67,7 @@ def _call(attempt: Attempt) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if attempt.local is not None:
         # Concealed when it was deferred.
         return attempt.local.args, attempt.local.kwargs
-    conceal = attempt.task.spec.conceal
+    conceal = attempt.spec.conceal
     if conceal is None and not holds_secret(attempt.payload):
         return (), {}
     try:
@@ -129,6 +124,7 @@ class Attempt:
         "report",
         "retry",
         "secrets",
+        "spec",
         "started",
         "task",
         "timeout",
@@ -147,6 +143,7 @@ class Attempt:
         retry: Retry | None = None,
     ) -> None:
         self.task = task
+        self.spec = task_spec_of(task)
         self.id = job_id
         self.payload = payload
         self.number = number

@@ -11,7 +11,7 @@ from taskq.core.errors import CallError, ConfigError
 from taskq.execution.handle import Job
 from taskq.execution.ports import JobBackend
 from taskq.execution.request import Request
-from taskq.execution.task import Signature, Task
+from taskq.execution.task import Signature, Task, backend_of, job_options_of, task_spec_of
 
 __all__ = ["enqueue_all"]
 
@@ -28,16 +28,24 @@ async def enqueue_all(backend: JobBackend, given: Iterable[Signature[R]]) -> lis
     is sent; what middleware refuses is known only then.
     """
     signatures = _checked(backend, given)
-    if any(signature.spec.middleware.enqueues for signature in signatures):
+    specs = [task_spec_of(signature) for signature in signatures]
+    if any(spec.middleware.enqueues for spec in specs):
         return await asyncio.gather(*(signature.enqueue() for signature in signatures))
-    envelopes = [signature.envelope() for signature in signatures]
+    options = [job_options_of(signature).for_the_queue() for signature in signatures]
+    envelopes = [
+        spec.envelope(chosen, signature.args, signature.kwargs)
+        for spec, chosen, signature in zip(specs, options, signatures, strict=True)
+    ]
     requests: list[Request] = []
     sent: list[Awaitable[list[bool]]] = []
     for at in range(0, len(signatures), CHUNK):
         chunk = [
-            Request.around(signature.spec, signature.job_options, envelope)
-            for signature, envelope in zip(
-                signatures[at : at + CHUNK], envelopes[at : at + CHUNK], strict=True
+            Request.around(*call)
+            for call in zip(
+                specs[at : at + CHUNK],
+                options[at : at + CHUNK],
+                envelopes[at : at + CHUNK],
+                strict=True,
             )
         ]
         requests += chunk
@@ -47,8 +55,8 @@ async def enqueue_all(backend: JobBackend, given: Iterable[Signature[R]]) -> lis
     answers = await asyncio.gather(*sent)
     created = (new for answer in answers for new in answer)
     return [
-        request.handle(backend, signature.spec, new)
-        for request, signature, new in zip(requests, signatures, created, strict=True)
+        request.handle(backend, spec, new)
+        for request, spec, new in zip(requests, specs, created, strict=True)
     ]
 
 
@@ -64,12 +72,13 @@ def _checked(backend: JobBackend, given: Iterable[Signature[R]]) -> Sequence[Sig
                 # Or Python warns of each that it was never awaited.
                 item.close()
         raise CallError(f"enqueue_many() takes signatures, and got {_told(wrong[0])}: {_TYPE}")
-    foreign = next((item.spec.name for item in signatures if item.backend is not backend), None)
+    foreign = next((item for item in signatures if backend_of(item) is not backend), None)
     if foreign is not None:
+        name = task_spec_of(foreign).name
         raise ConfigError(
-            f"the task {foreign} belongs to another TaskQ, whose workers would never see this job: "
+            f"the task {name} belongs to another TaskQ, whose workers would never see this job: "
             "type enqueue_many of that one, or hand it in here by its name: "
-            f"q.remote({foreign!r}).s(...)"
+            f"q.remote({name!r}).s(...)"
         )
     return signatures
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from taskq.codec.envelope import pack_envelope
 from taskq.codec.payload import encode_call
+from taskq.codec.rebuild import CallRebuilder
 from taskq.codec.secret_arguments import Concealer
 from taskq.core.durations import Duration, instant_ms, seconds
 from taskq.core.ids import new_id
@@ -16,7 +17,7 @@ from taskq.core.job import NewJob, lane_of
 from taskq.core.options import JobOptions, TaskOptions
 from taskq.execution.handle import Job
 from taskq.execution.middleware import NO_MIDDLEWARE, Middleware
-from taskq.execution.ports import JobBackend
+from taskq.execution.ports import Injector, JobBackend
 
 __all__ = ["PLAIN", "Request", "TaskSpec"]
 
@@ -29,41 +30,31 @@ PLAIN: Final = JobOptions()
 Check = Callable[[tuple[Any, ...], dict[str, Any]], None]
 
 
+@dataclass(slots=True, eq=False)
 class TaskSpec:
-    """What an enqueue needs to know of a task, known by its function or only by its name."""
+    """What enqueueing and running need to know of a task.
 
-    __slots__ = (
-        "arrives",
-        "check",
-        "conceal",
-        "expires",
-        "lane",
-        "middleware",
-        "name",
-        "options",
-        "patience",
-        "rebuild",
-    )
+    `check` raises `CallError` for arguments that do not fit the signature, and `arrives` refuses
+    those that would arrive as other values. `rebuild` makes results what the return annotation
+    says, and `call_rebuilder` gives what does so for arguments. `injector` fills dependencies. A
+    task that is known only by its name has none of these.
+    """
 
-    def __init__(
-        self,
-        name: str,
-        options: TaskOptions,
-        *,
-        check: Check | None,
-        rebuild: Callable[[Any], Any] | None,
-        conceal: Concealer | None = None,
-        arrives: Callable[[bytes, tuple[Any, ...], dict[str, Any]], None] | None = None,
-        middleware: Middleware = NO_MIDDLEWARE,
-    ) -> None:
-        self.name = name
-        self.options = options
-        self.check = check
-        self.rebuild = rebuild
-        self.conceal = conceal
-        self.arrives = arrives
-        self.middleware = middleware
-        self.patience = 0
+    name: str
+    options: TaskOptions
+    check: Check | None = None
+    rebuild: Callable[[Any], Any] | None = None
+    conceal: Concealer | None = None
+    arrives: Callable[[bytes, tuple[Any, ...], dict[str, Any]], None] | None = None
+    call_rebuilder: Callable[[], CallRebuilder | None] = lambda: None
+    injector: Injector | None = None
+    middleware: Middleware = NO_MIDDLEWARE
+    lane: str = field(init=False)
+    expires: str = field(init=False)
+    patience: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        options = self.options
         self.lane = lane_of(options.queue, options.priority, options.executor)
         self.expires = "" if options.expires is None else _from_now(options.expires)
 

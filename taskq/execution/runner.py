@@ -145,7 +145,7 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
     clock = _NO_LIMIT if attempt.timeout is None else _Clock(attempt, loop)
     try:
         run = _RUN[attempt.task.task_options.executor]
-        if attempt.task.spec.middleware.attempts:
+        if attempt.spec.middleware.attempts:
             value = await _wrapped(run, attempt, executors, clock)
         else:
             value = await run(attempt, executors, clock)
@@ -231,7 +231,7 @@ async def _wrapped(run: _Run, attempt: Attempt, executors: ExecutorSet, clock: _
         opened = made.opened() if isinstance(made, _Sealed) else made
         return opened
 
-    layers = attempt.task.spec.middleware.attempts
+    layers = attempt.spec.middleware.attempts
     value = await through(layers, JobContext(attempt), innermost)
     # What middleware leaves as it is need not be serialised again.
     return made if value is opened else value
@@ -259,11 +259,11 @@ def _load(attempt: Attempt) -> tuple[Any, Any]:
         return attempt.local.args, attempt.local.kwargs
     try:
         args, kwargs = decode_call(attempt.payload)
-        check = attempt.task.spec.check
+        check = attempt.spec.check
         if check is not None:
             # Who enqueued it by name could not check it.
             check(tuple(args), kwargs)
-        rebuilder = attempt.task.call_rebuilder()
+        rebuilder = attempt.spec.call_rebuilder()
         return (args, kwargs) if rebuilder is None else rebuilder.apply(args, kwargs)
     except Exception as error:
         raise Unfit("unfit_arguments", error) from None
@@ -287,21 +287,21 @@ def _encoded(value: Any) -> bytes:
 def _opened(attempt: Attempt, value: Any) -> Any:
     if not isinstance(value, _Sealed):
         return value
-    plain, rebuild = decode_value(value.data), attempt.task.spec.rebuild
+    plain, rebuild = decode_value(value.data), attempt.spec.rebuild
     return plain if rebuild is None else rebuild(plain)
 
 
 async def _in_loop(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> Any:
     args, kwargs = clock.load(attempt)
     clock.start()
-    if attempt.task.injector is not None:
+    if attempt.spec.injector is not None:
         return await _injected(attempt, args, kwargs, executors)
     return await attempt.task.function(*args, **kwargs)
 
 
 async def _in_thread(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> Any:
     args, kwargs = clock.load(attempt)
-    if attempt.task.injector is not None:
+    if attempt.spec.injector is not None:
         clock.start()
         return await _injected(attempt, args, kwargs, executors)
     value = await executors.threads.run(attempt.task.function, args, kwargs, on_start=clock.start)
@@ -319,7 +319,7 @@ async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: Executo
     failure: BaseException | None = None
     task = attempt.task
     try:
-        async with cast("Injector", task.injector).filled(args, kwargs, executors) as (
+        async with cast("Injector", attempt.spec.injector).filled(args, kwargs, executors) as (
             given,
             named,
         ):
@@ -348,7 +348,7 @@ async def _in_process(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -
     local = attempt.local
     if local is not None:
         try:
-            attempt.payload = attempt.task.spec.payload(local.args, local.kwargs)
+            attempt.payload = attempt.spec.payload(local.args, local.kwargs)
         except Exception as error:
             raise Unfit("unfit_arguments", error) from None
     return _Sealed(await executors.run_in_process(attempt, clock.start))

@@ -32,8 +32,12 @@ __all__ = [
     "SyncTask",
     "Task",
     "TaskOptionValues",
+    "backend_of",
+    "job_options_of",
     "remote_task",
+    "request_of",
     "task_name",
+    "task_spec_of",
 ]
 
 P = ParamSpec("P")
@@ -90,36 +94,28 @@ class JobOptionValues(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Signature(Generic[R_co]):
-    """A task with arguments, not yet a job: `resize.s("a.png")`."""
+    """A task with its arguments, `args` and `kwargs`, not yet a job: `resize.s("a.png")`."""
 
-    backend: JobBackend
-    spec: TaskSpec
+    _backend: JobBackend
+    _spec: TaskSpec
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
-    job_options: JobOptions = PLAIN
+    _options: JobOptions = PLAIN
 
     def options(self, **changes: Unpack[JobOptionValues]) -> Signature[R_co]:
         """The same with other options; see `JobOptionValues`."""
-        return replace(self, job_options=self.job_options.with_changes(**changes))
-
-    def request(self) -> Request:
-        """What the queue is asked for, checked and serialised."""
-        options = self.job_options.for_the_queue()
-        return Request.of(self.spec, options, self.args, self.kwargs)
-
-    def envelope(self) -> bytes:
-        """The call alone, checked and serialised; see `Callee.envelope`."""
-        return self.spec.envelope(self.job_options.for_the_queue(), self.args, self.kwargs)
+        return replace(self, _options=self._options.with_changes(**changes))
 
     async def enqueue(self) -> Job[R_co]:
         """Enqueue a job of this task with these arguments."""
-        return await _enqueue(self.backend, self.spec, self.job_options, self.args, self.kwargs)
+        return await _enqueue(self._backend, self._spec, self._options, self.args, self.kwargs)
 
 
 class Task(Habits, Generic[P, R]):
-    """A registered function. Call it as before, or `enqueue` it.
+    """A registered function: call it as before, `enqueue` it, or `defer` it.
 
-    Made by `@q.task`; see `TaskOptions` for its options.
+    `@q.task` makes it. `name` is how jobs refer to it, `function` the plain function, and
+    `task_options` its options, a `TaskOptions`.
     """
 
     _habits = OF_TASKS
@@ -136,20 +132,21 @@ class Task(Habits, Generic[P, R]):
         self.function = function
         self.name = name
         self.task_options = options
-        self.context = context
-        self.backend = context.backend
-        self.injector = injector
+        self._context = context
+        self._backend = context.backend
         filled = injector.names if injector is not None else _NOTHING
-        self.spec = TaskSpec(
+        call_rebuilder = functools.cache(lambda: CallRebuilder.of(function, filled))
+        self._spec = TaskSpec(
             name,
             options,
             check=_checker(name, function, filled),
             rebuild=_LazyResult[R](function),
             conceal=Concealer.of(function, filled),
-            arrives=functools.partial(check_arrival, lambda: self.call_rebuilder()),
+            arrives=functools.partial(check_arrival, call_rebuilder),
+            call_rebuilder=call_rebuilder,
+            injector=injector,
             middleware=context.middleware,
         )
-        self.call_rebuilder = functools.cache(lambda: CallRebuilder.of(function, filled))
 
     def _look_like(self, function: Callable[P, Any]) -> None:
         functools.update_wrapper(cast("Callable[P, Any]", self), function)
@@ -162,7 +159,7 @@ class Task(Habits, Generic[P, R]):
 
         >>> job = await resize.enqueue("a.png", width=400)  # doctest: +SKIP
         """
-        return await _enqueue(self.backend, self.spec, PLAIN, args, kwargs)
+        return await _enqueue(self._backend, self._spec, PLAIN, args, kwargs)
 
     def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
         """Run it soon in this process: it starts at once, beside the caller.
@@ -178,7 +175,7 @@ class Task(Habits, Generic[P, R]):
 
         >>> handle = resize.defer("a.png", width=400)  # doctest: +SKIP
         """
-        return self.context.deferrer().take(self, PLAIN, args, kwargs)
+        return self._context.deferrer().take(self, PLAIN, args, kwargs)
 
     def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredTask[P, R]:
         """This task with options for single jobs; see `JobOptionValues`.
@@ -187,11 +184,11 @@ class Task(Habits, Generic[P, R]):
 
         >>> await resize.options(delay=30, priority=9).enqueue("a.png")  # doctest: +SKIP
         """
-        return ConfiguredTask(self.backend, self.spec, PLAIN.with_changes(**changes), self)
+        return ConfiguredTask(self._backend, self._spec, PLAIN.with_changes(**changes), self)
 
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """This task with arguments, not yet a job."""
-        return Signature(self.backend, self.spec, args, kwargs)
+        return Signature(self._backend, self._spec, args, kwargs)
 
     def job(self, job_id: str) -> Job[R]:
         """A handle from the id of a job of this task; asks the server nothing.
@@ -202,15 +199,36 @@ class Task(Habits, Generic[P, R]):
         'a-800.png'
         """
         return Job(
-            self.backend,
+            self._backend,
             check_name("job id", job_id),
             keeps_result=self.task_options.result_ttl > 0,
-            rebuild=self.spec.rebuild,
-            on_wait=self.spec.waited_for,
+            rebuild=self._spec.rebuild,
+            on_wait=self._spec.waited_for,
         )
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
+
+
+def task_spec_of(what: Task[..., Any] | Signature[Any]) -> TaskSpec:
+    """What enqueueing and running need to know of a task, or of the task of a signature."""
+    return what._spec  # pyright: ignore[reportPrivateUsage]
+
+
+def backend_of(signature: Signature[Any]) -> JobBackend:
+    """Where the job of a signature is submitted."""
+    return signature._backend  # pyright: ignore[reportPrivateUsage]
+
+
+def job_options_of(signature: Signature[Any]) -> JobOptions:
+    """The options of a signature."""
+    return signature._options  # pyright: ignore[reportPrivateUsage]
+
+
+def request_of(signature: Signature[Any]) -> Request:
+    """The job of a signature, checked and serialised; raises as `Task.enqueue`."""
+    options = job_options_of(signature).for_the_queue()
+    return Request.of(task_spec_of(signature), options, signature.args, signature.kwargs)
 
 
 class AsyncTask(Task[P, R]):
@@ -260,7 +278,8 @@ class ConfiguredTask(Habits, Generic[P, R]):
                 f"{self._spec.name} is known by its name only and cannot run in this process: "
                 "import its task, or enqueue it"
             )
-        return task.context.deferrer().take(task, self._options, args, kwargs)
+        deferrer = task._context.deferrer()  # pyright: ignore[reportPrivateUsage]
+        return deferrer.take(task, self._options, args, kwargs)
 
     def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredTask[P, R]:
         """The same with further options."""
@@ -275,7 +294,7 @@ class ConfiguredTask(Habits, Generic[P, R]):
 def remote_task(context: TaskContext, name: str) -> ConfiguredTask[..., Any]:
     """A task known by its name only, for producers that do not import its code."""
     options, around = TaskOptions(), context.middleware
-    spec = TaskSpec(check_name("task", name), options, check=None, rebuild=None, middleware=around)
+    spec = TaskSpec(check_name("task", name), options, middleware=around)
     return ConfiguredTask(context.backend, spec, PLAIN)
 
 

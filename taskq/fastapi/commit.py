@@ -14,7 +14,7 @@ from taskq.core.errors import ConfigError, TaskqError
 from taskq.execution.handle import Job
 from taskq.execution.ports import JobBackend
 from taskq.execution.request import Request
-from taskq.execution.task import Signature
+from taskq.execution.task import Signature, backend_of, request_of, task_spec_of
 
 __all__ = ["OnCommit", "enqueue_on_commit"]
 
@@ -47,7 +47,7 @@ class OnCommit(Generic[R]):
 
     def __init__(self, signature: Signature[R]) -> None:
         self._signature = signature
-        self._request: Request = signature.request()
+        self._request: Request = request_of(signature)
         self._context = copy_context()
         self._job: Job[R] | None = None
         self._failure: BaseException | None = None
@@ -74,12 +74,12 @@ class OnCommit(Generic[R]):
     @property
     def backend(self) -> JobBackend:
         """Where it is handed in."""
-        return self._signature.backend
+        return backend_of(self._signature)
 
     @property
     def task(self) -> str:
         """The name of the task."""
-        return self._signature.spec.name
+        return task_spec_of(self._signature).name
 
     def __await__(self) -> Generator[Any, None, Job[R]]:
         if self._sending is not None:
@@ -95,7 +95,7 @@ class OnCommit(Generic[R]):
         return self._sending
 
     async def _send(self) -> None:
-        backend, spec = self._signature.backend, self._signature.spec
+        backend, spec = self.backend, task_spec_of(self._signature)
         try:
             if spec.middleware.enqueues:
                 # It sees the call as it was made, in the context in which it was.

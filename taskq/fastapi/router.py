@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, HTTPException, Query, Response
 from fastapi.responses import StreamingResponse
 
-from taskq.app import TaskQ
+from taskq.app import TaskQ, backend_of
 from taskq.codec.secret_arguments import without_passwords
 from taskq.core.errors import (
     ConfigError,
@@ -48,7 +48,7 @@ async def events(
     yield "retry: 1000\n" + _event(first)
     if first.finished:
         return
-    async with aclosing(q.backend.watch(first.id)) as changes:
+    async with aclosing(backend_of(q).watch(first.id)) as changes:
         coming = asyncio.ensure_future(anext(changes, None))
         try:
             while (left := deadline - time.monotonic()) > 0:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, Unpack, cast
 
 from taskq.core.errors import ConfigError
 from taskq.execution.middleware import module_name
-from taskq.execution.task import Task
+from taskq.execution.task import Task, task_spec_of
 from taskq.schedules.editor import check_id
 from taskq.schedules.info import check_trigger, make_spec
 from taskq.schedules.policy import ScheduleOptions, ScheduleOptionValues
@@ -60,7 +60,7 @@ class Declarations:
                 raise ConfigError(
                     f"{task!r} is no task; put @q.schedule above @q.task, not below it"
                 )
-            spec = make_spec(task.spec, trigger, checked)
+            spec = make_spec(task_spec_of(task), trigger, checked)
             spec = replace(spec, declared=home_of(task), fingerprint=spec.content)
             self._add(id, task, spec, paused=bool(checked.paused))
             return task

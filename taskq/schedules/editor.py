@@ -22,7 +22,7 @@ from taskq.core.options import ExecutorName, JobOptions, TaskOptions
 from taskq.execution.handle import Job
 from taskq.execution.registry import Registry
 from taskq.execution.request import TaskSpec
-from taskq.execution.task import Signature, Task
+from taskq.execution.task import Signature, Task, job_options_of, task_spec_of
 from taskq.schedules.info import ScheduleInfo, begun, info_of, make_spec
 from taskq.schedules.policy import ScheduleOptions
 from taskq.schedules.spec import Spec, from_ms, spec_of
@@ -105,23 +105,24 @@ class Editor:
             raise ConfigError(
                 f"{what!r} is no task with arguments; type task.s(1, 2), or the task itself"
             )
-        if self._registry.find(what.spec.name) is None:
-            raise self._registry.unknown(what.spec.name)
-        return what.spec
+        task_spec = task_spec_of(what)
+        if self._registry.find(task_spec.name) is None:
+            raise self._registry.unknown(task_spec.name)
+        return task_spec
 
     def modified(self, spec: Spec, changes: Mapping[str, Any]) -> Spec:
         """The schedule with other options; all of them are checked."""
         task = self._registry.find(spec.task)
         if task is None and {"args", "kwargs"} & changes.keys():
             raise self._registry.unknown(spec.task)
-        task_spec = task.spec if task is not None else _by_name(spec)
+        task_spec = task_spec_of(task) if task is not None else _by_name(spec)
         made = make_spec(task_spec, spec.trigger, _options_of(spec).with_changes(changes))
         return replace(made, since=spec.since, declared=spec.declared, fingerprint=spec.fingerprint)
 
     def handle(self, job_id: str, spec: Spec) -> Job[Any]:
         """A handle of a job of a schedule."""
         task = self._registry.find(spec.task)
-        rebuild = None if task is None else task.spec.rebuild
+        rebuild = None if task is None else task_spec_of(task).rebuild
         kept = spec.result_ttl
         if kept is None and task is not None:
             kept = task.task_options.result_ttl
@@ -150,7 +151,7 @@ def options_for(
             "the signature has its arguments already; type them there, task.s(1), or pass the task "
             "and args=, kwargs="
         )
-    signed = ScheduleOptions(job=what.job_options, args=what.args, kwargs=what.kwargs)
+    signed = ScheduleOptions(job=job_options_of(what), args=what.args, kwargs=what.kwargs)
     return signed.with_changes(options)
 
 

@@ -21,12 +21,12 @@ def job(number: int = 1, when: str = "+1000", before: tuple[int, int] = (0, 0)) 
 
 async def test_holding_puts_off_what_is_still_there(q: TaskQ) -> None:
     # Given two durable calls, one of which somebody cancels
-    await q.backend.submit([job(1), job(2)])
+    await q._backend.submit([job(1), job(2)])
     await q.job("job-2").cancel()
 
     # When they are held for longer than the time that passes
-    held = await q.backend.deferrals().hold([(f"job-{n}", "me", 5000) for n in (1, 2, 3)])
-    q.settings.offset.ms += 2000
+    held = await q._backend.deferrals().hold([(f"job-{n}", "me", 5000) for n in (1, 2, 3)])
+    q._settings.offset.ms += 2000
 
     # Then the one that is there is not due
     assert held == [True, False, False]
@@ -36,8 +36,8 @@ async def test_holding_puts_off_what_is_still_there(q: TaskQ) -> None:
 
 
 async def test_settling_ends_it_once(q: TaskQ) -> None:
-    store = q.backend.deferrals()
-    await q.backend.submit([job(1), job(2), job(3)])
+    store = q._backend.deferrals()
+    await q._backend.submit([job(1), job(2), job(3)])
 
     assert await store.settle("job-1", "me", JobState.SUCCEEDED, encode_value(7), 3600)
     assert not await store.settle("job-1", "me", JobState.SUCCEEDED, encode_value(8), 3600)
@@ -54,11 +54,13 @@ async def test_settling_ends_it_once(q: TaskQ) -> None:
 
 
 async def test_without_a_ttl_nothing_is_left(q: TaskQ) -> None:
-    await q.backend.submit([job()])
+    await q._backend.submit([job()])
 
-    assert await q.backend.deferrals().settle("job-1", "me", JobState.SUCCEEDED, encode_value(7), 0)
+    assert await q._backend.deferrals().settle(
+        "job-1", "me", JobState.SUCCEEDED, encode_value(7), 0
+    )
 
-    assert await q.backend.job_info("job-1") is None
+    assert await q._backend.job_info("job-1") is None
 
 
 async def test_what_a_worker_took_over_cannot_be_settled(q: TaskQ) -> None:
@@ -66,11 +68,11 @@ async def test_what_a_worker_took_over_cannot_be_settled(q: TaskQ) -> None:
     async def work(number: int) -> int:
         return number
 
-    await q.backend.submit([job()])
-    q.settings.offset.ms += 1500
+    await q._backend.submit([job()])
+    q._settings.offset.ms += 1500
     assert await q.run_until_empty() == 1
 
-    store = q.backend.deferrals()
+    store = q._backend.deferrals()
     assert await store.hold([("job-1", "me", 5000)]) == [False]
     assert not await store.settle("job-1", "me", JobState.SUCCEEDED, encode_value(8), 3600)
     assert not await store.let_go(job())
@@ -83,19 +85,19 @@ async def test_what_a_worker_retries_is_no_longer_its_owners(q: TaskQ) -> None:
     async def work(number: int) -> int:
         raise OSError
 
-    await q.backend.submit([job()])
-    q.settings.offset.ms += 1500
+    await q._backend.submit([job()])
+    q._settings.offset.ms += 1500
     assert await q.run_until_empty() == 1
-    due = await q.backend.current().client.command("ZSCORE", q.settings.keys.due, "job-1")
+    due = await q._backend.current().client.command("ZSCORE", q._settings.keys.due, "job-1")
 
     # When its owner comes back
-    store = q.backend.deferrals()
+    store = q._backend.deferrals()
     assert await store.hold([("job-1", "me", 5000)]) == [False]
     assert not await store.settle("job-1", "me", JobState.SUCCEEDED, encode_value(8), 3600)
     assert not await store.let_go(job(when="", before=(9, 9)))
 
     # Then the retry is what it was
-    assert await q.backend.current().client.command("ZSCORE", q.settings.keys.due, "job-1") == due
+    assert await q._backend.current().client.command("ZSCORE", q._settings.keys.due, "job-1") == due
     info = await q.job("job-1").info()
     assert (info.state, info.attempt, info.failures) == (JobState.SCHEDULED, 1, 1)
     await q.job("job-1").cancel()
@@ -103,8 +105,8 @@ async def test_what_a_worker_retries_is_no_longer_its_owners(q: TaskQ) -> None:
 
 async def test_only_its_owner_may_say_anything_of_it(q: TaskQ) -> None:
     # Given a durable call, an ordinary job with a delay, and one that was let go
-    store = q.backend.deferrals()
-    await q.backend.submit([job(1), job(2)._replace(owner=""), job(3)])
+    store = q._backend.deferrals()
+    await q._backend.submit([job(1), job(2)._replace(owner=""), job(3)])
     assert await store.let_go(job(3, when="+1000"))
 
     # Then another owner changes none of them, nor does one without a token
@@ -124,9 +126,9 @@ async def test_the_owner_is_stored_with_durable_calls_alone(q: TaskQ) -> None:
     @q.task(name="work")
     async def work(number: int) -> None: ...
 
-    await q.backend.submit([job(1), job(2)._replace(owner=""), job(3, when="")._replace(owner="")])
+    await q._backend.submit([job(1), job(2)._replace(owner=""), job(3, when="")._replace(owner="")])
 
-    client, keys = q.backend.current().client, q.settings.keys
+    client, keys = q._backend.current().client, q._settings.keys
     owners = [await client.command("HGET", keys.job(f"job-{n}"), "w") for n in (1, 2, 3)]
     assert owners == [b"me", None, None]
     # And nobody is told that it is a worker
@@ -142,11 +144,11 @@ async def test_letting_go_makes_it_due_with_what_it_has_behind_it(q: TaskQ) -> N
     async def work(number: int) -> int:
         return number
 
-    await q.backend.submit([job()])
+    await q._backend.submit([job()])
 
-    assert await q.backend.deferrals().let_go(job(when="", before=(2, 1)))
+    assert await q._backend.deferrals().let_go(job(when="", before=(2, 1)))
 
-    stored = await q.backend.current().client.command("HGET", q.settings.keys.job("job-1"), "e")
+    stored = await q._backend.current().client.command("HGET", q._settings.keys.job("job-1"), "e")
     envelope = unpack_envelope(stored)
     assert (envelope.attempts, envelope.failures) == (2, 1)
     assert await q.run_until_empty() == 1
@@ -159,8 +161,8 @@ async def test_with_signing_keys_everything_is_sealed(server: TestServer, namesp
     async def work(number: int) -> int:
         return number
 
-    await q.backend.submit([job(1), job(2)])
-    store = q.backend.deferrals()
+    await q._backend.submit([job(1), job(2)])
+    store = q._backend.deferrals()
     assert await store.settle("job-1", "me", JobState.SUCCEEDED, encode_value(7), 3600)
     assert await store.let_go(job(2, when="", before=(1, 0)))
 

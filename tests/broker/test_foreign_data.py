@@ -36,8 +36,8 @@ def clean(look: redis.Redis, namespace: str, q: TaskQ) -> Any:
 
 
 async def overview(q: TaskQ) -> Overview:
-    settings = q.settings
-    return await read_overview(q.backend.current().client, settings.keys, settings.offset)
+    settings = q._settings
+    return await read_overview(q._backend.current().client, settings.keys, settings.offset)
 
 
 # ------------------------------------------------------------------------------------ schedules
@@ -240,9 +240,9 @@ async def test_the_doctor_and_status_look_at_what_they_can_read(
     look.hset(keys.held, "w", "many")
 
     seen = await overview(q)
-    settings = q.settings
+    settings = q._settings
     verdicts = await examine(
-        q.backend.current().client, settings.keys, settings.offset, signing=settings.signing
+        q._backend.current().client, settings.keys, settings.offset, signing=settings.signing
     )
 
     assert [process.name for process in seen.deferring] == ["c"]
@@ -256,7 +256,7 @@ async def test_what_processes_say_they_defer_is_kept_apart_from_what_is_not_such
 ) -> None:
     look.hset(keys.deferring, mapping={"a": "word", BAD: ""})
 
-    await q.backend.current().deferrals.show("mine", b"record")
+    await q._backend.current().deferrals.show("mine", b"record")
 
     assert list(look.hgetall(keys.deferring)) == [b"mine"]
 
@@ -289,7 +289,7 @@ async def test_a_record_that_cannot_be_read_keeps_no_other_from_being_awaited(
     look.pexpire(keys.job("bad"), 60_000)
     good = await one.options(delay=0.2).enqueue()
 
-    bad, ending = await q.backend.current().waiting.look(["bad", good.id])
+    bad, ending = await q._backend.current().waiting.look(["bad", good.id])
     assert bad.state in (None, JobState.SUCCEEDED)
     assert ending.state is JobState.SCHEDULED
     async with q.worker():

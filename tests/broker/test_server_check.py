@@ -224,7 +224,7 @@ async def test_reconnecting_asks_the_server_nothing_about_itself(
     asked = info_calls(admin)
 
     admin.client_kill_filter(_type="normal", skipme=True)
-    await eventually(lambda: own_q.backend.current().client._connection.lost)
+    await eventually(lambda: own_q._backend.current().client._connection.lost)
     await own_q.send("t")
 
     # One more: this test's own.
@@ -254,7 +254,7 @@ async def test_a_user_who_may_not_look_is_let_pass(
 
 
 async def examined(app: TaskQ) -> dict[str, Verdict]:
-    settings = app.settings
+    settings = app._settings
     client = Client(settings.locate)
     try:
         verdicts = await examine(client, settings.keys, settings.offset, signing=settings.signing)
@@ -344,7 +344,7 @@ async def test_a_permission_that_is_missing_is_named(
 @pytest.mark.leaves_jobs
 async def test_troubles_of_queues_and_leases_are_judged(q: TaskQ, look: redis.Redis) -> None:
     await q.remote("t").options(queue="images").enqueue()
-    look.zadd(q.settings.keys.workers, {"gone-worker": -1})
+    look.zadd(q._settings.keys.workers, {"gone-worker": -1})
 
     verdicts = await examined(q)
 
@@ -373,7 +373,7 @@ async def test_a_stream_full_of_cancelled_jobs_is_seen(
 @pytest.mark.leaves_jobs
 async def test_consumers_without_workers_are_seen(q: TaskQ, look: redis.Redis) -> None:
     await q.send("t")
-    lane = q.settings.keys.lane("default", 5)
+    lane = q._settings.keys.lane("default", 5)
     pipeline = look.pipeline()
     for number in range(150):
         pipeline.xgroup_createconsumer(lane, "g", f"gone-{number}")
@@ -389,7 +389,7 @@ async def test_consumers_without_workers_are_seen(q: TaskQ, look: redis.Redis) -
 async def test_entries_that_are_no_jobs_are_told_with_their_key(
     q: TaskQ, look: redis.Redis
 ) -> None:
-    key = q.settings.keys.malformed
+    key = q._settings.keys.malformed
     look.rpush(key, "garbage")
     look.expire(key, 60)
 

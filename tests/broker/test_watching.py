@@ -31,7 +31,7 @@ class Viewer:
         self.task = asyncio.create_task(self._watch(job_id))
 
     async def _watch(self, job_id: str) -> None:
-        async with aclosing(self._q.backend.watch(job_id)) as changes:
+        async with aclosing(self._q._backend.watch(job_id)) as changes:
             async for info in changes:
                 self.seen.append(info)
 
@@ -172,7 +172,7 @@ async def test_who_leaves_leaves_nothing_behind(q: TaskQ) -> None:
     assert not second.task.done()
     await second.leave()
 
-    broker = q.backend.current()
+    broker = q._backend.current()
     assert not broker.watching._watched  # pyright: ignore[reportPrivateUsage]
     assert not broker.waiting._waits  # pyright: ignore[reportPrivateUsage]
     # Who comes again is served again

@@ -53,7 +53,7 @@ def test_a_target_names_a_module_or_a_file_and_perhaps_an_attribute(
 
     loaded = load_app(target)
 
-    assert loaded.app.settings.keys.namespace == "mine"
+    assert loaded.app._settings.keys.namespace == "mine"
     assert loaded.target == ("shop1:holder.q" if "holder" in target else "shop1:q")
 
 
@@ -129,7 +129,7 @@ def test_a_module_of_the_current_folder_comes_before_others_of_its_name(
     write(shop6=ONE.format("mine"), other__shop6=ONE.format("other"))
     monkeypatch.setattr(sys, "path", [str(tmp_path / "other"), str(tmp_path), *sys.path])
 
-    assert load_app("shop6:q").app.settings.keys.namespace == "mine"
+    assert load_app("shop6:q").app._settings.keys.namespace == "mine"
     assert sys.path.count(str(tmp_path)) == 1
 
 
@@ -181,7 +181,7 @@ def test_packages_are_looked_into_last_and_may_share_one_taskq(
 
     loaded = load_app()
 
-    assert loaded.app.registry.names() == ["mail7.tasks.send", "shop7.tasks.sell"]
+    assert loaded.app._registry.names() == ["mail7.tasks.send", "shop7.tasks.sell"]
 
 
 def test_a_file_that_does_not_mention_taskq_is_not_run(write: Write) -> None:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.faults
 
 async def make_suspect(q: TaskQ) -> None:
     """Two workers die with what is queued now."""
-    broker = q.backend.current()
+    broker = q._backend.current()
     for name in ("dead1", "dead2"):
         await broker.leases.register(name, b"", 10, ["default"])
         assert await broker.consumer(name).fetch(100, ["default"])

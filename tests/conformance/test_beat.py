@@ -83,7 +83,7 @@ def version(server: TestServer, namespace: str, q: TaskQ) -> Callable[..., TaskQ
 
     def make(**triggers: Any) -> TaskQ:
         app = TaskQ(server.url, namespace=namespace)
-        app.settings.offset.ms = q.settings.offset.ms
+        app._settings.offset.ms = q._settings.offset.ms
 
         @app.task(name="shop.work")
         async def work() -> None: ...
@@ -142,7 +142,7 @@ async def test_after_hours_without_it_both_catch_up_once(
     app = version(a=cron("0 * * * *"))
     await started(app)
     later = version(a=cron("0 * * * *"))
-    q.settings.offset.ms = later.settings.offset.ms = 5 * 3_600_000
+    q._settings.offset.ms = later._settings.offset.ms = 5 * 3_600_000
 
     # When they are back
     with beat.started(a=crontab(minute="0", app=beat.app)) as one:
@@ -190,7 +190,7 @@ async def test_a_restart_keeps_the_phase_of_an_interval(
 
     await started(version(a=every(hours=1)))
     before = await q.schedules.get("a")
-    q.settings.offset.ms = 50 * 60_000
+    q._settings.offset.ms = 50 * 60_000
     await started(version(a=every(hours=1)))
 
     assert await q.schedules.get("a") == before
@@ -209,7 +209,7 @@ async def test_an_entry_added_while_it_runs_is_noticed_by_taskq_alone(
     app = version(a=every(hours=1))
     async with app.scheduler() as scheduler:
         await eventually(lambda: scheduler.term is not None)
-        work = app.registry.find("shop.work")
+        work = app._registry.find("shop.work")
         assert work is not None
         await app.schedules.add("b", every(seconds=0.2), work.s())
         await eventually(lambda: fired(look, namespace))

@@ -293,15 +293,15 @@ async def test_a_process_that_was_silent_changes_nothing_of_what_a_worker_took_o
         await eventually(lambda: handle.status is JobState.RUNNING)
 
         # When a worker runs the job, which fails there and waits for its retry
-        q.settings.offset.ms += 6000
+        q._settings.offset.ms += 6000
         assert await q.run_until_empty() == 1
         job = q.job(handle.id)
-        due = look.zscore(q.settings.keys.due, handle.id)
+        due = look.zscore(q._settings.keys.due, handle.id)
         assert await job.status() is JobState.SCHEDULED
 
         # Then the silent process moves nothing: neither when it holds the job ...
         await eventually(lambda: handle.job is not None, within=5)
-        assert look.zscore(q.settings.keys.due, handle.id) == due
+        assert look.zscore(q._settings.keys.due, handle.id) == due
 
         # ... nor when its own run comes to an end
         go.set()
@@ -329,7 +329,7 @@ async def test_the_end_of_one_that_was_silent_is_refused(
     async with silent:
         handle = here.options(durable=True).defer()
         await handle.accepted()
-        q.settings.offset.ms += 601_000
+        q._settings.offset.ms += 601_000
         assert await q.run_until_empty() == 1
 
         go.set()

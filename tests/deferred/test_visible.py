@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 
 
 async def overview(q: TaskQ) -> Overview:
-    return await read_overview(q.backend.current().client, q.settings.keys, q.settings.offset)
+    return await read_overview(q._backend.current().client, q._settings.keys, q._settings.offset)
 
 
 async def test_stats_count_what_runs_and_what_has_become_of_the_rest(alone: TaskQ) -> None:
@@ -118,15 +118,15 @@ async def _deferring(q: TaskQ):
 
 async def test_records_of_dead_processes_go(q: TaskQ) -> None:
     async with q:
-        store = q.backend.deferrals()
+        store = q._backend.deferrals()
         await store.show("dead", b"\x80")
         assert [one.name for one in (await overview(q)).deferring] == ["dead"]
 
-        q.settings.offset.ms += 61_000
+        q._settings.offset.ms += 61_000
         assert (await overview(q)).deferring == ()
         await store.show("living", b"not msgpack")
         assert [one.name for one in (await overview(q)).deferring] == ["living"]
-        assert await q.backend.current().client.command("HKEYS", q.settings.keys.deferring) == [
+        assert await q._backend.current().client.command("HKEYS", q._settings.keys.deferring) == [
             b"living"
         ]
 

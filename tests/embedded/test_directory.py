@@ -40,7 +40,7 @@ async def test_an_empty_variable_names_no_directory(
     monkeypatch.setenv("TASKQ_DIR", "")
 
     # When a server is needed, then it lies where it does without the variable
-    address = await TaskQ().settings.locate()
+    address = await TaskQ()._settings.locate()
 
     assert address.path == str(room.socket)
 
@@ -304,6 +304,6 @@ async def test_the_application_checks_who_serves_its_embedded_server(
     monkeypatch.setenv("TASKQ_DIR", str(room.path))
     monkeypatch.delenv("TASKQ_URL", raising=False)
 
-    address = await TaskQ().settings.locate()
+    address = await TaskQ()._settings.locate()
 
     assert (address.path, address.uid) == (str(room.socket), os.geteuid())

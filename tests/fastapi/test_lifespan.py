@@ -204,11 +204,11 @@ async def test_an_application_may_fire_schedules(q: TaskQ, tmp_path: Path) -> No
 
     await q.schedules.add("often", every(seconds=1), tick.s())
     async with serving(app, tmp_path / "http"):
-        q.settings.offset.ms += 5000
+        q._settings.offset.ms += 5000
         async with q.worker(scheduler=False) as worker:
             await eventually(lambda: worker.tally.finished)
     await q.schedules.remove("often")
-    q.settings.offset.ms = 0
+    q._settings.offset.ms = 0
 
 
 async def test_injection_leaves_the_collection_a_class_that_can_be_made() -> None:

@@ -106,7 +106,7 @@ class Book:
         self, task: str, count: int, *arguments: Any, **options: Any
     ) -> list[Job[Any]]:
         """Enqueue jobs of a task, its ledger first among its arguments, and note them."""
-        found = self.q.registry.find(task)
+        found = self.q._registry.find(task)
         assert found is not None
         configured = found.options(**options)
         jobs = await self.q.enqueue_many(
@@ -124,7 +124,7 @@ class Book:
 
     def resting(self) -> bool:
         """Whether nothing waits or runs."""
-        keys = self.q.settings.keys
+        keys = self.q._settings.keys
         lanes = lanes_of(self.look, keys)
         return not self.look.zcard(keys.due) and not any(
             self.look.xlen(keys.lane_prefix + lane) for lane in lanes

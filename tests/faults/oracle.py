@@ -101,12 +101,12 @@ async def judge(ledger: Ledger, q: TaskQ, look: redis.Redis, expected: Expected)
     for line in lines:
         if line.what == "got" and line.note != str(infos[line.job] and infos[line.job].attempt):
             verdict.wrong.append(f"{line.job}: who waited got the result of attempt {line.note}")
-    _counted_once(look, q.settings.keys, verdict)
+    _counted_once(look, q._settings.keys, verdict)
     if verdict.interrupted > expected.interrupted:
         verdict.wrong.append(
             f"{verdict.interrupted} runs were cut short; the faults explain {expected.interrupted}"
         )
-    verdict.wrong += left_on_server(look, q.settings.keys)
+    verdict.wrong += left_on_server(look, q._settings.keys)
     return verdict
 
 
@@ -166,7 +166,7 @@ def _stories(lines: Iterable[Line]) -> dict[str, _Story]:
 async def _infos(q: TaskQ, jobs: Iterable[str]) -> dict[str, JobInfo | None]:
     found: dict[str, JobInfo | None] = {}
     ids = list(jobs)
-    broker = q.backend.current()
+    broker = q._backend.current()
     for at in range(0, len(ids), 500):
         some = ids[at : at + 500]
         found.update(zip(some, await asyncio.gather(*map(broker.jobs.info, some)), strict=True))

@@ -66,7 +66,7 @@ async def beats(look: redis.Redis, q: TaskQ, more: int) -> None:
     """Wait until so many more beats were heard."""
 
     def counted() -> int:
-        return last_heartbeat(look, q.settings.keys)
+        return last_heartbeat(look, q._settings.keys)
 
     before = counted()
     await eventually(lambda: counted() >= before + more, within=20)

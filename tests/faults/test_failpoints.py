@@ -176,7 +176,7 @@ import asyncio, sys
 from tests.faults import ledger_app
 async def main(url, namespace, ledger):
     async with ledger_app.program(url, namespace) as q:
-        run = q.registry.find("run")
+        run = q._registry.find("run")
         await q.enqueue_many([run.options(id=f"mine-{n}").s(ledger, 0.0) for n in range(100)])
         print("acknowledged")
 asyncio.run(main(*sys.argv[1:]))

@@ -33,7 +33,7 @@ async def test_of_ten_thousand_jobs_none_is_lost_and_only_running_ones_run_twice
     ledger = str(tmp_path / "ledger")
     Path(ledger).touch()
     program = ledger_app.program(server.url, namespace)
-    task = program.registry.find("run")
+    task = program._registry.find("run")
     assert task is not None
 
     # Given two workers in the middle of many short jobs and some long ones
@@ -101,7 +101,7 @@ async def test_a_job_that_kills_every_worker_is_given_up_and_the_others_are_not(
     ledger = str(tmp_path / "ledger")
     Path(ledger).touch()
     program = ledger_app.program(server.url, namespace)
-    kill, run = program.registry.find(how), program.registry.find("run")
+    kill, run = program._registry.find(how), program._registry.find("run")
     assert kill is not None
     assert run is not None
 

@@ -75,7 +75,7 @@ async def test_the_jobs_of_killed_workers_start_elsewhere_within_eight_seconds(
         await book.at_rest()
         book.drained(others)
         # A victim that came too late for a job was heard later, and is missed later
-        await eventually(lambda: book.look.zcard(book.q.settings.keys.workers) == 1, within=20)
+        await eventually(lambda: book.look.zcard(book.q._settings.keys.workers) == 1, within=20)
     book.drained(survivor)
     report("started elsewhere after kill -9", took, 8.0, soak, wide=15.0)
     await book.verdict(interrupted=rounds * at_once * 6)
@@ -218,7 +218,7 @@ async def test_cuts_at_any_moment_make_no_job_twice_and_lose_none(
     monkeypatch.setattr("taskq.redis.client.RNG.uniform", lambda low, high: 0.0005)
     proxy, q = through
     draw = random.Random(soak)
-    task = q.registry.find("one")
+    task = q._registry.find("one")
     assert task is not None
     ids: list[str] = []
     while proxy.cuts < (300 if soak == 1 else 10_000):
@@ -241,7 +241,7 @@ async def test_cuts_at_any_moment_make_no_job_twice_and_lose_none(
     proxy.heal()
 
     # Then each request is one entry of the stream, in order
-    lane = book.q.settings.keys.lane("default", 5)
+    lane = book.q._settings.keys.lane("default", 5)
     there = [fields[b"i"].decode() for _, fields in book.look.xrange(lane)]
     assert there == ids
     print(f"{proxy.cuts} cuts, {len(ids)} jobs, none twice and none lost")

@@ -38,7 +38,7 @@ async def test_killed_with_a_reply_on_its_way_a_worker_loses_nothing(
     worker.wait(10)
 
     healthy = await asyncio.to_thread(start_worker, "default", lease=1.5)
-    await eventually(lambda: book.look.zcard(book.q.settings.keys.workers) == 1, within=20)
+    await eventually(lambda: book.look.zcard(book.q._settings.keys.workers) == 1, within=20)
     await book.at_rest()
     await asyncio.to_thread(book.drained, healthy)
     verdict = await book.verdict(interrupted=10)
@@ -77,7 +77,7 @@ async def test_half_a_conversation_leaves_no_job_behind(
     await book.at_rest()
 
     proxy.heal()
-    await eventually(lambda: book.look.zcard(book.q.settings.keys.workers) == 2, within=20)
+    await eventually(lambda: book.look.zcard(book.q._settings.keys.workers) == 2, within=20)
     await asyncio.to_thread(book.drained, handicapped, healthy)
     await book.verdict(interrupted=40)
 
@@ -115,7 +115,7 @@ async def test_workers_that_come_and_go_leave_no_trace(
         worker.send_signal(signal.SIGKILL)
         worker.wait(10)
     healthy = await asyncio.to_thread(start_worker, "default", lease=1.0)
-    await eventually(lambda: book.look.zcard(book.q.settings.keys.workers) == 1, within=20)
+    await eventually(lambda: book.look.zcard(book.q._settings.keys.workers) == 1, within=20)
     await book.at_rest()
     await asyncio.to_thread(book.drained, healthy)
     await book.verdict(interrupted=2)

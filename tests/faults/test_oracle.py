@@ -42,7 +42,7 @@ async def test_a_job_that_did_not_end_is_found_with_what_it_left(book: Book) -> 
 async def test_a_job_the_server_lost_is_found(book: Book) -> None:
     [job] = await book.enqueue("run", 1, 0.0)
     await book.q.run_until_empty()
-    book.look.delete(book.q.settings.keys.job(job.id))
+    book.look.delete(book.q._settings.keys.job(job.id))
 
     assert f"{job.id} ({job.id}) is lost" in await wrongs(book)
 
@@ -75,7 +75,7 @@ async def test_a_success_without_an_end_is_found(book: Book) -> None:
 async def test_a_success_that_was_stored_twice_is_found(book: Book) -> None:
     await book.enqueue("run", 1, 0.0)
     await book.q.run_until_empty()
-    [minute] = book.look.scan_iter(match=book.q.settings.keys.stats + "*")
+    [minute] = book.look.scan_iter(match=book.q._settings.keys.stats + "*")
     book.look.hincrby(minute, "default:succeeded", 1)
 
     assert "1 jobs succeeded, and the server counted 2" in await wrongs(book)
@@ -103,7 +103,7 @@ async def test_an_end_in_a_state_nobody_asked_for_is_found(book: Book) -> None:
 
 
 async def test_what_is_left_of_workers_is_found(book: Book) -> None:
-    keys = book.q.settings.keys
+    keys = book.q._settings.keys
     book.look.zadd(keys.workers, {"w": 1})
     for key in (keys.held, keys.slots, keys.serves):
         book.look.hset(key, "w", 1)

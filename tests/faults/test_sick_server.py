@@ -61,7 +61,7 @@ async def one() -> int:
 
 
 def task_of(q: TaskQ) -> Any:
-    return q.registry.find("one")
+    return q._registry.find("one")
 
 
 async def survives(
@@ -88,13 +88,13 @@ async def test_a_primary_that_became_a_replica_is_looked_for_again(
     q: TaskQ, hasty: TaskQ, nurse: Any
 ) -> None:
     asked: list[float] = []
-    locate = q.settings.locate
+    locate = q._settings.locate
 
     async def asked_where() -> Any:
         asked.append(time.monotonic())
         return await locate()
 
-    object.__setattr__(q.settings, "locate", asked_where)
+    object.__setattr__(q._settings, "locate", asked_where)
     await survives(
         q,
         hasty,
@@ -235,7 +235,7 @@ async def test_when_the_server_pauses_nobody_is_declared_dead(
         for _ in range(10):
             assert await (await task_of(q).enqueue()).result(timeout=15) == 1
         # Given a second of beats after it, in which a hasty judge would judge
-        keys = q.settings.keys
+        keys = q._settings.keys
         before = last_heartbeat(nurse, keys)
         await eventually(lambda: last_heartbeat(nurse, keys) >= before + 6)
         assert [worker.name for worker in workers] == names
@@ -259,7 +259,7 @@ async def test_a_group_that_was_destroyed_is_made_again_and_its_jobs_run(
     q: TaskQ, nurse: Any
 ) -> None:
     jobs = await q.enqueue_many([task_of(q).s() for _ in range(10)])
-    assert nurse.xgroup_destroy(q.settings.keys.lane("default", 5), GROUP) == 1
+    assert nurse.xgroup_destroy(q._settings.keys.lane("default", 5), GROUP) == 1
 
     async with q.worker():
         assert [await job.result(timeout=10) for job in jobs] == [1] * 10

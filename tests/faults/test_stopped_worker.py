@@ -25,7 +25,7 @@ async def test_what_a_worker_does_after_its_lease_ran_out_changes_nothing(
     ledger = str(tmp_path / "ledger")
     Path(ledger).touch()
     program = ledger_app.program(server.url, namespace)
-    task = program.registry.find("run")
+    task = program._registry.find("run")
     assert task is not None
 
     # Given a worker that is stopped while it runs jobs
@@ -97,7 +97,7 @@ async def test_a_short_stop_costs_nothing(
     ledger = str(tmp_path / "ledger")
     Path(ledger).touch()
     program = ledger_app.program(server.url, namespace)
-    task = program.registry.find("run")
+    task = program._registry.find("run")
     assert task is not None
 
     sleeper = await asyncio.to_thread(start_worker, "default")

@@ -28,7 +28,7 @@ async def run(local: TaskQ) -> AsyncIterator[Run]:
     executors = ExecutorSet(threads=2, processes=1)
 
     async def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Outcome:
-        task = local.registry.find(function.__name__)
+        task = local._registry.find(function.__name__)
         if task is None:
             task = local.task(name=function.__name__)(function)
         attempt = Attempt(task, "01h", encode_call(args, kwargs))

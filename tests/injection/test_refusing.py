@@ -72,7 +72,7 @@ def test_what_needs_a_request_is_refused_with_what_to_do(
 
     with pytest.raises(TaskDefinitionError, match=f"report: .*{reason}.*{instead}"):
         local.task(name="report")(report)
-    assert local.registry.find("report") is None
+    assert local._registry.find("report") is None
 
 
 def test_it_is_found_at_any_depth(local: TaskQ) -> None:

@@ -18,6 +18,7 @@ from taskq.core.outcome import Failed
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.runner import run_attempt
+from taskq.execution.task import request_of
 from tests.injection.attempts import Run, value_of
 from tests.support.waiting import eventually
 
@@ -382,12 +383,12 @@ def test_arguments_for_dependencies_are_refused(local: TaskQ) -> None:
     @local.task(name="report")
     async def report(user: int, session: Session, other: str = Depends(connection)) -> None: ...
 
-    assert report.s(7).request().job.id
+    assert request_of(report.s(7)).job.id
     for args, kwargs in [((7, "session"), {}), ((7,), {"session": "x"}), ((), {})]:
         with pytest.raises(CallError, match=r"report\(user: .*int.*\)"):
-            report.s(*args, **kwargs).request()
+            request_of(report.s(*args, **kwargs))
     with pytest.raises(CallError, match="cannot be called with other=, which a dependency fills"):
-        report.s(7, other=3).request()
+        request_of(report.s(7, other=3))
 
 
 async def test_a_message_cannot_fill_a_dependency(run: Run) -> None:
@@ -413,4 +414,4 @@ async def test_a_task_without_dependencies_has_no_injector(local: TaskQ) -> None
     @local.task(name="report")
     async def report(user: Annotated[int, "a note"], anything: Any = None) -> None: ...
 
-    assert report.injector is None
+    assert report._spec.injector is None

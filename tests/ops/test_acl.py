@@ -157,8 +157,8 @@ async def everything(q: TaskQ) -> None:
         with pytest.raises(JobCancelled):
             await hung.result(timeout=5)
         assert (await hung.info()).state == "cancelled"
-        broker = q.backend.current()
-        overview = await read_overview(broker.client, broker.keys, q.settings.offset)
+        broker = q._backend.current()
+        overview = await read_overview(broker.client, broker.keys, q._settings.offset)
         assert overview.workers[0].alive
         # A worker that dies holding a job is reaped, and its job runs here.
         await dies_with_a_job(q)
@@ -166,7 +166,7 @@ async def everything(q: TaskQ) -> None:
 
 
 async def dies_with_a_job(q: TaskQ) -> None:
-    broker = q.backend.current()
+    broker = q._backend.current()
     await broker.leases.register("doomed", b"", 1, ["default", "second"])
     job = await q.remote("add").options(queue="second").enqueue(1, 1)
     (delivery,) = await broker.consumer("doomed").fetch(1, ["second"])

@@ -21,9 +21,9 @@ DAY_MS = 86_400_000
 
 
 async def look_at(q: TaskQ) -> Overview:
-    settings = q.settings
+    settings = q._settings
     return await read_overview(
-        q.backend.current().client,
+        q._backend.current().client,
         settings.keys,
         settings.offset,
         failure_ttl=settings.retention.failure_seconds,
@@ -42,10 +42,10 @@ def complaints(overview: Overview, *, serious: bool = True) -> list[str]:
 async def described(q: TaskQ) -> AsyncIterator[str]:
     """A worker that beat once, serves `default`, and says no more."""
     told = {"host": "h", "pid": 7, "queues": ["default"], "concurrency": 3, "rss": 1 << 20}
-    leases = q.backend.current().leases
+    leases = q._backend.current().leases
     await leases.register("quiet", msgpack.packb(told), 1, ["default"])
     yield "quiet"
-    await leases.reap("quiet", q.backend.current().reap_policy, died=False)
+    await leases.reap("quiet", q._backend.current().reap_policy, died=False)
 
 
 async def test_a_namespace_nobody_used_is_empty_and_healthy(q: TaskQ) -> None:
@@ -141,7 +141,7 @@ async def test_scheduled_jobs_are_counted_until_somebody_should_have_moved_them(
     job = await q.remote("t").options(delay=60).enqueue()
     early = await look_at(q)
 
-    q.settings.offset.ms += 75_000
+    q._settings.offset.ms += 75_000
     late = await look_at(q)
     await job.cancel()
 
@@ -166,7 +166,7 @@ async def test_failed_jobs_count_as_long_as_they_are_kept(q: TaskQ) -> None:
     await q.run_until_empty()
     assert (await queue_of(q)).failed == 3
 
-    q.settings.offset.ms += 8 * DAY_MS
+    q._settings.offset.ms += 8 * DAY_MS
 
     assert (await queue_of(q)).failed == 0
 
@@ -179,7 +179,7 @@ async def test_rates_are_of_the_last_minute_and_the_last_five(q: TaskQ) -> None:
 
     # A quarter of a minute has passed: no minute ends in the middle of this test.
     now_ms = int((await look_at(q)).taken_at.timestamp() * 1000)
-    q.settings.offset.ms += (15_000 - now_ms) % 60_000
+    q._settings.offset.ms += (15_000 - now_ms) % 60_000
     for number in range(4):
         await sometimes.enqueue(number)
     await q.run_until_empty()
@@ -191,11 +191,11 @@ async def test_rates_are_of_the_last_minute_and_the_last_five(q: TaskQ) -> None:
     assert await counts() == pytest.approx((3, 3), abs=0.2)
     assert (await queue_of(q)).rates["failed"].last_minute * 60 == pytest.approx(1, abs=0.1)
     # A minute on, the window has left a quarter of the minute they fell into; two on, all of it.
-    q.settings.offset.ms += 60_000
+    q._settings.offset.ms += 60_000
     assert await counts() == pytest.approx((2.25, 3), abs=0.2)
-    q.settings.offset.ms += 60_000
+    q._settings.offset.ms += 60_000
     assert await counts() == pytest.approx((0, 3), abs=0.2)
-    q.settings.offset.ms += 5 * 60_000
+    q._settings.offset.ms += 5 * 60_000
     assert await counts() == (0, 0)
 
 
@@ -206,7 +206,7 @@ async def test_entries_that_are_no_jobs_are_counted_and_no_serious_trouble(
     async def fine() -> None: ...
 
     await fine.enqueue()
-    look.xadd(q.settings.keys.lane("default", 5), {"garbage": "here"})
+    look.xadd(q._settings.keys.lane("default", 5), {"garbage": "here"})
     await q.run_until_empty()
 
     overview = await look_at(q)
@@ -225,7 +225,7 @@ async def test_a_worker_is_silent_when_its_last_beat_is_long_ago(
     assert (await look_at(q)).healthy
 
     # Its description lives a minute from its last beat: this is what it looks like 10 s after.
-    look.pexpire(q.settings.keys.worker_info + described, 50_000)
+    look.pexpire(q._settings.keys.worker_info + described, 50_000)
     overview = await look_at(q)
 
     (worker,) = overview.workers
@@ -239,7 +239,7 @@ async def test_a_worker_is_silent_when_its_last_beat_is_long_ago(
 async def test_a_silent_worker_that_holds_jobs_is_a_trouble_unless_another_lives(
     q: TaskQ, look: redis.Redis, described: str
 ) -> None:
-    keys = q.settings.keys
+    keys = q._settings.keys
     look.delete(keys.worker_info + described)
     look.hset(keys.held, described, 1)
     assert "and holds 1 job, and no other worker" in complaints(await look_at(q))[0]
@@ -261,7 +261,7 @@ async def test_a_silent_worker_that_holds_jobs_is_a_trouble_unless_another_lives
 async def test_a_description_of_another_version_hides_nothing_else(
     q: TaskQ, look: redis.Redis, described: str, description: bytes
 ) -> None:
-    look.set(q.settings.keys.worker_info + described, description, px=60_000)
+    look.set(q._settings.keys.worker_info + described, description, px=60_000)
 
     overview = await look_at(q)
 
@@ -273,7 +273,7 @@ async def test_what_is_over_the_limit_is_counted_and_nothing_is_concluded_from_t
 ) -> None:
     await q.remote("t").enqueue()
     for name in ("w1", "w2", "w3"):
-        await q.backend.current().leases.register(name, b"", 1, ["a"])
+        await q._backend.current().leases.register(name, b"", 1, ["a"])
     monkeypatch.setattr(module, "_MOST_WORKERS", 2)
 
     overview = await look_at(q)
@@ -286,7 +286,7 @@ async def test_what_is_over_the_limit_is_counted_and_nothing_is_concluded_from_t
 async def test_however_many_queues_there_are_an_unserved_one_is_reported(
     q: TaskQ, look: redis.Redis
 ) -> None:
-    lanes, streams = q.settings.keys.lanes, q.settings.keys.lane_prefix
+    lanes, streams = q._settings.keys.lanes, q._settings.keys.lane_prefix
     look.hset(lanes, mapping={f"tenant-{n}": "5" for n in range(7_000)})
     await q.remote("t").options(queue="unserved").enqueue()
 
@@ -298,12 +298,12 @@ async def test_however_many_queues_there_are_an_unserved_one_is_reported(
 
 
 async def test_what_came_back_waits_and_is_the_oldest(q: TaskQ) -> None:
-    leases = q.backend.current().leases
+    leases = q._backend.current().leases
     await leases.register("w1", b"", 1, ["default"])
     await q.remote("t").enqueue()
-    await q.backend.current().consumer("w1").fetch(1, ["default"])
+    await q._backend.current().consumer("w1").fetch(1, ["default"])
     await q.remote("t").enqueue()
-    await leases.reap("w1", q.backend.current().reap_policy)
+    await leases.reap("w1", q._backend.current().reap_policy)
 
     queue = await queue_of(q)
 
@@ -313,14 +313,14 @@ async def test_what_came_back_waits_and_is_the_oldest(q: TaskQ) -> None:
 
 async def test_a_stream_somebody_deleted_is_an_empty_queue(q: TaskQ, look: redis.Redis) -> None:
     await q.send("t")
-    look.delete(q.settings.keys.lane("default", 5))
+    look.delete(q._settings.keys.lane("default", 5))
 
     assert (await queue_of(q)).waiting == 0
 
 
 async def test_looking_writes_nothing(q: TaskQ, look: redis.Redis) -> None:
     await q.remote("t").options(queue="images").enqueue()
-    await q.backend.current().client.command("PING")
+    await q._backend.current().client.command("PING")
     before = look.info("persistence")["rdb_changes_since_last_save"]
 
     for _ in range(3):

@@ -36,7 +36,7 @@ def now(look: redis.Redis, q: TaskQ) -> Callable[[], datetime]:
     def read() -> datetime:
         seconds, microseconds = look.time()
         return datetime.fromtimestamp(
-            seconds + microseconds / 1e6 + q.settings.offset.ms / 1e3, UTC
+            seconds + microseconds / 1e6 + q._settings.offset.ms / 1e3, UTC
         )
 
     return read
@@ -47,7 +47,7 @@ def later(q: TaskQ) -> Callable[[float], None]:
     """Moves the clock of everything that belongs to `q`."""
 
     def move(seconds: float) -> None:
-        q.settings.offset.ms += int(seconds * 1000)
+        q._settings.offset.ms += int(seconds * 1000)
 
     return move
 

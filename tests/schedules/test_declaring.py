@@ -40,7 +40,7 @@ def version(server: TestServer, namespace: str, q: TaskQ) -> Callable[..., TaskQ
 
     def make(module: str = "shop", /, **triggers: Any) -> TaskQ:
         app = TaskQ(server.url, namespace=namespace)
-        app.settings.offset.ms = q.settings.offset.ms
+        app._settings.offset.ms = q._settings.offset.ms
 
         async def work() -> None: ...
 
@@ -98,7 +98,7 @@ async def test_a_restart_keeps_the_phase_and_what_was_done_at_run_time(
     await q.schedules.pause("b", "by ops")
     await q.schedules.modify("c", metadata={"owner": "me"})
     before = await q.schedules.list()
-    q.settings.offset.ms += 100_000
+    q._settings.offset.ms += 100_000
 
     await start(version(a=every(hours=1), b=every(hours=1), c=every(hours=1)))
 
@@ -111,7 +111,7 @@ async def test_a_change_of_the_code_is_the_only_change(
     await start(version(a=every(hours=1), b=every(hours=1), c=every(hours=1)))
     before = {info.id: info for info in await q.schedules.list()}
     await q.schedules.pause("c", "by ops")
-    q.settings.offset.ms += 100_000
+    q._settings.offset.ms += 100_000
 
     await start(version(a=every(hours=1), b=every(hours=3), c=every(hours=2), d=every(hours=4)))
 
@@ -128,7 +128,7 @@ async def test_a_change_of_the_code_is_the_only_change(
 async def test_another_option_leaves_the_phase(q: TaskQ, version: Callable[..., TaskQ]) -> None:
     await start(version(a=every(hours=1)))
     before = await q.schedules.get("a")
-    q.settings.offset.ms += 100_000
+    q._settings.offset.ms += 100_000
 
     await start(version(a=(every(hours=1), {"tags": ["new"]})))
 
@@ -143,7 +143,7 @@ async def test_what_the_code_no_longer_declares_is_removed(
 ) -> None:
     await start(version(a=every(hours=1), b=every(hours=1)))
     added = version(a=every(hours=1))
-    work = added.registry.find("shop.work")
+    work = added._registry.find("shop.work")
     assert work is not None
     await added.schedules.add("by-hand", every(hours=1), work.s())
     await added.aclose()

@@ -47,7 +47,7 @@ def soon_dead(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def broker(q: TaskQ) -> AsyncIterator[Broker]:
-    broker = Broker(q.settings)
+    broker = Broker(q._settings)
     yield broker
     await broker.aclose()
 

@@ -61,7 +61,7 @@ async def test_a_fire_time_is_told_on_the_clock_of_its_schedules_zone(
 
     # When it fires
     job = q.job(job_id("s", to_ms(added.next_fire)))
-    q.settings.offset.ms += to_ms(added.next_fire) - look.time()[0] * 1000
+    q._settings.offset.ms += to_ms(added.next_fire) - look.time()[0] * 1000
     async with q.worker():
         await eventually(lambda: _made(q, job.id))
         told = await job.result(timeout=10)
@@ -77,7 +77,7 @@ async def test_a_fire_time_is_told_on_the_clock_of_its_schedules_zone(
 
 
 async def _made(q: TaskQ, job: str) -> bool:
-    return await q.backend.job_info(job) is not None
+    return await q._backend.job_info(job) is not None
 
 
 async def test_each_fire_of_any_of_has_the_zone_of_the_part_that_fires(q: TaskQ) -> None:

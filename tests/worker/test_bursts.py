@@ -69,7 +69,7 @@ async def test_it_promotes_what_became_due(q: TaskQ) -> None:
         return 1
 
     jobs = await q.enqueue_many([one.options(delay=60).s() for _ in range(2500)])
-    q.settings.offset.ms += 61_000
+    q._settings.offset.ms += 61_000
 
     # More than are promoted at once
     assert await q.run_until_empty() == 2500

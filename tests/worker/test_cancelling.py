@@ -52,7 +52,7 @@ async def test_a_scheduled_job_never_becomes_due(
     job = await run.options(delay=60, expires=120).enqueue()
     assert await job.cancel() is True
 
-    q.settings.offset.ms += 90_000
+    q._settings.offset.ms += 90_000
     await q.run_until_empty()
     assert ran == []
     assert await job.status() is JobState.CANCELLED
@@ -72,7 +72,7 @@ async def test_a_job_that_waits_for_its_next_attempt_gets_none(q: TaskQ) -> None
     assert await job.status() is JobState.SCHEDULED
 
     assert await job.cancel() is True
-    q.settings.offset.ms += 600_000
+    q._settings.offset.ms += 600_000
     await q.run_until_empty()
 
     assert runs == [1]
@@ -291,7 +291,7 @@ async def test_a_job_fetched_and_not_started_is_cancelled_in_its_buffer(q: TaskQ
     async with q.worker(concurrency=1) as worker:
         await started.wait()
         # Given that this worker holds it, though it has no slot for it
-        broker = Broker(q.settings)
+        broker = Broker(q._settings)
         worker.in_flight.take(await broker.consumer(worker.name).fetch(1, ["default"]))
         await broker.aclose()
         assert await job.status() is JobState.RUNNING
@@ -334,7 +334,7 @@ async def test_the_wish_outlives_the_worker(q: TaskQ, look: redis.Redis, namespa
 
     # Given a job whose worker is gone without a word
     job = await wait.enqueue()
-    broker = Broker(q.settings)
+    broker = Broker(q._settings)
     await broker.leases.register("lost", b"", 1, ["default"])
     assert len(await broker.consumer("lost").fetch(1, ["default"])) == 1
 

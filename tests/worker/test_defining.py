@@ -56,7 +56,7 @@ def test_what_cannot_be_a_task_is_refused_with_a_way_out(thing: object, reason: 
 
     with pytest.raises(TaskDefinitionError, match=reason):
         q.task(thing)  # type: ignore[call-overload]
-    assert len(q.registry) == 0
+    assert len(q._registry) == 0
 
 
 def test_two_tasks_of_one_name_are_refused_with_the_place_of_both() -> None:
@@ -75,7 +75,7 @@ def test_two_tasks_of_one_name_are_refused_with_the_place_of_both() -> None:
     assert "two" in message
     assert message.count("test_defining.py:") == 2
     assert "@q.task(name='...')" in message
-    assert q.registry.find("resize") is one
+    assert q._registry.find("resize") is one
 
 
 def test_a_task_is_not_made_twice() -> None:
@@ -144,7 +144,7 @@ def test_defining_tasks_and_signatures_needs_no_server() -> None:
     signature = resize.options(delay=5).s("a.png")
 
     assert signature.args == ("a.png",)
-    assert q.registry.names() == [resize.name]
+    assert q._registry.names() == [resize.name]
 
 
 TASKS = """

@@ -174,7 +174,7 @@ async def test_jobs_that_had_not_started_are_handed_back_uncounted(q: TaskQ) -> 
     running = asyncio.create_task(worker.run())
     await started.wait()
     # Given that this worker holds them already, behind the one that runs
-    broker = Broker(q.settings)
+    broker = Broker(q._settings)
     worker.in_flight.take(await broker.consumer(worker.name).fetch(3, ["default"]))
     await broker.aclose()
     assert {await job.status() for job in jobs} == {JobState.RUNNING}

@@ -281,7 +281,7 @@ async def test_what_waits_for_a_slot_goes_back_even_while_other_jobs_end(q: Task
         await started.wait()
         # Given a job that is fetched ahead, and slots that keep changing
         job = await next_one.enqueue()
-        broker = q.backend.current()
+        broker = q._backend.current()
         full.in_flight.take(await broker.consumer(full.name).fetch(1, ["default"]))
 
         async def handed_back() -> bool:

@@ -66,7 +66,7 @@ async def test_jobs_of_the_dead_that_cannot_be_taken_back_are_tried_once_a_heart
     monkeypatch.setattr(Leases, "reap", reap)
     short = partial(Observer, 0.5, silent_after=0.2)
     monkeypatch.setattr("taskq.worker.heartbeat.Observer", short)
-    look.zadd(q.settings.keys.workers, {"dead": -1})
+    look.zadd(q._settings.keys.workers, {"dead": -1})
     async with q.worker() as worker:
 
         async def beats() -> int:
@@ -82,12 +82,12 @@ async def test_jobs_of_the_dead_that_cannot_be_taken_back_are_tried_once_a_heart
         assert 2 <= tried <= 4
         assert time.monotonic() - began > 1.5
         monkeypatch.undo()
-    look.delete(q.settings.keys.workers)
+    look.delete(q._settings.keys.workers)
 
 
 async def _beats(q: TaskQ, name: str) -> int:
     """What the worker's counter says; 0 when it was declared dead."""
-    broker = Broker(q.settings)
+    broker = Broker(q._settings)
     counters = await broker.leases.heartbeats()
     await broker.aclose()
     return int(counters.get(name, 0))

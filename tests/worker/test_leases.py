@@ -44,7 +44,7 @@ async def fetch_and_die(
     q: TaskQ, name: str, want: int = 100, which: Literal["h", "s"] = "h"
 ) -> int:
     """What is left of a worker that took jobs and was killed; how many it took."""
-    broker = Broker(q.settings)
+    broker = Broker(q._settings)
     await broker.leases.register(name, b"", 1, ["default"])
     taken = len(await broker.consumer(name).fetch(want, ["default"], which))
     await broker.aclose()
@@ -53,14 +53,14 @@ async def fetch_and_die(
 
 async def reap(q: TaskQ, name: str) -> None:
     """What a living worker does once it has seen that `name` is dead."""
-    broker = Broker(q.settings)
+    broker = Broker(q._settings)
     await broker.leases.reap(name, broker.reap_policy)
     await broker.aclose()
 
 
 async def beats_of(q: TaskQ, name: str) -> int:
     """How often the worker has beaten, its registration included; 0 for one that is not alive."""
-    broker = Broker(q.settings)
+    broker = Broker(q._settings)
     counters = await broker.leases.heartbeats()
     await broker.aclose()
     return int(counters.get(name, 0))
@@ -424,7 +424,7 @@ async def test_jobs_stranded_by_a_lost_reply_are_found_and_run(
     async with q.worker(concurrency=2) as worker:
         await (await ready.enqueue()).result(timeout=5)
         # Given jobs handed to this worker in a reply that never arrived
-        broker = Broker(q.settings)
+        broker = Broker(q._settings)
         consumer = broker.consumer(worker.name)
         jobs: list[Job[int]] = []
         while len(jobs) < 3:

@@ -56,8 +56,8 @@ def test_a_cell_that_is_run_again_replaces_its_task_and_what_stands_around_it(
 job = q.run(note.enqueue("a"))
 print("attempts", q.run(q.run_until_empty()))
 print("result", q.run(job.result(timeout=5)), "ways", ways)
-print("schedules", [d.spec.trigger.period.total_seconds() / 3600 for d in q.declarations])
-print("tasks", len(q.registry), "hooks", len(q.deferred._report.hooks))
+print("schedules", [d.spec.trigger.period.total_seconds() / 3600 for d in q._declarations])
+print("tasks", len(q._registry), "hooks", len(q.deferred._report.hooks))
 """,
         server,
         namespace,

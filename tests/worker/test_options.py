@@ -20,7 +20,7 @@ from taskq import (
 from taskq.broker.keys import Keys
 
 MINUTE = 60_000
-"""A minute of the server's clock, which `q.settings.offset.ms` moves."""
+"""A minute of the server's clock, which `q._settings.offset.ms` moves."""
 
 
 async def test_a_job_waits_in_the_queue_of_its_task_or_in_its_own(q: TaskQ) -> None:
@@ -68,9 +68,9 @@ async def test_a_delayed_job_runs_when_it_is_due_and_not_before(q: TaskQ) -> Non
     assert info.enqueued_at is not None
     assert info.due_at - info.enqueued_at == timedelta(minutes=10)
 
-    q.settings.offset.ms += 9 * MINUTE
+    q._settings.offset.ms += 9 * MINUTE
     assert await q.run_until_empty() == 0
-    q.settings.offset.ms += 2 * MINUTE
+    q._settings.offset.ms += 2 * MINUTE
     assert await q.run_until_empty() == 1
     assert await job.result(timeout=5) == "now"
 
@@ -87,7 +87,7 @@ async def test_an_eta_is_an_instant(q: TaskQ) -> None:
     assert due is not None
     assert abs(due - eta) < timedelta(milliseconds=2)
     assert await q.run_until_empty() == 0
-    q.settings.offset.ms += 61 * MINUTE
+    q._settings.offset.ms += 61 * MINUTE
     assert await q.run_until_empty() == 1
 
 
@@ -111,7 +111,7 @@ async def test_delayed_jobs_run_in_the_order_they_are_due(q: TaskQ) -> None:
 
     for minute in (3, 1, 2):
         await note.options(delay=minute * 60).enqueue(minute)
-    q.settings.offset.ms += 5 * MINUTE
+    q._settings.offset.ms += 5 * MINUTE
     await q.run_until_empty(concurrency=1)
 
     assert order == [1, 2, 3]
@@ -128,7 +128,7 @@ async def test_a_job_that_starts_too_late_never_starts(q: TaskQ) -> None:
     patient = await quote.options(expires=timedelta(hours=1)).enqueue("patient")
     dated = await quote.options(expires=datetime.now(UTC) + timedelta(seconds=90)).enqueue("dated")
 
-    q.settings.offset.ms += 2 * MINUTE
+    q._settings.offset.ms += 2 * MINUTE
     await q.run_until_empty()
 
     assert ran == ["patient"]

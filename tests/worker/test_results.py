@@ -144,7 +144,7 @@ async def test_once_a_result_was_waited_for_the_next_enqueues_carry_the_wait(
     async def one() -> int:
         return 1
 
-    client, asked = q.backend.current().client, 0
+    client, asked = q._backend.current().client, 0
     script_of = client.script
 
     async def counting(script: Any, *call: Any) -> Any:
@@ -158,7 +158,7 @@ async def test_once_a_result_was_waited_for_the_next_enqueues_carry_the_wait(
     assert asked == 1
 
     jobs = [await one.enqueue() for _ in range(10)]
-    waits = [look.hexists(q.settings.keys.job(job.id), "n") for job in jobs]
+    waits = [look.hexists(q._settings.keys.job(job.id), "n") for job in jobs]
     assert waits == [True] * 8 + [False] * 2, "nobody waits: the enqueues no longer say so"
     async with q.worker():
         assert [await job.result(timeout=10) for job in jobs] == [1] * 10
@@ -306,9 +306,9 @@ async def test_a_result_that_was_kept_and_is_gone_is_told_from_one_that_never_wa
 
     job = await one.enqueue()
     await q.run_until_empty()
-    q.settings.offset.ms += 599_000
+    q._settings.offset.ms += 599_000
     assert await job.result(timeout=5) == 1
-    q.settings.offset.ms += 2_000
+    q._settings.offset.ms += 2_000
 
     # For a while its record says that there was one, to anybody
     for handle in (job, q.job(job.id)):
@@ -349,7 +349,7 @@ async def test_info_tells_of_a_job_as_long_as_its_record_is_there(
     job = await one.enqueue()
     await q.run_until_empty()
     assert (await job.info()).result == 1
-    q.settings.offset.ms += 601_000
+    q._settings.offset.ms += 601_000
 
     info = await job.info()
     assert (info.state, info.result) == (JobState.SUCCEEDED, None)
@@ -394,7 +394,7 @@ async def test_an_id_is_free_again_once_its_result_has_expired(q: TaskQ) -> None
     await q.run_until_empty()
     assert (await answer.options(id="the-answer").enqueue()).created is False
 
-    q.settings.offset.ms += 11_000
+    q._settings.offset.ms += 11_000
 
     again = await answer.options(id="the-answer").enqueue()
     assert (first.created, again.created) == (True, True)

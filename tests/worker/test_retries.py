@@ -24,7 +24,7 @@ from taskq.broker.keys import Keys
 from tests.worker import sample_tasks
 
 SECOND = 1000
-"""A second of the server's clock, which `q.settings.offset.ms` moves."""
+"""A second of the server's clock, which `q._settings.offset.ms` moves."""
 
 
 async def test_without_a_policy_there_is_one_attempt(q: TaskQ) -> None:
@@ -60,7 +60,7 @@ async def test_a_number_of_retries_comes_on_top_of_the_first_attempt(q: TaskQ) -
     job = await broken.enqueue()
     for _ in range(5):
         await q.run_until_empty()
-        q.settings.offset.ms += 600 * SECOND
+        q._settings.offset.ms += 600 * SECOND
 
     assert runs == [(1, 0, 3), (2, 1, 3), (3, 2, 3)]
     info = await job.info()
@@ -100,9 +100,9 @@ async def test_pauses_grow_until_their_cap(q: TaskQ) -> None:
         pauses.append((info.due_at - ended).total_seconds())
 
         # Nothing happens before the pause is over
-        q.settings.offset.ms += int(pauses[-1] * SECOND) - SECOND
+        q._settings.offset.ms += int(pauses[-1] * SECOND) - SECOND
         assert await q.run_until_empty() == 0
-        q.settings.offset.ms += 2 * SECOND
+        q._settings.offset.ms += 2 * SECOND
 
     assert pauses == [10, 20, 40, 60]
     assert await q.run_until_empty() == 1
@@ -181,7 +181,7 @@ async def test_every_attempt_is_remembered(q: TaskQ) -> None:
     job = await flaky.enqueue()
     for _ in range(3):
         await q.run_until_empty()
-        q.settings.offset.ms += 1000 * SECOND
+        q._settings.offset.ms += 1000 * SECOND
     info = await job.info()
 
     told = [(record.number, record.outcome, record.error) for record in info.attempts]
@@ -215,7 +215,7 @@ async def test_between_its_attempts_a_job_is_scheduled_and_waited_for(q: TaskQ) 
     assert await job.status() is JobState.SCHEDULED
     with pytest.raises(ResultTimeout, match="it is scheduled, attempt 1"):
         await job.result(timeout=0.02)
-    q.settings.offset.ms += 120 * SECOND
+    q._settings.offset.ms += 120 * SECOND
     await q.run_until_empty()
     assert await job.result(timeout=5) == "done"
 
@@ -249,9 +249,9 @@ async def test_retry_later_asks_for_another_attempt_and_uses_up_no_retry(q: Task
     for _ in range(5):
         assert await q.run_until_empty() == 1
         assert await job.status() is JobState.SCHEDULED
-        q.settings.offset.ms += 290 * SECOND
+        q._settings.offset.ms += 290 * SECOND
         assert await q.run_until_empty() == 0
-        q.settings.offset.ms += 20 * SECOND
+        q._settings.offset.ms += 20 * SECOND
     await q.run_until_empty()
 
     assert await job.result(timeout=5) == "ready"
@@ -337,7 +337,7 @@ async def test_of_failed_jobs_only_so_many_are_kept(
         jobs.append(await broken.enqueue())
         await few.run_until_empty(concurrency=1)
         # No two of them fail in the same millisecond: "oldest" would say nothing.
-        few.settings.offset.ms += 1
+        few._settings.offset.ms += 1
 
     kept = [bool(look.exists(Keys(namespace).job(job.id))) for job in jobs]
     assert kept == [False, False, True, True, True]

@@ -295,7 +295,7 @@ async def test_a_worker_leaves_in_bounded_time_though_the_server_is_gone_for_goo
     # Then the job is not lost: it runs again once the server is back, and its worker judged dead
     await asyncio.to_thread(own_server.start)
     assert await job.status() is JobState.RUNNING
-    broker = Broker(q.settings)
+    broker = Broker(q._settings)
     await broker.leases.reap(worker.name, broker.reap_policy)
     await broker.aclose()
     assert await q.run_until_empty() == 1

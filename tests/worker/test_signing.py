@@ -247,7 +247,7 @@ async def test_a_worker_adopts_no_jobs_of_other_queues(signed: TaskQ, attacker: 
         attacker.adopt(worker.name, job, "admin/5", attempt=7)
 
         # What it holds in lanes that are not its own is not even listed
-        assert await signed.backend.current().leases.held(worker.name) == []
+        assert await signed._backend.current().leases.held(worker.name) == []
         assert await (await pay.enqueue(2)).result(timeout=5) == 2
 
     assert ran == [2]

@@ -51,7 +51,7 @@ def diary(tmp_path: Path) -> Diary:
 def supervisor(q: TaskQ, diary: Diary, *behaviours: str, **settings: Any) -> Supervisor:
     command = [sys.executable, "-S", str(STAND_IN), str(diary.path), *behaviours]
     given = {"workers": 1, "name": "sup", "grace": 5.0} | settings
-    return Supervisor(q.settings, SupervisorSettings(command=command, **given))
+    return Supervisor(q._settings, SupervisorSettings(command=command, **given))
 
 
 @asynccontextmanager
@@ -141,7 +141,7 @@ async def test_a_command_that_is_not_there_is_tried_again(
 ) -> None:
     settings = SupervisorSettings(command=["/not/there"], workers=1, name="sup")
 
-    async with running(Supervisor(q.settings, settings)):
+    async with running(Supervisor(q._settings, settings)):
         await eventually(lambda: caplog.text.count("cannot start worker 1") >= 2)
 
 
@@ -250,7 +250,7 @@ async def test_code_that_does_not_start_waits_for_the_next_change(
 
 async def held_by(q: TaskQ, worker: str, job_id: str) -> None:
     """Have a worker of this name take the job, as the process that is to die would."""
-    broker = Broker(q.settings)
+    broker = Broker(q._settings)
     await broker.leases.register(worker, b"", 1, ["default"])
     taken = await broker.consumer(worker).fetch(1, ["default"])
     assert [delivery.id for delivery in taken] == [job_id]

@@ -34,7 +34,7 @@ async def test_a_job_that_waits_for_its_turn_to_begin_can_be_cancelled(
         ran.append(1)
 
     job = await note.enqueue()
-    look.hset(q.settings.keys.job(job.id), mapping={"a": 1, "k": 1})
+    look.hset(q._settings.keys.job(job.id), mapping={"a": 1, "k": 1})
     async with q.worker() as worker:
         await asyncio.wait_for(asked.wait(), 10)
         await job.cancel()

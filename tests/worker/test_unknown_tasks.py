@@ -26,8 +26,8 @@ async def test_a_job_of_an_unknown_task_is_given_back(q: TaskQ, other: TaskQ) ->
     ]
 
     # And the worker that knows it runs it
-    q.settings.offset.ms += 2 * SECOND
-    other.settings.offset.ms += 2 * SECOND
+    q._settings.offset.ms += 2 * SECOND
+    other._settings.offset.ms += 2 * SECOND
     await other.run_until_empty()
     assert await job.result(timeout=5) == "resized"
 
@@ -42,7 +42,7 @@ async def test_it_is_given_back_for_longer_and_longer(q: TaskQ, other: TaskQ) ->
         assert info.due_at is not None
         assert info.attempts[-1].ended is not None
         pauses.append((info.due_at - info.attempts[-1].ended).total_seconds())
-        q.settings.offset.ms += 61 * SECOND
+        q._settings.offset.ms += 61 * SECOND
 
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
     await job.cancel()
@@ -57,7 +57,7 @@ async def test_after_so_many_times_it_fails_and_names_what_is_near(
     job = await other.send("app.tasks.rezise")
     for _ in range(12):
         await q.run_until_empty(unknown_limit=3)
-        q.settings.offset.ms += 61 * SECOND
+        q._settings.offset.ms += 61 * SECOND
 
     with pytest.raises(JobFailed) as caught:
         await job.result(timeout=5)
@@ -76,6 +76,6 @@ async def test_a_job_cancelled_while_nobody_knows_it_is_over(q: TaskQ, other: Ta
     await q.run_until_empty(["default"])
 
     assert await job.cancel() is True
-    q.settings.offset.ms += 61 * SECOND
+    q._settings.offset.ms += 61 * SECOND
     assert await q.run_until_empty(["default"]) == 0
     assert await job.status() is JobState.CANCELLED

@@ -117,7 +117,7 @@ async def test_resuming_what_is_over(aps: Apscheduler, q: TaskQ, task: Any) -> N
         assert scheduler.get_job("t") is None
 
     await q.schedules.add("s", at(soon), task.s(), paused=True)
-    q.settings.offset.ms = 2 * 3_600_000
+    q._settings.offset.ms = 2 * 3_600_000
     with pytest.raises(ConfigError, match="no fire time after now"):
         await q.schedules.resume("s")
     info = await q.schedules.get("s")

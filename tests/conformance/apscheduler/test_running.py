@@ -87,7 +87,7 @@ async def six_missed_of(q: TaskQ, task: Any, **options: Any) -> list[datetime]:
     trigger = every(minutes=1, anchor=anchor)
     added = await q.schedules.add("s", trigger, task.s(), coalesce="all", **options)
     assert added.next_fire is not None
-    q.settings.offset.ms = 6 * 60_000
+    q._settings.offset.ms = 6 * 60_000
     return [added.next_fire + n * MINUTE for n in range(6)]
 
 

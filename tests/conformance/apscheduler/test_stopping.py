@@ -214,7 +214,7 @@ async def test_resting_while_a_date_passes(
 
     due = now() + SECOND
     await q.schedules.add("s", at(due), task.s())
-    q.settings.offset.ms = 3_000
+    q._settings.offset.ms = 3_000
     async with q.worker():
         await eventually(lambda: len(fires) == 1)
     assert abs(fires[0] - due) < timedelta(milliseconds=1)

@@ -87,7 +87,7 @@ async def test_after_a_pause_both_make_the_latest_and_keep_the_phase(
     trigger = every(minutes=1, anchor=datetime.now(UTC) - 0.3 * MINUTE)
     first = (await q.schedules.add("s", trigger, task.s())).next_fire
     assert first is not None
-    q.settings.offset.ms = 6 * 60_000
+    q._settings.offset.ms = 6 * 60_000
     async with q.worker():
         await eventually(lambda: len(fires) >= 1)
     assert fires == [first + 5 * MINUTE]
@@ -145,7 +145,7 @@ async def test_a_restart_with_replace_moves_the_phase_and_taskqs_does_not(
         assert add(scheduler) - first >= timedelta(seconds=0.2)
 
     before = await q.schedules.add("s", every(hours=1), task.s(), replace=True)
-    q.settings.offset.ms = 1_800_000
+    q._settings.offset.ms = 1_800_000
     assert await q.schedules.add("s", every(hours=1), task.s(), replace=True) == before
 
 

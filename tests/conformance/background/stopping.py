@@ -35,7 +35,7 @@ class Site:
         self._diary.touch()
         self._environment = os.environ | {
             "KIND": kind,
-            "NAMESPACE": q.settings.keys.namespace,
+            "NAMESPACE": q._settings.keys.namespace,
             "DIARY": str(self._diary),
             "TASKQ_URL": url,
         }
@@ -165,7 +165,7 @@ async def killed(site: Site) -> Any:
     await site.stopped("/stored", seconds=1, by=(KILL,))
     if site.kind == "taskq":
         # The queue takes it over when its process was silent for the lease.
-        site.q.settings.offset.ms += 60_000
+        site.q._settings.offset.ms += 60_000
 
         @site.q.task(name="stored")
         async def stored(seconds: float) -> None:
@@ -173,7 +173,7 @@ async def killed(site: Site) -> Any:
             site.note("done")
 
         await site.q.run_until_empty()
-        site.q.settings.offset.ms = 0
+        site.q._settings.offset.ms = 0
     return site.diary
 
 

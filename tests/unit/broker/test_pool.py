@@ -33,7 +33,7 @@ class Watched(asyncio.SelectorEventLoop):
 @pytest.mark.parametrize("closed", [0, 1, 2])
 def test_loops_come_and_go_in_other_threads_while_one_is_looked_for(closed: int) -> None:
     # Given a pool that knows loops, some of which are closed
-    pool = TaskQ("redis://localhost").backend
+    pool = TaskQ("redis://localhost")._backend
     for _ in range(closed):
         asyncio.run(ask(pool))
     with asyncio.Runner(loop_factory=Watched) as runner:
@@ -51,6 +51,6 @@ def test_loops_come_and_go_in_other_threads_while_one_is_looked_for(closed: int)
 
 
 async def test_a_loop_keeps_its_broker() -> None:
-    pool = TaskQ("redis://localhost").backend
+    pool = TaskQ("redis://localhost")._backend
 
     assert pool.current() is pool.current()

@@ -155,15 +155,15 @@ def test_keys_come_from_the_environment_where_none_are_given(
     own = TaskQ("redis://localhost", namespace="shop", signing_keys=[OTHER])
     monkeypatch.setenv("TASKQ_SIGNING_KEYS", f" {NEW} ,{OLD},")
 
-    assert q.settings.signing.open_job("id", "default/5", sealed()) == MESSAGE
-    assert q.settings.signing.open_job("id", "default/5", sealed(OLD)) == MESSAGE
+    assert q._settings.signing.open_job("id", "default/5", sealed()) == MESSAGE
+    assert q._settings.signing.open_job("id", "default/5", sealed(OLD)) == MESSAGE
     with pytest.raises(ForgedMessage):
-        own.settings.signing.open_job("id", "default/5", sealed())
+        own._settings.signing.open_job("id", "default/5", sealed())
 
     # Then they stay what they were: taking the variable away downgrades nothing
     monkeypatch.delenv("TASKQ_SIGNING_KEYS")
     with pytest.raises(UnsignedMessage):
-        q.settings.signing.open_job("id", "default/5", MESSAGE)
+        q._settings.signing.open_job("id", "default/5", MESSAGE)
 
 
 def test_a_short_key_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_a_key_variable_that_holds_no_key_does_not_turn_signing_off(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv("TASKQ_SIGNING_KEYS", value)
-    signing = TaskQ("redis://localhost").settings.signing
+    signing = TaskQ("redis://localhost")._settings.signing
 
     for use in (
         lambda: signing.enabled,
@@ -198,15 +198,15 @@ def test_an_empty_list_of_keys_does_not_turn_signing_off() -> None:
 def test_keys_show_nowhere() -> None:
     q = TaskQ("redis://localhost", signing_keys=[NEW])
     try:
-        q.settings.signing.open_job("id", "default/5", MESSAGE)
+        q._settings.signing.open_job("id", "default/5", MESSAGE)
     except PayloadError:
         shown = traceback.format_exc()
     else:
         raise AssertionError("it was not refused")
 
-    told = [repr(q), repr(q.settings), repr(q.settings.signing), str(q.settings.signing), shown]
+    told = [repr(q), repr(q._settings), repr(q._settings.signing), str(q._settings.signing), shown]
     assert [text for text in told if NEW in text] == []
-    assert repr(q.settings.signing) == "Signing('taskq', 1 keys)"
+    assert repr(q._settings.signing) == "Signing('taskq', 1 keys)"
 
 
 @pytest.mark.parametrize("leave", [pickle.dumps, copy.copy])

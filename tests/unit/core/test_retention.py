@@ -51,4 +51,4 @@ def test_what_makes_no_sense_says_what_would(given: dict[str, Any], reason: str)
 def test_an_application_hands_it_to_everything_that_keeps_records() -> None:
     kept = Retention(failure_ttl=60, keep_failed=7)
 
-    assert TaskQ("redis://localhost", retention=kept).settings.retention is kept
+    assert TaskQ("redis://localhost", retention=kept)._settings.retention is kept

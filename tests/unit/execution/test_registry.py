@@ -24,7 +24,7 @@ def new_function() -> Callable[[], Coroutine[Any, Any, None]]:
 
 
 def test_a_task_is_found_by_its_name_and_no_other() -> None:
-    registry = three_tasks().registry
+    registry = three_tasks()._registry
 
     found = registry.find("app.mail.send")
     assert found is not None
@@ -34,7 +34,7 @@ def test_a_task_is_found_by_its_name_and_no_other() -> None:
 
 
 def test_it_can_be_listed_counted_and_walked() -> None:
-    registry = three_tasks().registry
+    registry = three_tasks()._registry
 
     assert registry.names() == ["app.mail.send", "app.tasks.crop", "app.tasks.resize"]
     assert len(registry) == 3
@@ -42,7 +42,7 @@ def test_it_can_be_listed_counted_and_walked() -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_known_one() -> None:
-    registry = three_tasks().registry
+    registry = three_tasks()._registry
 
     error = registry.unknown("app.task.resise")
     assert isinstance(error, UnknownTask)
@@ -59,11 +59,11 @@ def test_a_name_is_given_once() -> None:
 
     with pytest.raises(TaskDefinitionError, match=r"two tasks are called 'app\.mail\.send'"):
         q.task(name="app.mail.send")(new_function())
-    assert len(q.registry) == 3
+    assert len(q._registry) == 3
 
 
 def test_every_taskq_has_tasks_of_its_own() -> None:
     first, second = three_tasks(), TaskQ("redis://localhost")
 
-    assert len(first.registry) == 3
-    assert len(second.registry) == 0
+    assert len(first._registry) == 3
+    assert len(second._registry) == 0

@@ -11,7 +11,7 @@ from taskq import CallError, EncodeError, Retry, TaskQ
 from taskq.codec.envelope import unpack_envelope
 from taskq.codec.payload import decode_call
 from taskq.core.job import NewJob
-from taskq.execution.task import Signature
+from taskq.execution.task import Signature, request_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -27,7 +27,7 @@ def signature(**task_options: Any) -> Signature[str]:
 
 
 def job_of(signature: Signature[Any]) -> NewJob:
-    return signature.request().job
+    return request_of(signature).job
 
 
 def test_a_plain_call_carries_the_name_and_the_arguments_and_nothing_else() -> None:
@@ -134,7 +134,7 @@ def test_what_overrides_the_task_travels_with_the_job() -> None:
 def test_whether_a_result_will_be_kept(
     of_task: dict[str, Any], of_job: dict[str, Any], keeps: bool
 ) -> None:
-    assert signature(**of_task).options(**of_job).request().keeps_result is keeps
+    assert request_of(signature(**of_task).options(**of_job)).keeps_result is keeps
 
 
 def test_nothing_is_asked_for_that_could_not_run() -> None:
@@ -144,6 +144,6 @@ def test_nothing_is_asked_for_that_could_not_run() -> None:
     async def resize(path: str) -> None: ...
 
     with pytest.raises(CallError):
-        resize.s().request()
+        request_of(resize.s())
     with pytest.raises(EncodeError, match=r"args\[0\]"):
-        resize.s(object()).request()
+        request_of(resize.s(object()))

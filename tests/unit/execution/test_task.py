@@ -74,8 +74,8 @@ def test_calls_that_fit(
 ) -> None:
     task = TaskQ("redis://localhost").task(name="app.task")(function)
 
-    assert task.spec.check is not None
-    task.spec.check(args, kwargs)
+    assert task._spec.check is not None
+    task._spec.check(args, kwargs)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_calls_that_do_not_fit(
         inspect.signature(function).bind(*args, **kwargs)
 
     task = TaskQ("redis://localhost").task(name="app.task")(function)
-    assert task.spec.check is not None
+    assert task._spec.check is not None
     with pytest.raises(CallError, match=r"app\.task\(.*cannot be called like this"):
-        task.spec.check(args, kwargs)
+        task._spec.check(args, kwargs)
 
 
 def test_the_kind_of_a_task_follows_its_function() -> None:

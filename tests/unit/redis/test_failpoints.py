@@ -68,7 +68,7 @@ def test_a_process_is_killed_or_stopped_where_its_environment_says(
 
 async def test_unarmed_the_client_knows_no_failpoints(server: TestServer, q) -> None:
     assert failpoints.ARMED is None
-    broker = Broker(q.settings)
+    broker = Broker(q._settings)
 
     assert not isinstance(broker.client, FailpointClient)
     await broker.aclose()
