@@ -110,6 +110,6 @@ def _injector(
             "executor='process'"
         )
     # It needs FastAPI, which whoever has a dependency has imported.
-    from taskq.injection.resolver import Resolver
+    from taskq.execution.resolver import Resolver
 
     return Resolver(function, name, filled, lambda: resources.overrides)

@@ -1,4 +1,4 @@
-"""Calls that run in this process, supervised: the same tasks, without a server.
+"""Deferred calls: tasks and plain functions that run in this process, supervised, without a server.
 
-A runner may use what is outside this process through `ports.Backing` alone.
+The runner reaches the queue through `durable.Backing` only.
 """

@@ -1,7 +1,7 @@
 """Admission of deferred calls while the program runs, and their drain when it ends.
 
-A call is admitted when there is room for it. The drain gives calls a grace period; what has not
-ended by then goes to the queue where it can.
+A call is admitted while the backlog has room. The drain gives calls a grace period; calls that have
+not ended by then are enqueued where possible.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from taskq.core.errors import BacklogFull
 from taskq.core.job import JobState
 from taskq.core.outcome import Failed
-from taskq.deferred.call import Call, CrossLoopEvent, Row
+from taskq.deferred.call import Call, CrossLoopEvent, WaitingCalls
 from taskq.deferred.call_queue import CallQueue
 from taskq.deferred.report import DeferredSettings, Report
 from taskq.execution.attempt import Interruption
@@ -25,38 +25,39 @@ __all__ = ["Admission", "drain"]
 
 _log = logging.getLogger("taskq.deferred")
 
-INTERRUPTED_SECONDS = 1.0
-"""What calls get to clean up once they are interrupted."""
+CLEANUP_SECONDS = 1.0
+"""How long interrupted calls may clean up."""
 
 
 async def drain(
     call_queue: CallQueue, admission: Admission, grace: float, on_closed: Callable[[], None]
 ) -> None:
-    """End a shift within `grace` seconds and a little more.
+    """Let the calls of an event loop end within `grace` seconds, then interrupt the rest.
 
-    Calls that run or could run go on, and what they defer is taken too. Those that are due only
-    after the grace are not waited for. At its end what runs is interrupted, and `on_closed` is
-    called: from then on calls are somebody else's.
+    Calls that run or may run go on, and what they defer is admitted too. Calls that are due only
+    after the grace are not waited for. When the grace is over, `on_closed` is called, from when on
+    no further call may come here; running calls are interrupted, and unfinished ones are enqueued.
     """
     loop = call_queue.loop
     deadline = call_queue.deadline = loop.time() + grace
-    _bring_forward(call_queue, deadline)
+    _sort_by_due_time(call_queue, deadline)
     changed = asyncio.Event()
     call_queue.on_change = changed.set
     try:
         await _until_empty(call_queue, admission, changed, deadline)
         on_closed()
         call_queue.slots.close()
-        await call_queue.preparation.settle_down(INTERRUPTED_SECONDS)
+        await call_queue.preparation.drain(CLEANUP_SECONDS)
         await _interrupt(call_queue, changed)
     finally:
         call_queue.on_change = None
-    left = [*call_queue.calls, *admission.outside]
-    for call in left:
-        call.step_out()
-    await call_queue.hand_over.leftovers(sorted(left, key=lambda call: call.asked_at))
-    for call in left:
-        call_queue.forget(call)
+    unfinished = [*call_queue.calls, *admission.waiting_for_room]
+    for call in unfinished:
+        call.stop_waiting()
+    unfinished.sort(key=lambda call: call.deferred_at)
+    await call_queue.hand_over.enqueue_unfinished(unfinished)
+    for call in unfinished:
+        call_queue.remove(call)
     await call_queue.hand_over.drain()
     await call_queue.slots.executors.aclose()
 
@@ -68,27 +69,28 @@ async def _interrupt(call_queue: CallQueue, changed: asyncio.Event) -> None:
     _log.warning("%d deferred calls did not end in time", len(running))
     for call in running:
         call_queue.slots.interrupt(call, Interruption.RELEASE)
-    await _until_idle(call_queue, changed, call_queue.loop.time() + INTERRUPTED_SECONDS)
+    await _until_idle(call_queue, changed, call_queue.loop.time() + CLEANUP_SECONDS)
     for call in list(call_queue.slots.running):
         call_queue.slots.abandon(call)
 
 
-def _bring_forward(call_queue: CallQueue, deadline: float) -> None:
+def _sort_by_due_time(call_queue: CallQueue, deadline: float) -> None:
+    """Start debounced calls now, and do not wait for calls that are due after the deadline."""
     for call in list(call_queue.calls):
         if call.timer is None:
             continue
         if call.options.debounce is not None and not call.attempts:
-            # Nobody will call again: what the calls so far asked for is known.
-            call_queue.due(call)
+            # No later call will change what it asks for.
+            call_queue.make_due(call)
         elif call.timer.when() > deadline:
-            call_queue.beyond.add(call)
+            call_queue.due_after_deadline.add(call)
 
 
 async def _until_empty(
     call_queue: CallQueue, admission: Admission, changed: asyncio.Event, deadline: float
 ) -> None:
-    while len(call_queue.calls) > len(call_queue.beyond) or admission.outside:
-        admission.let_in()
+    while len(call_queue.calls) > len(call_queue.due_after_deadline) or admission.waiting_for_room:
+        admission.admit_waiting()
         if not await _wait(changed, deadline):
             return
 
@@ -100,7 +102,7 @@ async def _until_idle(call_queue: CallQueue, changed: asyncio.Event, deadline: f
 
 
 async def _wait(changed: asyncio.Event, deadline: float) -> bool:
-    """Wait for a change; false when it is too late."""
+    """Wait for a change; false when the deadline has passed."""
     try:
         async with asyncio.timeout_at(deadline):
             await changed.wait()
@@ -111,14 +113,14 @@ async def _wait(changed: asyncio.Event, deadline: float) -> bool:
 
 
 class Admission:
-    """Takes calls in. `outside` are those that wait for room."""
+    """Admits calls to the call queue, merges them, or applies `when_full`."""
 
     def __init__(self, call_queue: CallQueue, settings: DeferredSettings, report: Report) -> None:
         self._call_queue = call_queue
         self._settings = settings
         self._report = report
-        self.outside: Row = OrderedDict()
-        self.waiting_threads: deque[Callable[[], None]] = deque()
+        self.waiting_for_room: WaitingCalls = OrderedDict()
+        self._waiting_threads: deque[Callable[[], None]] = deque()
 
     @property
     def full(self) -> bool:
@@ -129,26 +131,29 @@ class Admission:
         return backlog > 0 or len(self._call_queue.slots.running) >= self._settings.concurrency
 
     def admit(self, call: Call) -> Call:
-        """Take a call, or merge it into one that waits; gives the one that will run.
+        """Admit a call, or merge it into one that waits; returns the call that will run.
 
-        Raises `BacklogFull`, and `EncodeError` for one that should be spilled and cannot travel.
+        Raises `BacklogFull`, and `EncodeError` for arguments that cannot be spilled.
         """
         if call.options is not PLAIN:
-            call.line = self._line_of(call)
-            twin = self._twin(call)
-            if twin is not None:
-                return twin
-        # As few words as possible for the common case.
+            call.ordering_key = self._ordering_key(call)
+            waiting = self._merge(call)
+            if waiting is not None:
+                return waiting
+        # The cheaper test first: the common case.
         if len(self._call_queue.calls) < self._settings.backlog or not self.full:
-            self._call_queue.take(call)
+            self._call_queue.add(call)
         else:
-            self._turn_away(call)
+            self._apply_when_full(call)
         return call
 
     def admit_late(self, call: Call) -> None:
-        """The same for a call whose handle is out: of another thread, or one that was held back."""
+        """Admit a call whose handle is in use: from another thread, or after its request.
+
+        An error goes to the handle instead of being raised.
+        """
         if call.over:
-            # Cancelled before this loop had a look at it.
+            # Cancelled on its way to this event loop.
             return
         try:
             admitted = self.admit(call)
@@ -162,16 +167,16 @@ class Admission:
             call.follow(admitted)
 
     def check_from_thread(self, call: Call) -> None:
-        """Refuse a call there is no room for now, or have its thread wait for room.
+        """Apply `when_full` in the thread that defers a call while the backlog is full.
 
-        The room may be gone, or there again, when the event loop looks at it.
+        The backlog may have changed again when the event loop gets to the call.
         """
         policy = call.options.when_full or self._settings.when_full
         if policy == "reject":
-            self._turn_away(call)
+            self._apply_when_full(call)
         elif policy == "spill":
-            self._call_queue.hand_over.check(call, self._why())
-        elif not in_a_loop():
+            self._call_queue.hand_over.check_spillable(call, self._full_text())
+        elif not _in_event_loop():
             self._wait_in_thread()
 
     def _wait_in_thread(self) -> None:
@@ -180,20 +185,20 @@ class Admission:
         while self.full and not self._call_queue.loop.is_closed():
             if room.is_set():
                 room.clear()
-                self._call_queue.loop.call_soon_threadsafe(self.waiting_threads.append, room.set)
-            # Room that came before the loop has heard of this thread wakes nobody.
+                self._call_queue.loop.call_soon_threadsafe(self._waiting_threads.append, room.set)
+            # With a timeout: room that came before the loop knew of this thread wakes no one.
             room.wait(0.5)
 
-    def let_in(self) -> None:
-        """Take calls that waited for room, as far as there is any."""
-        while self.waiting_threads and not self.full:
-            self.waiting_threads.popleft()()
-        while self.outside and not self.full:
-            call = next(iter(self.outside))
-            call.step_out()
-            self._call_queue.take(call)
+    def admit_waiting(self) -> None:
+        """Admit the calls that wait for room, and wake waiting threads, while there is room."""
+        while self._waiting_threads and not self.full:
+            self._waiting_threads.popleft()()
+        while self.waiting_for_room and not self.full:
+            call = next(iter(self.waiting_for_room))
+            call.stop_waiting()
+            self._call_queue.add(call)
 
-    def _line_of(self, call: Call) -> tuple[str, ...] | None:
+    def _ordering_key(self, call: Call) -> tuple[str, ...] | None:
         options = call.options
         if options.order is not None:
             if options.key is None:
@@ -201,50 +206,50 @@ class Admission:
             return "order", options.key
         return None if options.key is None else ("key", call.task.name, options.key)
 
-    def _twin(self, call: Call) -> Call | None:
-        """A call of the same task and key that has not begun, and runs for this one too."""
-        if call.line is None or call.options.order is not None:
+    def _merge(self, call: Call) -> Call | None:
+        """The waiting call of the same task and key that runs for this one too, if there is one."""
+        if call.ordering_key is None or call.options.order is not None:
             return None
-        twin = self._call_queue.lines.last(call.line)
-        if twin is None or twin.attempts or not _covers(twin, call):
+        waiting = self._call_queue.ordered.last(call.ordering_key)
+        if waiting is None or waiting.attempts or not _runs_for(waiting, call):
             return None
         self._report.tally.merged += 1
         if call.options.debounce is not None:
-            twin.amend(call)
-            self._call_queue.put_off(twin, call.options.debounce)
-            self._call_queue.prepare(twin)
-        return twin
+            waiting.update_from(call)
+            self._call_queue.delay(waiting, call.options.debounce)
+            self._call_queue.prepare(waiting)
+        return waiting
 
-    def _turn_away(self, call: Call) -> None:
+    def _apply_when_full(self, call: Call) -> None:
         policy = call.options.when_full or self._settings.when_full
         if policy == "wait":
             if call.accepted is None:
                 call.accepted = CrossLoopEvent()
-            call.stand_in(self.outside)
+            call.wait_in(self.waiting_for_room)
             return
         if policy == "spill":
-            self._call_queue.hand_over.overflow(call, self._why())
+            self._call_queue.hand_over.spill(call, self._full_text())
             return
         self._report.tally.rejected += 1
         raise BacklogFull(
-            f"{self._why()}: {call.task.name} was not taken. Raise backlog= or concurrency= of "
-            "DeferredSettings, or say what to do: .options(when_full='spill') or 'wait'"
+            f"{self._full_text()}: {call.task.name} was rejected. Raise backlog= or concurrency= "
+            "of DeferredSettings, or choose another policy: .options(when_full='spill') or 'wait'"
         )
 
-    def _why(self) -> str:
+    def _full_text(self) -> str:
         backlog = self._settings.backlog
         return f"{self._call_queue.backlog:,} deferred calls wait, and backlog={backlog:,}"
 
 
-def _covers(twin: Call, call: Call) -> bool:
-    """Whether what is promised of a call holds when another runs for it."""
+def _runs_for(waiting: Call, call: Call) -> bool:
+    """Whether `waiting` keeps the promises of `call` when it runs for it."""
     if call.options.debounce is not None:
-        # The queue would keep the arguments that it has.
-        return not twin.options.durable
-    return twin.options.durable or not call.options.durable
+        # The queue would keep the arguments of the first call.
+        return not waiting.options.durable
+    return waiting.options.durable or not call.options.durable
 
 
-def in_a_loop() -> bool:
+def _in_event_loop() -> bool:
     """Whether this thread runs an event loop, which must not be blocked."""
     try:
         asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""One deferred call: what was asked for, how far it has come, how it ended, and who waits."""
+"""One deferred call: what was asked for, its state, how it ended, and who waits for it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from taskq.execution.handle import Job
 from taskq.execution.request import PLAIN
 from taskq.execution.task import Task
 
-__all__ = ["Call", "CrossLoopEvent", "Row"]
+__all__ = ["BEHIND_OTHERS", "NOT_DUE", "PREPARING", "Call", "CrossLoopEvent", "WaitingCalls"]
 
 
 class CrossLoopEvent:
-    """Set once; waiting for it afterwards takes no time.
+    """An event that is set once, and awaited in any event loop and thread.
 
-    Setting writes the flag before it looks for waiters, and waiting leaves the waiter before it
-    looks at the flag: one of the two sees the other, whatever threads they run in.
+    Setting writes the flag before it looks for waiters; waiting adds the waiter before it looks at
+    the flag. One of the two sees the other, whatever threads they run in.
     """
 
     __slots__ = ("_callbacks", "_waiting", "is_set")
@@ -40,22 +40,22 @@ class CrossLoopEvent:
         self._waiting: list[asyncio.Future[None]] = []
 
     def set(self) -> None:
-        """It has happened. Called in an event loop."""
+        """Set it, in a running event loop."""
         self.is_set = True
         here = asyncio.get_running_loop()
         while self._waiting:
-            _tell(self._waiting.pop(), here)
+            _wake(self._waiting.pop(), here)
         while self._callbacks:
             self._callbacks.pop()()
 
     def then(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when it happens, or now; at least once, in any thread."""
+        """Call `callback` when it is set, or now; at least once, in any thread."""
         self._callbacks.append(callback)
         if self.is_set:
             callback()
 
     async def wait(self) -> None:
-        """Wait until it has happened."""
+        """Wait until it is set."""
         here = asyncio.get_running_loop()
         future = here.create_future()
         self._waiting.append(future)
@@ -63,13 +63,13 @@ class CrossLoopEvent:
             await future
 
 
-def _tell(future: asyncio.Future[None], here: asyncio.AbstractEventLoop) -> None:
+def _wake(future: asyncio.Future[None], here: asyncio.AbstractEventLoop) -> None:
     loop = future.get_loop()
     if loop is here:
         _resolve(future)
         return
     with suppress(RuntimeError):
-        # That loop may be closed: nobody waits there any more.
+        # A closed loop has no waiters left.
         loop.call_soon_threadsafe(_resolve, future)
 
 
@@ -78,34 +78,39 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-PREPARING, IN_LINE, NOT_DUE = 1, 2, 4
-"""The gates of a call: it may start when it waits behind none."""
+PREPARING, BEHIND_OTHERS, NOT_DUE = 1, 2, 4
+"""The gates of a call, as bits. A call may start when none of them is set.
 
-Row = OrderedDict["Call", None]
-"""Calls that wait for the same thing, in their order: all of them may go on when it comes."""
+`BEHIND_OTHERS`: an earlier call with the same ordering key has not ended.
+"""
+
+WaitingCalls = OrderedDict["Call", None]
+"""Calls that wait for a slot, or for room in the backlog, in their order."""
 
 _next_id = IdSeries().next
 
 
 class Call:
-    """What the runner keeps of one call. Changed in the runner's event loop only.
+    """The state of one call. Changed in the runner's event loop only.
 
-    `gates` are those it waits behind, `row` the one it stands in when it waits behind none: for a
-    slot, or for room. `edition` counts how often a later call changed what it asks for. `over` is
-    final: it ended here, or `job` has taken its place. `owner` is the token under which the queue
-    keeps it for this process; empty when it does not.
+    `gates`: what it waits for before it may start. `waiting_in`: where it stands once it waits for
+    a slot or for room only. `ordering_key`: calls that share it run one at a time. `revision`
+    counts how often a later call changed what it asks for. `over` is final: it ended here, or `job`
+    replaced it. `owner`: the token under which the queue keeps a durable call for this process;
+    empty when the queue does not have it.
     """
 
-    # What most calls never change stays the class's: writing it costs more than running many.
+    # Defaults that most calls never change stay on the class: writing them costs more than running
+    # many a call.
     state = JobState.QUEUED
     over = False
     owner = ""
     gates = 0
-    edition = 0
+    revision = 0
     attempts = 0
     failures = 0
-    row: Row | None = None
-    line: tuple[str, ...] | None = None
+    waiting_in: WaitingCalls | None = None
+    ordering_key: tuple[str, ...] | None = None
     attempt: Attempt | None = None
     timer: asyncio.TimerHandle | None = None
     job: Job[Any] | None = None
@@ -134,13 +139,13 @@ class Call:
         self.kwargs = kwargs
         self.context = copy_context() if context is None else context
         self.on_cancel = on_cancel
-        self.asked_at = time.time()
+        self.deferred_at = time.time()
         if options.expires is not None or task.task_options.expires is not None:
             self.expires_at = _expires_at(task, options)
 
-    def amend(self, later: Call) -> None:
+    def update_from(self, later: Call) -> None:
         """Ask for what a later call of the same key asks for."""
-        self.edition += 1
+        self.revision += 1
         self.task, self.options, self.context = later.task, later.options, later.context
         self.args, self.kwargs, self.expires_at = later.args, later.kwargs, later.expires_at
 
@@ -159,19 +164,19 @@ class Call:
                 attempt.retry = options.retry
             if options.queue is not None:
                 attempt.queue = options.queue
-        attempt.enqueued_ms = int(self.asked_at * 1000)
+        attempt.enqueued_ms = int(self.deferred_at * 1000)
         self.attempt = attempt
         return attempt
 
     def end(self, state: JobState) -> None:
-        """It is over, and whoever waits is told."""
+        """Record the final state, and wake those who wait for it."""
         self.state = state
         self.close()
 
     def close(self) -> None:
-        """Let go of everything that only a call to come needs."""
+        """Mark it as over, and release what only a call that may still run needs."""
         self.over = True
-        self.step_out()
+        self.stop_waiting()
         del self.args, self.kwargs, self.context
         if self.timer is not None:
             self.timer.cancel()
@@ -181,19 +186,19 @@ class Call:
         if self.ended is not None:
             self.ended.set()
 
-    def stand_in(self, row: Row) -> None:
-        """Stand at the end of a row."""
-        row[self] = None
-        self.row = row
+    def wait_in(self, waiting: WaitingCalls) -> None:
+        """Wait behind the other calls of `waiting`."""
+        waiting[self] = None
+        self.waiting_in = waiting
 
-    def step_out(self) -> None:
-        """Leave the row it stands in, if it does."""
-        if self.row is not None:
-            del self.row[self]
-            self.row = None
+    def stop_waiting(self) -> None:
+        """Leave the calls it waits among, if it does."""
+        if self.waiting_in is not None:
+            del self.waiting_in[self]
+            self.waiting_in = None
 
     def accept(self, refusal: BaseException | None = None) -> None:
-        """There is room for it; `refusal`: why it could not be taken or stored after all."""
+        """Answer `accepted()`; `refusal`: why the call was not taken or stored after all."""
         if refusal is not None:
             self.refusal = refusal
         if self.accepted is not None:
@@ -204,7 +209,7 @@ class Call:
         if other.ended is None:
             other.ended = CrossLoopEvent()
 
-        def same() -> None:
+        def end_alike() -> None:
             if not self.over:
                 self.returned, self.failed, self.error = other.returned, other.failed, other.error
                 self.job = other.job
@@ -215,23 +220,21 @@ class Call:
         else:
             other.accepted.then(lambda: self.accept(other.refusal))
         if other.over:
-            same()
+            end_alike()
         else:
-            other.ended.then(same)
+            other.ended.then(end_alike)
 
     async def until_over(self) -> None:
         """Wait until it is over."""
         if self.before_waiting is not None:
             self.before_waiting()
-        latch = self.ended
-        if latch is None:
-            latch = self.ended = CrossLoopEvent()
-        if self.over:
-            return
-        await latch.wait()
+        if self.ended is None:
+            self.ended = CrossLoopEvent()
+        if not self.over:
+            await self.ended.wait()
 
     async def until_accepted(self) -> None:
-        """Wait until it is taken; raises why it could not be."""
+        """Wait until it is accepted; raises why it could not be."""
         if self.before_waiting is not None:
             self.before_waiting()
         if self.accepted is not None:
@@ -244,7 +247,7 @@ class Call:
         return not self.over and self.on_cancel(self)
 
     def value(self) -> Any:
-        """What the function returned; raises why there is nothing."""
+        """What the function returned; raises `JobFailed`, `JobCancelled` or `JobExpired`."""
         if self.state is JobState.SUCCEEDED:
             return self.returned
         if self.state is JobState.CANCELLED:
@@ -253,7 +256,7 @@ class Call:
             raise JobExpired(
                 f"the deferred call {self.id} expired before it could start", job_id=self.id
             )
-        failed = self.failed or Failed("Lost", "nobody ran it", "")
+        failed = self.failed or Failed("Lost", "it never ran", "")
         raise JobFailed(
             f"the deferred call {self.id} of {self.task.name} failed: {failed.error_type}: "
             f"{failed.error_text}",
@@ -265,7 +268,7 @@ class Call:
 
 
 def _expires_at(task: Task[Any, Any], options: JobOptions) -> float:
-    """On this process's own clock, for it is this process that starts it."""
+    """When the call expires, on this process's monotonic clock: the call starts here."""
     expires: Any = options.expires
     if expires is None:
         expires = task.task_options.expires

@@ -1,9 +1,9 @@
-"""The call queue: what is deferred in one event loop, from admission to its end.
+"""The call queue: the deferred calls of one event loop, from admission to their end.
 
 ::
 
-    Admission ─> gates: prepared, first in line, due ─> a slot ─> over
-                   ^───────────── next attempt ───────────┘   └─ or to the queue: HandOver
+    Admission ─> gates: prepared, first of its key, due ─> a slot ─> over
+                   ^────────────── next attempt ─────────────┘   └─> or to the queue: HandOver
 """
 
 from __future__ import annotations
@@ -22,72 +22,73 @@ from taskq.core.job import JobState
 from taskq.core.liveness import CANCEL_GRACE_SECONDS
 from taskq.core.options import JobOptions
 from taskq.core.outcome import Cancelled, Failed, Outcome, RetryAsked, Succeeded
-from taskq.deferred.call import IN_LINE, NOT_DUE, PREPARING, Call, Row
-from taskq.deferred.handover import HandOver
-from taskq.deferred.preparation import Preparation
+from taskq.deferred.call import BEHIND_OTHERS, NOT_DUE, PREPARING, Call, WaitingCalls
+from taskq.deferred.handover import HandOver, Preparation
 from taskq.deferred.report import DeferredSettings, Report, Tally, showable
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.request import PLAIN
 from taskq.execution.runner import interrupted, judged, run_attempt
 
-__all__ = ["CallQueue", "Lines", "OnOutcome", "Slots"]
+__all__ = ["CallQueue", "OnOutcome", "OrderedCalls", "Slots"]
 
 _log = logging.getLogger("taskq.deferred")
 
 OnOutcome = Callable[[Call, Attempt | None, Outcome | None], None]
-"""Takes a call whose attempt ended, or without an attempt one that expired before it."""
+"""Takes a call and the attempt that ended; without an attempt, a call that expired before one."""
 
 
 class Slots:
-    """Runs at most `slots` calls at once, each attempt in an asyncio task of its own."""
+    """Runs at most `limit` calls at once, each attempt in an asyncio task of its own.
+
+    `busy` and `thread` are for the slow call monitor: whether calls run, and in which thread.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        slots: int,
+        limit: int,
         executors: ExecutorSet,
         tally: Tally,
         on_outcome: OnOutcome,
     ) -> None:
         self._loop = loop
-        self._slots = slots
+        self._limit = limit
         self._tally = tally
         self._on_outcome = on_outcome
         self.executors = executors
         self.running: set[Call] = set()
-        self.waiting: Row = OrderedDict()
-        # For who watches the loop: whether it has anything to do, and in which thread it runs.
+        self.waiting: WaitingCalls = OrderedDict()
         self.busy = threading.Event()
         self.thread = 0
-        self.on_room: Callable[[], None] | None = None
+        self.on_slot_free: Callable[[], None] | None = None
 
-    def ready(self, call: Call) -> None:
-        """Start a call, now or when a slot is free and those that were ready before have one."""
-        if not self.waiting and len(self.running) < self._slots:
+    def start(self, call: Call) -> None:
+        """Start a call now, or when a slot is free and no earlier call waits for it."""
+        if not self.waiting and len(self.running) < self._limit:
             self._start(call)
         else:
             call.state = JobState.QUEUED
-            call.stand_in(self.waiting)
+            call.wait_in(self.waiting)
 
     def close(self) -> None:
-        """Start nothing more."""
-        self._slots = 0
+        """Start no more calls."""
+        self._limit = 0
 
-    def interrupt(self, call: Call, why: Interruption) -> None:
+    def interrupt(self, call: Call, reason: Interruption) -> None:
         """Interrupt the running attempt of a call, if there is one."""
         attempt = call.attempt
         if attempt is not None and attempt.interruption is None:
-            attempt.interrupt(why)
-            self._watch(call, attempt)
+            attempt.interrupt(reason)
+            self._abandon_later(call, attempt)
 
     def abandon(self, call: Call) -> None:
-        """Go on without an attempt that does not end: its slot is given to another call."""
+        """Give up on an attempt that does not end, and give its slot to another call."""
         attempt = call.attempt
         if attempt is not None:
             self._tally.leaked += 1
-            why = attempt.interruption or Interruption.RELEASE
-            self._leave(call, attempt, interrupted(attempt, why))
+            reason = attempt.interruption or Interruption.RELEASE
+            self._finish(call, attempt, interrupted(attempt, reason))
 
     def _start(self, call: Call) -> None:
         if call.expires_at is not None and time.monotonic() > call.expires_at:
@@ -100,41 +101,41 @@ class Slots:
         call.state = JobState.RUNNING
         attempt = call.next_attempt()
         if attempt.timeout is not None:
-            attempt.on_interrupt = partial(self._watch, call)
-        # What one attempt does to its context variables, the next does not see.
+            attempt.on_interrupt = partial(self._abandon_later, call)
+        # A copy: an attempt does not see what an earlier one did to its context variables.
         self._loop.create_task(self._run(call, attempt), context=call.context.copy())
 
     async def _run(self, call: Call, attempt: Attempt) -> None:
         if attempt.interruption is not None:
-            self._leave(call, attempt, interrupted(attempt, attempt.interruption))
+            self._finish(call, attempt, interrupted(attempt, attempt.interruption))
             return
         try:
             outcome = await run_attempt(attempt, self.executors)
         except GeneratorExit as error:
-            # A future that carries it closes all coroutines that await it, run_attempt among them.
+            # A future that raises it closes every coroutine that awaits it, run_attempt included.
             outcome = judged(attempt, error)
         if call.attempt is attempt:
-            self._leave(call, attempt, outcome)
+            self._finish(call, attempt, outcome)
         else:
             self._tally.leaked -= 1
 
-    def _leave(self, call: Call, attempt: Attempt, outcome: Outcome) -> None:
+    def _finish(self, call: Call, attempt: Attempt, outcome: Outcome) -> None:
         self.running.discard(call)
         call.attempt = None
         self._on_outcome(call, attempt, outcome)
-        # They lead to the call, and the call to the error whose traceback leads to the attempt.
+        # Break the cycle: call, its error, the error's traceback, the attempt, and the call again.
         attempt.on_interrupt = attempt.local = None
-        while self.waiting and len(self.running) < self._slots:
-            ready = next(iter(self.waiting))
-            ready.step_out()
-            self._start(ready)
-        if self.on_room is not None:
-            self.on_room()
+        while self.waiting and len(self.running) < self._limit:
+            following = next(iter(self.waiting))
+            following.stop_waiting()
+            self._start(following)
+        if self.on_slot_free is not None:
+            self.on_slot_free()
 
-    def _watch(self, call: Call, attempt: Attempt) -> None:
-        self._loop.call_later(CANCEL_GRACE_SECONDS, self._look_again, call, attempt)
+    def _abandon_later(self, call: Call, attempt: Attempt) -> None:
+        self._loop.call_later(CANCEL_GRACE_SECONDS, self._abandon_if_running, call, attempt)
 
-    def _look_again(self, call: Call, attempt: Attempt) -> None:
+    def _abandon_if_running(self, call: Call, attempt: Attempt) -> None:
         if call.attempt is not attempt:
             return
         _log.warning(
@@ -147,44 +148,44 @@ class Slots:
         self.abandon(call)
 
 
-class Lines:
-    """Calls by line, in the order in which they were submitted; the first of a line may run."""
+class OrderedCalls:
+    """Calls by ordering key, in the order they were deferred; only the first of a key may run."""
 
     def __init__(self) -> None:
-        self._lines: dict[tuple[str, ...], deque[Call]] = {}
+        self._calls: dict[tuple[str, ...], deque[Call]] = {}
 
-    def join(self, call: Call) -> bool:
-        """Put a call at the end of its line; true when it is the first."""
-        if call.line is None:
+    def add(self, call: Call) -> bool:
+        """Add a call behind the others of its key; true when there are none."""
+        if call.ordering_key is None:
             return True
-        line = self._lines.setdefault(call.line, deque())
-        line.append(call)
-        return len(line) == 1
+        calls = self._calls.setdefault(call.ordering_key, deque())
+        calls.append(call)
+        return len(calls) == 1
 
-    def leave(self, call: Call) -> Call | None:
-        """Take a call that is over out of its line; gives the one that is first in its place."""
-        line = None if call.line is None else self._lines.get(call.line)
-        if not line or call.line is None or call not in line:
+    def remove(self, call: Call) -> Call | None:
+        """Remove a call that is over; returns the call that is the first of its key instead."""
+        calls = None if call.ordering_key is None else self._calls.get(call.ordering_key)
+        if not calls or call.ordering_key is None or call not in calls:
             return None
-        was_first = line[0] is call
-        line.remove(call)
-        if not line:
-            del self._lines[call.line]
+        was_first = calls[0] is call
+        calls.remove(call)
+        if not calls:
+            del self._calls[call.ordering_key]
             return None
-        return line[0] if was_first else None
+        return calls[0] if was_first else None
 
-    def last(self, name: tuple[str, ...]) -> Call | None:
-        """The call at the end of a line."""
-        line = self._lines.get(name)
-        return line[-1] if line else None
+    def last(self, key: tuple[str, ...]) -> Call | None:
+        """The latest call of a key."""
+        calls = self._calls.get(key)
+        return calls[-1] if calls else None
 
 
 class CallQueue:
-    """The calls of one event loop; used in that loop alone.
+    """The calls of one event loop; used in that loop only.
 
-    `calls` are those that are not over, `beyond` those of them that will be due after `deadline`,
-    which is the end of the drain once there is one. `on_change` is called when a call is over or
-    put off.
+    `calls` are those that are not over. `deadline` is the end of the drain, once there is one;
+    `due_after_deadline` are the calls that it does not wait for. `on_change` is called when a call
+    is over or delayed.
     """
 
     def __init__(
@@ -197,13 +198,13 @@ class CallQueue:
     ) -> None:
         self.loop = loop
         self.calls: set[Call] = set()
-        self.beyond: set[Call] = set()
+        self.due_after_deadline: set[Call] = set()
         self.deadline: float | None = None
         self.on_change: Callable[[], None] | None = None
-        self.lines = Lines()
+        self.ordered = OrderedCalls()
         self.hand_over = hand_over
         self.preparation = preparation
-        hand_over.on_replaced = self.forget
+        hand_over.on_replaced = self.remove
         hand_over.durable.on_lost = self._lost
         self._report = report
         executors = ExecutorSet(threads=settings.threads, processes=settings.processes)
@@ -211,23 +212,23 @@ class CallQueue:
 
     @property
     def backlog(self) -> int:
-        """Calls that wait for anything."""
+        """How many calls do not run yet."""
         return len(self.calls) - len(self.slots.running)
 
-    def take(self, call: Call) -> None:
-        """Have a call run when nothing is in its way."""
+    def add(self, call: Call) -> None:
+        """Add a call, which runs once all its gates are open."""
         self.calls.add(call)
         self._report.tally.submitted += 1
         options = call.options
         if options is not PLAIN:
-            if not self.lines.join(call):
-                call.gates |= IN_LINE
-            delay = _delay(options)
-            if delay > 0:
-                self.put_off(call, delay)
+            if not self.ordered.add(call):
+                call.gates |= BEHIND_OTHERS
+            seconds_left = _delay(options)
+            if seconds_left > 0:
+                self.delay(call, seconds_left)
         self.prepare(call)
         if not call.gates:
-            self.slots.ready(call)
+            self.slots.start(call)
 
     def prepare(self, call: Call) -> None:
         """Have a call prepared before it runs, if it needs that."""
@@ -237,21 +238,21 @@ class CallQueue:
         elif call.accepted is not None:
             call.accept()
 
-    def put_off(self, call: Call, delay: float) -> None:
-        """Have a call wait `delay` seconds from now, whatever it waited for before."""
+    def delay(self, call: Call, seconds: float) -> None:
+        """Make a call due `seconds` from now, whatever it waited for before."""
         if call.timer is not None:
             call.timer.cancel()
-        call.step_out()
+        call.stop_waiting()
         call.gates |= NOT_DUE
         call.state = JobState.SCHEDULED
-        call.timer = self.loop.call_later(delay, self.due, call)
+        call.timer = self.loop.call_later(seconds, self.make_due, call)
         if self.deadline is not None and call.timer.when() > self.deadline:
-            self.beyond.add(call)
+            self.due_after_deadline.add(call)
         if self.on_change is not None:
             self.on_change()
 
-    def due(self, call: Call) -> None:
-        """The time of a call has come."""
+    def make_due(self, call: Call) -> None:
+        """Let a delayed call start."""
         if call.timer is not None:
             call.timer.cancel()
             call.timer = None
@@ -266,24 +267,24 @@ class CallQueue:
             self.slots.interrupt(call, Interruption.CANCEL)
         else:
             self._report.tally.cancelled += 1
-            self.over(call, JobState.CANCELLED)
+            self.end(call, JobState.CANCELLED)
 
-    def over(self, call: Call, state: JobState) -> None:
-        """A call has ended here."""
+    def end(self, call: Call, state: JobState) -> None:
+        """End a call in its final state."""
         if call.owner:
             self.hand_over.durable.settle(call, state)
         call.end(state)
-        self.forget(call)
+        self.remove(call)
 
-    def forget(self, call: Call) -> None:
-        """A call is not this shift's any more."""
+    def remove(self, call: Call) -> None:
+        """Remove a call: it is over, or goes on elsewhere."""
         self.calls.discard(call)
-        if call.line is not None:
-            following = self.lines.leave(call)
+        if call.ordering_key is not None:
+            following = self.ordered.remove(call)
             if following is not None:
-                self._open(following, IN_LINE)
-        if self.beyond:
-            self.beyond.discard(call)
+                self._open(following, BEHIND_OTHERS)
+        if self.due_after_deadline:
+            self.due_after_deadline.discard(call)
         if self.on_change is not None:
             self.on_change()
 
@@ -293,23 +294,22 @@ class CallQueue:
         if error is None:
             self._open(call, PREPARING)
             return
-        outcome = Failed(type(error).__name__, str(error), "")
         call.refusal = error
-        self._fail(call, outcome, error)
+        self._fail(call, Failed(type(error).__name__, str(error), ""), error)
 
     def _open(self, call: Call, gate: int) -> None:
         call.gates &= ~gate
         if not call.gates and not call.over:
-            self.slots.ready(call)
+            self.slots.start(call)
 
     def _on_outcome(self, call: Call, attempt: Attempt | None, outcome: Outcome | None) -> None:
         if attempt is None or outcome is None:
             self._report.tally.expired += 1
-            self.over(call, JobState.EXPIRED)
+            self.end(call, JobState.EXPIRED)
             return
         if isinstance(outcome, Succeeded):
             self._report.succeeded(call)
-            self.over(call, JobState.SUCCEEDED)
+            self.end(call, JobState.SUCCEEDED)
             return
         error, call.error = call.error, None
         match outcome:
@@ -317,20 +317,20 @@ class CallQueue:
                 self._fail(call, outcome, error)
             case RetryAsked(delay):
                 self._report.tally.retried += 1
-                self.put_off(call, delay)
+                self.delay(call, delay)
             case Cancelled():
                 self._report.tally.cancelled += 1
-                self.over(call, JobState.CANCELLED)
+                self.end(call, JobState.CANCELLED)
             case _:
                 call.state = JobState.QUEUED
                 if attempt.interruption is Interruption.LOST:
                     self.hand_over.replace(call)
                 elif self.on_change is not None:
-                    # Released: the drain knows where it goes.
+                    # Released at the end of the drain, which enqueues it.
                     self.on_change()
 
     def _lost(self, call: Call) -> None:
-        """The queue has taken a durable call over: what runs here is for nobody any more."""
+        """Stop a durable call that the queue has taken over: its job replaces it."""
         call.owner = ""
         if call.attempt is not None:
             self.slots.interrupt(call, Interruption.LOST)
@@ -341,14 +341,14 @@ class CallQueue:
         call.failures += 1
         self._report.failed(call, outcome, error)
         if outcome.retry_in is not None:
-            self.put_off(call, outcome.retry_in)
+            self.delay(call, outcome.retry_in)
             return
         call.failed, call.error = outcome, showable(outcome, error)
-        self.over(call, JobState.FAILED)
+        self.end(call, JobState.FAILED)
 
 
 def _delay(options: JobOptions) -> float:
-    """Seconds until a call is due, on this process's clock: it is this process that runs it."""
+    """Seconds until a call is due, by this process's clock: the call runs here."""
     if options.eta is not None:
         return options.eta.timestamp() - time.time()
     waits: list[Any] = [wait for wait in (options.delay, options.debounce) if wait is not None]

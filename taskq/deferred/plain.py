@@ -20,30 +20,30 @@ _COROUTINE, _FUNCTION = TaskOptions(executor="loop"), TaskOptions(executor="thre
 
 
 class PlainTask(Task[..., Any]):
-    """A callable that is no task: it runs in this process, and cannot go to the queue."""
+    """A callable that is not a task: it runs in this process and cannot be enqueued."""
 
     def __init__(self, function: Callable[..., Any], context: TaskContext) -> None:
         options = _COROUTINE if is_coroutine_function(function) else _FUNCTION
         super().__init__(function, name_of(function), options, context)
 
     def _look_like(self, function: Callable[..., Any]) -> None:
-        """Nobody sees it, and the attributes of a callable may be anything."""
+        """Copy no attributes: users never see this task, and they can be anything."""
 
 
 class PlainTasks:
-    """The tasks of plain functions; those of a module's functions are made once."""
+    """Makes tasks from plain functions, once for each function of a module."""
 
     def __init__(self, context: TaskContext) -> None:
         self._context = context
         self._known: dict[Callable[..., Any], PlainTask] = {}
 
     def of(self, function: Task[Any, Any] | Callable[..., Any]) -> Task[..., Any]:
-        """The task of a function; a task is its own.
+        """The task for a function; a task is returned as it is.
 
-        Raises `TaskDefinitionError` for what cannot be called, and for generators.
+        Raises `TaskDefinitionError` for generators and for what cannot be called.
         """
         if type(function) is FunctionType:
-            # The common case: it was checked when it was deferred first.
+            # The common case: checked when it was first deferred.
             known = self._known.get(function)
             if known is not None:
                 return known
@@ -58,11 +58,11 @@ class PlainTasks:
             raise TaskDefinitionError(f"{function!r} cannot be called; use q.defer(function, ...)")
         if is_generator_function(function):
             raise TaskDefinitionError(
-                f"{name_of(function)} is a generator: to call it runs nothing of it. Defer a "
-                "function that goes through it: for item in generator(...): ..."
+                f"{name_of(function)} is a generator: calling it runs none of its code. Defer a "
+                "function that iterates over it: for item in generator(...): ..."
             )
         if type(function) is not FunctionType or "<" in function.__qualname__:
-            # Methods, partials and functions inside of others are new objects each time.
+            # Methods, partials and nested functions are new objects each time.
             return PlainTask(function, self._context)
         known = self._known[function] = PlainTask(function, self._context)
         return known
@@ -72,29 +72,30 @@ def _refuse_called(function: Any) -> None:
     if type(function) is CoroutineType:
         function.close()
         raise TaskDefinitionError(
-            f"{function.__qualname__}(...) was called already: use q.defer(function, argument, ...)"
+            f"{function.__qualname__}(...) was already called: use q.defer(function, argument, ...)"
         )
 
 
 def is_coroutine_function(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine, as far as it can be told before."""
-    return any(_is(inspect.iscoroutinefunction, face) for face in _faces(function))
+    """Whether calling it returns a coroutine, as far as can be known before the call."""
+    return any(_is_kind(inspect.iscoroutinefunction, target) for target in _call_targets(function))
 
 
 def is_generator_function(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a generator, of either kind, as far as it can be told before."""
+    """Whether calling it returns a generator, sync or async, as far as can be known before."""
     return any(
-        _is(inspect.isgeneratorfunction, face) or _is(inspect.isasyncgenfunction, face)
-        for face in _faces(function)
+        _is_kind(inspect.isgeneratorfunction, target)
+        or _is_kind(inspect.isasyncgenfunction, target)
+        for target in _call_targets(function)
     )
 
 
 def name_of(function: Callable[..., Any]) -> str:
     """A name for logs."""
-    whole: Any = _whole(function)
-    shown = isinstance(_attribute(whole, "__qualname__"), str)
-    named = whole if shown else cast("type[Any]", type(whole))
-    # Methods of built-in classes are of no module.
+    target: Any = _unwrap_partial(function)
+    has_name = isinstance(_attribute(target, "__qualname__"), str)
+    named = target if has_name else cast("type[Any]", type(target))
+    # Methods of built-in classes have no module.
     module = _attribute(named, "__module__")
     return f"{module_name(named) if isinstance(module, str) else 'builtins'}.{named.__qualname__}"
 
@@ -102,33 +103,33 @@ def name_of(function: Callable[..., Any]) -> str:
 def _task_of(function: Any) -> Task[..., Any] | None:
     try:
         return cast("Task[..., Any]", function) if isinstance(function, Task) else None
-    except Exception:  # a proxy that leads nowhere
+    except Exception:  # a proxy without a target
         return None
 
 
-def _whole(function: Any) -> Any:
+def _unwrap_partial(function: Any) -> Any:
     while issubclass(type(function), functools.partial):
         function = function.func
     return function
 
 
-def _faces(function: Any) -> tuple[Any, Any]:
-    """Where it shows what a call gives: in the callable, or in the `__call__` of its class."""
-    whole = _whole(function)
-    return whole, type(whole).__call__
+def _call_targets(function: Any) -> tuple[Any, Any]:
+    """Where the kind of a callable shows: in itself, or in the `__call__` of its class."""
+    target = _unwrap_partial(function)
+    return target, type(target).__call__
 
 
-def _is(kind: Callable[[Any], bool], face: Any) -> bool:
-    flags = _attribute(_attribute(face, "__code__"), "co_flags")
+def _is_kind(test: Callable[[Any], bool], target: Any) -> bool:
+    flags = _attribute(_attribute(target, "__code__"), "co_flags")
     try:
-        # Those of a mock are a mock, and true.
-        return (flags is None or isinstance(flags, int)) and kind(face)
-    except Exception:  # as below
+        # The flags of a mock are a mock, and truthy.
+        return (flags is None or isinstance(flags, int)) and test(target)
+    except Exception:  # proxies, as in _attribute
         return False
 
 
 def _attribute(thing: Any, name: str) -> Any:
-    """An attribute, or None: proxies and mocks raise what they like."""
+    """An attribute, or None: proxies and mocks may raise anything."""
     try:
         return getattr(thing, name, None)
     except Exception:

@@ -1,4 +1,4 @@
-"""What became of deferred calls: counted, logged, remembered, and passed to hooks."""
+"""The settings of the deferred runner, its statistics, and its reports on failed calls."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ __all__ = [
 class DeferredSettings:
     """How calls are deferred in this process: `TaskQ(deferred=DeferredSettings(...))`.
 
-    `concurrency`: calls at once. `threads`, `processes`: of these, how many in threads and in
-    processes of their own. `backlog`: how many calls may wait; `when_full`: what happens to others:
-    `reject` raises `BacklogFull`, `spill` enqueues them, `wait` lets a thread, and whoever awaits
-    `handle.accepted()`, wait for room. `grace`: seconds that calls get when the TaskQ is closed.
-    `lease`: seconds after which the queue runs a durable call whose process is silent. `slow`: a
-    call that blocks the event loop for so many seconds is named in the log; 0 for never.
-    `request_id`: a context variable that names the request in logs. `keep_failures`: how many
-    failures are remembered.
+    `concurrency`: how many calls run at once; `threads`, `processes`: how many of these in threads
+    and in separate processes. `backlog`: how many calls may wait; `when_full`: what happens to
+    further calls: `reject` raises `BacklogFull`, `spill` enqueues them, `wait` makes the deferring
+    thread, or `await handle.accepted()`, wait for room. `grace`: how many seconds calls have to end
+    when the TaskQ is closed. `lease`: after how many seconds without a sign of life from its
+    process the queue runs a durable call. `slow`: a call that blocks the event loop for this many
+    seconds is logged; 0 turns that off. `request_id`: a context variable with the request's id, for
+    logs. `keep_failures`: how many failures `failures()` keeps.
 
     Raises `ConfigError` for values out of range.
 
@@ -62,12 +62,12 @@ class DeferredSettings:
     def __post_init__(self) -> None:
         for name in ("concurrency", "threads", "processes"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: type 1 or more")
+                raise ConfigError(f"{name}={getattr(self, name)!r}: use 1 or more")
         for name in ("backlog", "grace", "slow", "keep_failures"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"{name}={getattr(self, name)!r}: type 0 or more")
+                raise ConfigError(f"{name}={getattr(self, name)!r}: use 0 or more")
         if self.lease < 1:
-            raise ConfigError(f"lease={self.lease!r}: type at least 1 second")
+            raise ConfigError(f"lease={self.lease!r}: use at least 1 second")
         when_full("when_full", self.when_full)
 
 
@@ -76,9 +76,9 @@ _log = logging.getLogger("taskq.deferred")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeferredFailure:
-    """A failure of a deferred call; `final` unless it is tried again.
+    """A failed attempt of a deferred call; `final` unless the call is retried.
 
-    `error` is what the function raised; `failures()` remembers its text alone.
+    `error` is what the function raised. Hooks receive it; `failures()` keeps only its text.
     """
 
     id: str
@@ -117,12 +117,12 @@ class Tally:
 class DeferredStats:
     """The deferred runner at one moment.
 
-    Now: `running` calls; `waiting` for a slot, a line or room; `scheduled` for their time or their
-    next attempt; `durable` ones that the queue would run if this process died. `oldest` is how
-    long ago the first of them was deferred, in seconds. Since the start of the process:
+    Calls now: `running`; `waiting` for a slot, an earlier call of their key, or room; `scheduled`
+    for later or for a retry; `durable`, which the queue would run if this process died. `oldest` is
+    the age in seconds of the call that was deferred first. Calls since the process started:
     `submitted`, `succeeded`, `failed`, `retried`, `cancelled`, `expired`; `rejected` because the
-    backlog was full; `merged` into a waiting call of their key; `spilled` to the queue; `lost`
-    when the drain ended; `leaked`, which went on after they were interrupted.
+    backlog was full; `merged` into a waiting call of the same key; `spilled` to the queue; `lost`
+    when the drain ended; `leaked`, which go on although they were interrupted.
     """
 
     running: int = 0
@@ -144,12 +144,15 @@ class DeferredStats:
 
     @property
     def pending(self) -> int:
-        """Calls that are not over."""
+        """How many calls are not over."""
         return self.running + self.waiting + self.scheduled
 
 
 class Report:
-    """Takes note of how calls end. A hook that raises is logged and harms nobody."""
+    """Counts, logs and keeps how calls end, and calls the error hooks.
+
+    A hook that raises is logged and affects nothing else.
+    """
 
     def __init__(self, settings: DeferredSettings) -> None:
         self.tally = Tally()
@@ -158,17 +161,17 @@ class Report:
         self._request_id = cast("ContextVar[str | None] | None", settings.request_id)
 
     def request_of(self, call: Call) -> str | None:
-        """The id of the request in which it was deferred."""
+        """The id of the request in which a call was deferred."""
         return None if self._request_id is None else call.context.get(self._request_id)
 
     def succeeded(self, call: Call) -> None:
-        """Its function returned."""
+        """Report a call whose function returned."""
         self.tally.succeeded += 1
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("%s: attempt %d succeeded", self._named(call), call.attempts)
 
     def failed(self, call: Call, outcome: Failed, error: BaseException | None) -> None:
-        """An attempt failed, the last one or not."""
+        """Report a failed attempt, the last one or not."""
         request, again = self.request_of(call), outcome.retry_in
         text = f"{outcome.error_type}: {outcome.error_text}"
         if again is None and showable(outcome, error) is None and outcome.traceback:
@@ -195,22 +198,22 @@ class Report:
                 *(self._named(call), call.attempts, text, again),
                 extra=extra,
             )
-        self._tell(call, outcome, error, request)
+        self._call_hooks(call, outcome, error, request)
 
     def refused(self, call: Call, error: Exception) -> None:
-        """It was not taken, and whoever deferred it has gone on."""
-        _log.error("%s was not taken: %s", self._named(call), error)
+        """Report a call that was rejected after `defer` had returned."""
+        _log.error("%s was rejected: %s", self._named(call), error)
 
     def lost(self, call: Call, reason: str) -> None:
-        """It will not run, because this process ends."""
+        """Report a call that will not run, because this process ends."""
         self.tally.lost += 1
         extra = {"job": call.id, "task": call.task.name, "request_id": self.request_of(call)}
         _log.error("%s is lost: %s", self._named(call), reason, extra=extra)
 
-    def _tell(
+    def _call_hooks(
         self, call: Call, outcome: Failed, error: BaseException | None, request: str | None
     ) -> None:
-        told: dict[str, Any] = {
+        facts: dict[str, Any] = {
             "id": call.id,
             "task": call.task.name,
             "attempt": call.attempts,
@@ -221,19 +224,19 @@ class Report:
             "request_id": request,
             "final": outcome.retry_in is None,
         }
-        self.failures.append(DeferredFailure(**told))
+        self.failures.append(DeferredFailure(**facts))
         for hook in self.hooks:
             try:
-                call.context.run(hook, DeferredFailure(**told, error=error))
+                call.context.run(hook, DeferredFailure(**facts, error=error))
             except Exception:
                 _log.exception("the error hook %r of the deferred runner failed", hook)
 
     def _named(self, call: Call) -> str:
         request = self.request_of(call)
-        asked = "" if request is None else f" of request {request}"
-        return f"deferred {call.task.name} ({call.id}){asked}"
+        suffix = "" if request is None else f" of request {request}"
+        return f"deferred {call.task.name} ({call.id}){suffix}"
 
 
 def showable(outcome: Failed, error: BaseException | None) -> BaseException | None:
-    """The error, unless it quotes a secret: then only its masked text is shown."""
+    """The error, or None if it quotes a secret: then only its masked text may be shown."""
     return None if MASK in outcome.error_text or MASK in outcome.traceback else error

@@ -1,6 +1,6 @@
 """The deferred runner: what `f.defer(...)`, `q.defer(...)` and `q.deferred` are.
 
-`HeldCalls` keeps the calls of a request until it is over: see `taskq.fastapi.AfterResponse`.
+`HeldCalls` holds the calls of a request back until it is over: see `taskq.fastapi.AfterResponse`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from taskq.core.job import JobState
 from taskq.core.options import JobOptions
 from taskq.core.signatures import register
 from taskq.deferred.call import Call, CrossLoopEvent
-from taskq.deferred.handover import refuse_unfit
+from taskq.deferred.durable import Backing
+from taskq.deferred.handover import check_enqueueable
 from taskq.deferred.plain import PlainTasks
-from taskq.deferred.ports import Backing
 from taskq.deferred.report import (
     DeferredFailure,
     DeferredSettings,
@@ -46,7 +46,7 @@ _log = logging.getLogger("taskq.deferred")
 
 
 class HeldCalls:
-    """What one request has deferred, until it ends. Used in any thread."""
+    """The calls that one request has deferred, held back until it ends. Used in any thread."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[Call, Callable[[Call], None]]] = []
@@ -54,7 +54,7 @@ class HeldCalls:
         self._lock = threading.Lock()
 
     def keep(self, call: Call, start: Callable[[Call], None]) -> bool:
-        """Hold a call back until `start` is called with it; false when the request is over."""
+        """Hold a call back, and pass it to `start` later; false when the request is over."""
         with self._lock:
             if self._open:
                 call.accepted, call.before_waiting = CrossLoopEvent(), self._refuse_to_wait
@@ -62,16 +62,16 @@ class HeldCalls:
             return self._open
 
     def release(self) -> None:
-        """The request has succeeded: start its calls, in their order."""
+        """Start the calls in their order: the request has succeeded."""
         for call, start in self._close():
             start(call)
 
     def drop(self, reason: str) -> None:
-        """The request has failed: cancel its calls, and say so."""
+        """Cancel the calls and log a warning: the request has failed."""
         calls = [call for call, _ in self._close() if call.cancel()]
         if calls:
             _log.warning(
-                "%d deferred calls are dropped, since their request %s: %s",
+                "%d deferred calls are dropped because their request %s: %s",
                 len(calls),
                 reason,
                 ", ".join(call.task.name for call in calls),
@@ -84,18 +84,18 @@ class HeldCalls:
             return calls
 
     def _refuse_to_wait(self) -> None:
-        """Raise where waiting would keep the request, and so the call, from ever going on."""
+        """Raise where the request would wait for a call that waits for the request."""
         if self._open and HELD.get() is self:
             raise TaskqError(
-                "this call starts when its request is over (AfterResponse), and the request would "
-                "wait for it: await the function itself, or wait elsewhere"
+                "this call starts when its request is over (AfterResponse), so the request cannot "
+                "wait for it: await the function itself, or wait outside the request"
             )
 
 
 HELD: Final = ContextVar[HeldCalls | None]("taskq_held", default=None)
-"""Where calls of this context are held back, if they are."""
+"""Holds back the calls that are deferred in this context, if set."""
 
-# The end of a request is heard of in the process that handles it.
+# A forked process never learns of the end of the request.
 os.register_at_fork(after_in_child=lambda: HELD.set(None))
 
 
@@ -103,18 +103,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 H = TypeVar("H", bound=ErrorHook)
 
-DRAINS = 10
-"""How often it is drained at most when calls that end defer others."""
+MAX_DRAINS = 10
+"""How often a drain is repeated at most, for calls deferred by calls that end."""
 
 
 class DeferredRunner:
     """Runs calls in this process: `q.deferred`.
 
-    It belongs to the event loop that opened the TaskQ, or in which something is deferred first; in
-    a script without one to the background loop of `q.run`, where the program waits for it at its
-    end.
-    `async with q` and `q.lifespan` drain it at their end; a program without a server opens the
-    runner alone: `async with q.deferred`, `FastAPI(lifespan=q.deferred.lifespan)`.
+    Calls run in the event loop that opened the TaskQ, or else in the loop that defers first. In a
+    script without an event loop they run in the background loop of `q.run`, and the program waits
+    for them when it ends. `async with q` and `q.lifespan` drain the runner when they close; a
+    program without a server opens the runner alone: `async with q.deferred`,
+    `FastAPI(lifespan=q.deferred.lifespan)`.
     """
 
     def __init__(self, context: TaskContext, backing: Backing, settings: DeferredSettings) -> None:
@@ -140,7 +140,7 @@ class DeferredRunner:
     ) -> Deferred[R]: ...
 
     def defer(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Run a function soon in this process; a plain one in a thread. See `Task.defer`.
+        """Run a function soon in this process; a plain `def` runs in a thread. See `Task.defer`.
 
         >>> handle = q.defer(send_mail, "ada@example.org")  # doctest: +SKIP
         """
@@ -161,10 +161,10 @@ class DeferredRunner:
         kwargs: dict[str, Any],
         context: Context | None = None,
     ) -> Deferred[Any]:
-        """Run a call soon: what every `defer` does.
+        """Run a call soon: the common part of every `defer`.
 
-        `context`: by default a copy of this one; with a context of its own it is not held back
-        until the end of the request.
+        `context`: the call's context variables; by default a copy of the current ones. A call with
+        a `context` is not held back until the end of its request.
         """
         task = self._plain.of(task)
         spec = task_spec_of(task)
@@ -175,7 +175,7 @@ class DeferredRunner:
         runtime, here = self._runtimes.current()
         call = Call(task, options, args, kwargs, runtime.cancel, context)
         if options.durable:
-            refuse_unfit(call)
+            check_enqueueable(call)
         held = HELD.get() if context is None else None
         if held is not None and held.keep(call, self._admit_soon):
             return Deferred(call)
@@ -188,16 +188,16 @@ class DeferredRunner:
         return Deferred(call)
 
     def stats(self) -> DeferredStats:
-        """How much runs and waits now, and what has become of the rest."""
+        """How many calls run and wait now, and how the others ended."""
         runtimes = [*self._runtimes]
         calls = [call for runtime in runtimes for call in [*runtime.call_queue.calls]]
         scheduled = sum(call.state is JobState.SCHEDULED for call in calls)
         running = sum(len(runtime.call_queue.slots.running) for runtime in runtimes)
-        outside = sum(len(runtime.admission.outside) for runtime in runtimes)
-        first = min((call.asked_at for call in calls), default=None)
+        for_room = sum(len(runtime.admission.waiting_for_room) for runtime in runtimes)
+        first = min((call.deferred_at for call in calls), default=None)
         return DeferredStats(
             running=running,
-            waiting=len(calls) - running - scheduled + outside,
+            waiting=len(calls) - running - scheduled + for_room,
             scheduled=scheduled,
             durable=sum(bool(call.owner) for call in calls),
             oldest=None if first is None else max(0.0, time.time() - first),
@@ -209,32 +209,32 @@ class DeferredRunner:
         return list(reversed(self._report.failures))
 
     def on_error(self, hook: H) -> H:
-        """Have `hook` called with each failure, in the event loop, in the call's own context.
+        """Call `hook` with each failure, in the event loop, with the call's context variables.
 
         >>> @q.deferred.on_error  # doctest: +SKIP
-        ... def tell(failure): sentry_sdk.capture_exception(failure.error)
+        ... def report(failure): sentry_sdk.capture_exception(failure.error)
         """
         register(self._report.hooks, hook)
         return hook
 
     async def drain(self, grace: float | None = None) -> None:
-        """Let calls end within `grace` seconds (default: that of the settings).
+        """Let calls end within `grace` seconds (default: the grace of the settings).
 
-        What is left then is interrupted and enqueued, and is lost where it cannot be; the log names
-        each. What is deferred later starts anew.
+        Calls that have not ended by then are interrupted and enqueued. Those that cannot be
+        enqueued are lost; each is logged. Calls deferred afterwards run as usual.
         """
-        left = self.settings.grace if grace is None else grace
-        for _ in range(DRAINS):
+        seconds = self.settings.grace if grace is None else grace
+        for _ in range(MAX_DRAINS):
             runtime = self._runtimes.here()
             if runtime is None:
                 return
-            await runtime.leave(left, partial(self._runtimes.forget, runtime))
-            # What was deferred while the rest was handed over has had its time.
-            left = 0.0
+            await runtime.drain(seconds, partial(self._runtimes.forget, runtime))
+            # Calls deferred during the hand-over get no further grace.
+            seconds = 0.0
 
     @asynccontextmanager
     async def lifespan(self, _app: object = None) -> AsyncGenerator[dict[str, Any], None]:
-        """For ASGI applications that have no queue: `FastAPI(lifespan=q.deferred.lifespan)`."""
+        """The lifespan of an ASGI application without a queue: `lifespan=q.deferred.lifespan`."""
         async with self:
             yield {STATE_KEY: self}
 
@@ -251,12 +251,12 @@ class DeferredRunner:
         await self._context.drain()
 
     def begin_anew(self) -> None:
-        """In a process that was forked off: leave calls and event loop to the parent."""
+        """Start over in a forked process: the parent keeps the event loops and their calls."""
         self._runtimes.begin_anew()
 
     def _new_runtime(self, loop: asyncio.AbstractEventLoop) -> Runtime:
-        around = self._context.middleware
-        return Runtime(loop, self._backing, around, self.settings, self._report, self.stats)
+        middleware = self._context.middleware
+        return Runtime(loop, self._backing, middleware, self.settings, self._report, self.stats)
 
     def _admit_soon(self, call: Call) -> None:
         runtime, _ = self._runtimes.current()
@@ -265,7 +265,7 @@ class DeferredRunner:
     def _admit_late(self, call: Call) -> None:
         runtime = self._runtimes.here()
         if runtime is None:
-            # The one it was meant for was drained meanwhile.
+            # The runtime it was meant for was drained meanwhile.
             runtime, here = self._runtimes.current()
             if not here:
                 runtime.loop.call_soon_threadsafe(self._admit_late, call)
@@ -303,5 +303,5 @@ class Deferring:
         return self._runner.take(self._plain.of(function), self._options, args, kwargs)
 
     def options(self, **changes: Unpack[JobOptionValues]) -> Deferring:
-        """The same with further options."""
+        """Add further options."""
         return Deferring(self._runner, self._plain, self._options.with_changes(**changes))

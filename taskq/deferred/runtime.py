@@ -1,7 +1,7 @@
-"""The deferred runner's parts for one event loop, wired: queue, admission, monitor, reporter.
+"""The deferred runner's parts for one event loop, wired together.
 
-`SlowCallMonitor` names the call that blocks the event loop; `StatusReporter` tells `taskq status`
-what this process has deferred.
+`SlowCallMonitor` logs calls that block the event loop; `StatusReporter` writes what `taskq status`
+shows of this process's deferred calls.
 """
 
 from __future__ import annotations
@@ -23,22 +23,26 @@ from taskq.core.ids import process_name
 from taskq.deferred.admission import Admission, drain
 from taskq.deferred.call import Call
 from taskq.deferred.call_queue import CallQueue, Slots
-from taskq.deferred.durable import Durable
-from taskq.deferred.handover import HandOver
-from taskq.deferred.ports import Backing
-from taskq.deferred.preparation import Preparation
+from taskq.deferred.durable import Backing, Durable
+from taskq.deferred.handover import HandOver, Preparation
 from taskq.deferred.report import DeferredSettings, DeferredStats, Report
 from taskq.execution.job_log import culprit, job_fields
 from taskq.execution.middleware import Middleware
 from taskq.execution.task_context import TaskContext
 
-__all__ = ["Runtime", "Runtimes", "SlowCallMonitor", "StatusReporter"]
+__all__ = ["Runtime", "Runtimes"]
 
-EVERY_SECONDS = 2.0
+_log = logging.getLogger("taskq.deferred")
+
+REPORT_SECONDS = 2.0
+"""Between two status records."""
+
+IDLE_SECONDS = 60.0
+"""Between two checks of the monitor while nothing runs."""
 
 
 class StatusReporter:
-    """Writes a record every two seconds where there is a connection; it never makes one."""
+    """Writes a status record every two seconds if there is a connection; it never opens one."""
 
     def __init__(
         self,
@@ -50,14 +54,14 @@ class StatusReporter:
         self._backing = backing
         self._stats = stats
         self._process = process_name()
-        self._born = time.time()
+        self._started_at = time.time()
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._written = False
-        loop.call_soon_threadsafe(self._look)
+        loop.call_soon_threadsafe(self._report)
 
     async def stop(self) -> None:
-        """Take the record back."""
+        """Remove the record."""
         if self._timer is not None:
             self._timer.cancel()
         if self._writing is not None:
@@ -65,11 +69,11 @@ class StatusReporter:
         if self._written and self._backing.connected:
             await self._write(None)
 
-    def _look(self) -> None:
-        self._timer = self._loop.call_later(EVERY_SECONDS, self._look)
+    def _report(self) -> None:
+        self._timer = self._loop.call_later(REPORT_SECONDS, self._report)
         if self._backing.connected and (self._writing is None or self._writing.done()):
             self._writing = self._loop.create_task(
-                self._write(self._record()), name="taskq-deferred-notice"
+                self._write(self._record()), name="taskq-deferred-status"
             )
 
     async def _write(self, record: bytes | None) -> None:
@@ -77,21 +81,19 @@ class StatusReporter:
             await self._backing.deferrals().show(self._process, record)
             self._written = True
         except (ServerError, ConnectionError):
-            # The next one is two seconds away, and whoever needs the server says what is wrong.
+            # The next one follows in two seconds, and calls that need the server report the error.
             return
 
     def _record(self) -> bytes:
-        told = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": self._born}
-        return msgpack.packb(told | asdict(self._stats()))
-
-
-IDLE_SECONDS = 60.0
+        process = {"host": socket.gethostname(), "pid": os.getpid(), "started_at": self._started_at}
+        return msgpack.packb(process | asdict(self._stats()))
 
 
 class SlowCallMonitor:
-    """A thread that asks the loop for a sign of life while calls run.
+    """A thread that checks, while calls run, that the event loop responds.
 
-    It warns once each time there is none for `slow` seconds and a deferred call is why.
+    It warns once each time the loop has not responded for `slow` seconds because of a deferred
+    call.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, slots: Slots, slow: float) -> None:
@@ -101,7 +103,7 @@ class SlowCallMonitor:
         self._ended = False
         self._ticked = time.monotonic()
         if slow > 0:
-            thread = threading.Thread(target=self._live, name="taskq-deferred-watch", daemon=True)
+            thread = threading.Thread(target=self._run, name="taskq-deferred-watch", daemon=True)
             thread.start()
 
     def stop(self) -> None:
@@ -109,24 +111,24 @@ class SlowCallMonitor:
         self._ended = True
         self._slots.busy.set()
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         slots = self._slots
         while not self._ended and not self._loop.is_closed():
             if slots.running:
-                self._look()
+                self._check()
                 continue
             slots.busy.clear()
-            # A call that began before the flag was cleared is seen here.
+            # A call that started before the flag was cleared shows up here.
             if not slots.running and not self._ended:
                 slots.busy.wait(IDLE_SECONDS)
             self._ticked = time.monotonic()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         asked = time.monotonic()
         try:
             self._loop.call_soon_threadsafe(self._tick)
         except RuntimeError:
-            # The loop is closed: nobody is left to be told.
+            # The loop is closed.
             self._ended = True
             return
         time.sleep(self._slow)
@@ -144,8 +146,8 @@ class SlowCallMonitor:
         if attempt is not None:
             _log.warning(
                 "deferred task %s (job %s) has blocked the event loop for %.2f s at %s; every "
-                "request of this process waits. Make it a plain def to run it in a thread, or "
-                "executor='process' for computing",
+                "request of this process waits. Make it a plain def to run it in a thread, or use "
+                "executor='process' for CPU-bound work",
                 attempt.task.name,
                 attempt.id,
                 time.monotonic() - since,
@@ -154,11 +156,8 @@ class SlowCallMonitor:
             )
 
 
-_log = logging.getLogger("taskq.deferred")
-
-
 class Runtime:
-    """Takes the calls of one event loop, from the first to the drain."""
+    """Runs the deferred calls of one event loop, from the first call to the drain."""
 
     def __init__(
         self,
@@ -175,12 +174,12 @@ class Runtime:
         preparation = Preparation(middleware, durable, hand_over)
         self.call_queue = CallQueue(loop, settings, report, hand_over, preparation)
         self.admission = Admission(self.call_queue, settings, report)
-        self.call_queue.slots.on_room = self.admission.let_in
-        self._watch = SlowCallMonitor(loop, self.call_queue.slots, settings.slow)
-        self._notice = StatusReporter(loop, backing, stats)
+        self.call_queue.slots.on_slot_free = self.admission.admit_waiting
+        self._monitor = SlowCallMonitor(loop, self.call_queue.slots, settings.slow)
+        self._reporter = StatusReporter(loop, backing, stats)
 
     def cancel(self, call: Call) -> bool:
-        """Cancel a call, from any thread; true, for it was not over."""
+        """Cancel a call that is not over, from any thread; always true."""
         try:
             here = asyncio.get_running_loop() is self.loop
         except RuntimeError:
@@ -191,18 +190,18 @@ class Runtime:
             self.loop.call_soon_threadsafe(self.call_queue.cancel, call)
         return True
 
-    async def leave(self, grace: float, on_closed: Callable[[], None]) -> None:
+    async def drain(self, grace: float, on_closed: Callable[[], None]) -> None:
         """Drain; `on_closed` is called when no further call may come here."""
         await drain(self.call_queue, self.admission, grace, on_closed)
-        self._watch.stop()
-        await self._notice.stop()
+        self._monitor.stop()
+        await self._reporter.stop()
 
 
 class Runtimes:
-    """The runtimes that take calls now: begun with their first call, and again after a drain.
+    """The runtimes that take calls now; each is made for its first call, and again after a drain.
 
-    The main one is that of the event loop that opened the TaskQ, else of the one that runs where
-    something is deferred. Without either, calls go to the one in the background loop of `q.run`.
+    The main one belongs to the event loop that opened the TaskQ, or else to the loop in which
+    something is deferred. Without either, calls run in the background loop of `q.run`.
     """
 
     def __init__(
@@ -210,21 +209,21 @@ class Runtimes:
     ) -> None:
         self._context = context
         self._make = make
-        self._beginning = threading.Lock()
+        self._making = threading.Lock()
         self._warned = False
         self._main: Runtime | None = None
         self._background: Runtime | None = None
 
     def current(self) -> tuple[Runtime, bool]:
-        """The runtime that takes a call now, and whether this is its event loop."""
+        """The runtime that takes a call now, and whether its event loop runs in this thread."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
             running = None
         runtime = self._main
         if runtime is None or runtime.loop.is_closed():
-            with self._beginning:
-                runtime = self._begin(running)
+            with self._making:
+                runtime = self._main_or_background(running)
         return runtime, runtime.loop is running
 
     def here(self) -> Runtime | None:
@@ -236,19 +235,19 @@ class Runtimes:
         return iter([each for each in (self._main, self._background) if each is not None])
 
     def forget(self, runtime: Runtime) -> None:
-        """It takes no more calls: the next one begins another."""
+        """Give no more calls to a runtime: the next call makes another."""
         if self._main is runtime:
             self._main = None
         else:
             self._background = None
 
     def begin_anew(self) -> None:
-        """In a process that was forked off: the parent has the event loops, and their calls."""
-        # A thread of the parent may have held the other one.
-        self._beginning = threading.Lock()
+        """Start over in a forked process: the parent keeps the event loops and their calls."""
+        # A thread of the parent may have held the old lock at the fork.
+        self._making = threading.Lock()
         self._main = self._background = None
 
-    def _begin(self, running: asyncio.AbstractEventLoop | None) -> Runtime:
+    def _main_or_background(self, running: asyncio.AbstractEventLoop | None) -> Runtime:
         if self._main is not None and not self._main.loop.is_closed():
             # Another thread was faster.
             return self._main
@@ -258,7 +257,7 @@ class Runtimes:
         if loop is None or self._context.is_background(loop):
             return self._in_background()
         if not opened:
-            self._warn_if_nobody_drains()
+            self._warn_if_undrained()
         self._main = self._make(loop)
         return self._main
 
@@ -268,12 +267,12 @@ class Runtimes:
             self._background = self._make(loop)
         return self._background
 
-    def _warn_if_nobody_drains(self) -> None:
+    def _warn_if_undrained(self) -> None:
         if self._context.drains or self._warned:
             return
         self._warned = True
         _log.warning(
-            "a call is deferred in an event loop in which nobody has opened its TaskQ: when the "
-            "application stops, nothing waits for such calls. Use FastAPI(lifespan=q.lifespan), or "
-            "`async with q:`; without a queue q.deferred.lifespan, or `async with q.deferred:`"
+            "a call is deferred in an event loop that has not opened its TaskQ: nothing will wait "
+            "for such calls when the application stops. Use FastAPI(lifespan=q.lifespan) or "
+            "`async with q:`; without a queue, q.deferred.lifespan or `async with q.deferred:`"
         )

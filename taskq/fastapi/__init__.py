@@ -1,4 +1,4 @@
-"""taskq in FastAPI applications."""
+"""taskq in FastAPI applications. This room translates one framework, and nothing imports it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 injected: Final[Any] = ...
-"""A default for parameters that a dependency fills, so that type checkers ask for no argument.
+"""A default for parameters that a dependency fills, so that type checkers require no argument.
 
 >>> async def load(user: int, db: Annotated[DB, Depends(get_db)] = injected): ...  # doctest: +SKIP
 """

@@ -1,6 +1,6 @@
-"""Background tasks with the interface of FastAPI's, run by the deferred runner.
+"""Background tasks with FastAPI's interface, run by the deferred runner.
 
-An application without a runner gets one for the single request.
+An application without a runner gets a temporary one for each request.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from taskq.core.errors import ConfigError
 from taskq.core.job import Ending, JobInfo, NewJob
 from taskq.core.options import JobOptions, check_known
 from taskq.deferred.plain import is_coroutine_function, name_of
-from taskq.deferred.ports import DeferralStore
 from taskq.deferred.report import DeferredSettings
 from taskq.deferred.runner import DeferredRunner
 from taskq.execution.handle import Deferred
@@ -27,12 +26,14 @@ from taskq.execution.request import PLAIN
 from taskq.execution.task import JobOptionValues
 from taskq.execution.task_context import TaskContext
 
-__all__ = ["Adding", "BackgroundTasks", "When", "runner_on_the_spot"]
+__all__ = ["Adding", "BackgroundTasks", "When", "temporary_runner"]
+
+_log = logging.getLogger("taskq.fastapi")
 
 
 @asynccontextmanager
-async def runner_on_the_spot() -> AsyncGenerator[DeferredRunner, None]:
-    """A runner without a queue; what still runs at the end of the block is interrupted."""
+async def temporary_runner() -> AsyncGenerator[DeferredRunner, None]:
+    """A runner without a queue; calls that still run at the end of the block are interrupted."""
     context = TaskContext(
         _QUEUE, lambda context: DeferredRunner(context, _QUEUE, DeferredSettings())
     )
@@ -45,7 +46,7 @@ async def runner_on_the_spot() -> AsyncGenerator[DeferredRunner, None]:
 
 
 class _NoQueue:
-    """The queue of an application that has none."""
+    """Stands in for the queue of an application without one."""
 
     @property
     def connected(self) -> bool:
@@ -70,11 +71,11 @@ class _NoQueue:
     async def cancel_job(self, job_id: str) -> int:
         _refuse()
 
-    def deferrals(self) -> DeferralStore:
+    def deferrals(self) -> NoReturn:
         _refuse()
 
     async def aclose(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is no connection."""
 
 
 _QUEUE: Final = _NoQueue()
@@ -82,12 +83,10 @@ _QUEUE: Final = _NoQueue()
 
 def _refuse() -> NoReturn:
     raise ConfigError(
-        "the application has no queue to keep background tasks in: type "
+        "the application has no queue to store background tasks in: use "
         "FastAPI(lifespan=q.lifespan)"
     )
 
-
-_log = logging.getLogger("taskq.fastapi")
 
 P = ParamSpec("P")
 
@@ -101,16 +100,16 @@ class AddingOptionValues(JobOptionValues, total=False):
 
 
 class BackgroundTasks(fastapi.BackgroundTasks):
-    """Tasks that run after the response, in this process: FastAPI's, with the same calls.
+    """Tasks that run after the response, in this process: a drop-in for FastAPI's class.
 
-    Change the import, and leave the endpoints as they are. Tasks run at the same time, each for
-    itself: one that fails is logged and stops nobody, `def` functions have threads of their own,
-    and neither a background of the response's own nor a client that leaves loses them. They belong
-    to the runner of the TaskQ whose `lifespan` the application has, and the application waits for
-    them when it stops. Without one they run as part of the request.
+    Change the import, and leave the endpoints as they are. Tasks run concurrently and
+    independently: a failure is logged and stops no other task, `def` functions run in threads, and
+    no task is lost when the response has a background of its own or the client disconnects. They
+    run in the runner of the TaskQ whose `lifespan` the application uses, and the application waits
+    for them when it stops. Without such a lifespan they run as part of the request.
 
-    `strict=True`: exactly as FastAPI's, one after the other until one fails. `via`: the runner of
-    a collection that is made by hand: `Response(background=BackgroundTasks(via=q.deferred))`.
+    `strict=True`: exactly as FastAPI does, one after the other until one fails. `via`: the runner
+    for tasks collected by hand: `Response(background=BackgroundTasks(via=q.deferred))`.
 
     >>> @app.post("/signup")  # doctest: +SKIP
     ... async def signup(mail: str, tasks: BackgroundTasks) -> None:
@@ -125,7 +124,7 @@ class BackgroundTasks(fastapi.BackgroundTasks):
         strict: bool = False,
         via: DeferredRunner | None = None,
     ) -> None:
-        # Not Starlette's: it does the same, a call deeper, for each request.
+        # Starlette's __init__ does the same, with one more call for each request.
         self.tasks = list(tasks) if tasks else []
         self.strict = strict
         self._via = via
@@ -133,7 +132,7 @@ class BackgroundTasks(fastapi.BackgroundTasks):
         self._ended = False
 
     def add_task(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Have `func` called after the response: a coroutine function, a plain one, or a task."""
+        """Call `func` after the response: a coroutine function, a plain function, or a task."""
         if self.strict:
             super().add_task(func, *args, **kwargs)
         else:
@@ -142,40 +141,39 @@ class BackgroundTasks(fastapi.BackgroundTasks):
     def options(self, **changes: Unpack[AddingOptionValues]) -> Adding:
         """Options for single tasks: `tasks.options(retry=3).add_task(...)`.
 
-        Those of `q.deferred.options(...)`, and `when`: "success" (the default) runs the task when
-        the endpoint has succeeded, "always" also when it has raised.
+        The options of `q.deferred.options(...)`, and `when`: "success" (the default) runs the task
+        only if the endpoint succeeded, "always" also if it raised.
 
-        Raises `UnknownOption` with the nearest known one, and `ConfigError`; strict tasks have no
-        options.
+        Raises `UnknownOption` with the nearest known one, and `ConfigError`, also for strict tasks,
+        which have no options.
         """
         if self.strict:
             raise ConfigError(
-                "strict background tasks are FastAPI's and have no options: leave out strict=True, "
-                "or type BackgroundTasks instead of StrictBackgroundTasks"
+                "strict background tasks, like FastAPI's, have no options: remove strict=True, "
+                "or use BackgroundTasks instead of StrictBackgroundTasks"
             )
         check_known("background tasks", changes, AddingOptionValues.__annotations__)
         given: dict[str, Any] = {**changes}
         when = given.pop("when", "success")
         if when not in ("success", "always"):
-            raise ConfigError(f"when={when!r}: type 'success' or 'always'")
+            raise ConfigError(f"when={when!r}: use 'success' or 'always'")
         return Adding(self._add, PLAIN.with_changes(**given), when)
 
     async def __call__(self) -> None:
-        """Run what was added and has not begun; a response calls this at its end."""
+        """Run the tasks that have not started; a response calls this when it is sent."""
         if self.strict:
             await super().__call__()
             return
         if self._via is not None:
-            self._begin(self._via, self._take())
+            self._start(self._via, self._take())
             return
         while entries := self._take():
             await self._run(entries)
 
     async def end(self, error: BaseException | None) -> None:
-        """The request is over; `error` is what it ended with.
+        """Start the tasks that have not started: the request is over, and ended with `error`.
 
-        What has not begun begins now, but for what an error is to keep from running. What is added
-        later begins at once.
+        After an error only tasks with `when="always"` start. Tasks added later start at once.
         """
         self._ended = self._via is not None
         if self._taken == len(self.tasks):
@@ -184,8 +182,8 @@ class BackgroundTasks(fastapi.BackgroundTasks):
         dropped = [] if error is None else [item for item in entries if item.when == "success"]
         if dropped:
             _log.warning(
-                "%d background tasks are dropped, since their request ended with %s: %s; "
-                "tasks.options(when='always').add_task(...) adds what shall run all the same",
+                "%d background tasks are dropped because their request ended with %s: %s; to run a "
+                "task all the same, use tasks.options(when='always').add_task(...)",
                 len(dropped),
                 repr(error),
                 ", ".join(name_of(item.func) for item in dropped),
@@ -197,32 +195,32 @@ class BackgroundTasks(fastapi.BackgroundTasks):
     def _add(self, entry: _Entry) -> None:
         self.tasks.append(entry)
         if self._ended:
-            self._begin(self._via, self._take())
+            self._start(self._via, self._take())
 
     def _take(self) -> list[_Entry]:
         fresh, self._taken = self.tasks[self._taken :], len(self.tasks)
         return [_Entry.of(item) for item in fresh]
 
     async def _run(self, entries: list[_Entry]) -> None:
-        """Hand them to the runner; without one, run them to their end."""
+        """Hand tasks to the runner; without one, run them and wait for them."""
         if self._via is not None or not entries:
-            self._begin(self._via, entries)
+            self._start(self._via, entries)
             return
-        async with runner_on_the_spot() as runner:
-            begun = self._begin(runner, entries)
-            await asyncio.gather(*(item.result() for item in begun), return_exceptions=True)
+        async with temporary_runner() as runner:
+            started = self._start(runner, entries)
+            await asyncio.gather(*(item.result() for item in started), return_exceptions=True)
 
-    def _begin(
+    def _start(
         self, runner: DeferredRunner | None, entries: Iterable[_Entry]
     ) -> list[Deferred[Any]]:
-        begun: list[Deferred[Any]] = []
+        started: list[Deferred[Any]] = []
         for entry in entries:
             try:
-                begun.append(entry.begin(cast("DeferredRunner", runner)))
+                started.append(entry.start(cast("DeferredRunner", runner)))
             except Exception as error:
-                # Of one: too many wait already, say. The others know nothing of it.
+                # The backlog is full, for example. The other tasks are not affected.
                 _log.error("the background task %s cannot run: %s", name_of(entry.func), error)
-        return begun
+        return started
 
 
 class Adding:
@@ -236,12 +234,12 @@ class Adding:
         self._when: When = when
 
     def add_task(self, func: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Have `func` called after the response, with these options."""
+        """Call `func` after the response, with these options."""
         self._add(_Entry(func, args, kwargs, self._options, self._when))
 
 
 class _Entry(BackgroundTask):
-    """A task as Starlette keeps it, with its options and the context it was added in."""
+    """A task in Starlette's form, with its options and the context it was added in."""
 
     def __init__(
         self,
@@ -251,7 +249,7 @@ class _Entry(BackgroundTask):
         options: JobOptions = PLAIN,
         when: When = "success",
     ) -> None:
-        # Not Starlette's, which finds out what kind of function it is: the runner knows.
+        # Starlette's __init__ inspects the function; the runner does that already.
         self.func = func
         self.args = args
         self.kwargs = kwargs
@@ -261,16 +259,16 @@ class _Entry(BackgroundTask):
 
     @property
     def is_async(self) -> bool:
-        """What Starlette's own has as an attribute."""
+        """Starlette's attribute of that name."""
         return is_coroutine_function(self.func)
 
     @classmethod
     def of(cls, task: BackgroundTask) -> _Entry:
-        """An entry for a task of Starlette's own."""
+        """The entry for a task; a plain Starlette task is converted."""
         if isinstance(task, _Entry):
             return task
         return cls(task.func, tuple(task.args), dict(task.kwargs))
 
-    def begin(self, runner: DeferredRunner) -> Deferred[Any]:
+    def start(self, runner: DeferredRunner) -> Deferred[Any]:
         """Defer it."""
         return runner.take(self.func, self._options, self.args, self.kwargs, self._context)

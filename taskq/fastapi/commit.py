@@ -1,4 +1,4 @@
-"""Enqueue when a database transaction commits, and not at all when it is rolled back."""
+"""Enqueues jobs when a database transaction commits, and not at all when it is rolled back."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _log = logging.getLogger("taskq.fastapi")
 R = TypeVar("R")
 
 _KEY = "taskq.on_commit"
-"""Where a session keeps what waits for its transactions."""
+"""The key in `session.info` for the jobs that wait for its transactions."""
 
 
 class AnySession(Protocol):
-    """What is used of a session of SQLAlchemy."""
+    """The part of a SQLAlchemy session that is used."""
 
     info: dict[Any, Any]
 
@@ -39,10 +39,10 @@ class AnySession(Protocol):
 
 
 class OnCommit(Generic[R]):
-    """A job that will be enqueued with a commit.
+    """A job that is enqueued when its transaction commits.
 
-    `job` is its handle after the commit. Awaiting it gives the same, and waits for the enqueueing
-    where the commit itself could not: a synchronous session in a coroutine.
+    After the commit, `job` is its handle. Awaiting this object returns the same, and waits until
+    the job is enqueued where the commit could not wait: a synchronous session in a coroutine.
     """
 
     def __init__(self, signature: Signature[R]) -> None:
@@ -57,8 +57,8 @@ class OnCommit(Generic[R]):
     def job(self) -> Job[R]:
         """The handle of the job.
 
-        Raises what kept it from being enqueued, and `TaskqError` before the commit and after a
-        rollback.
+        Raises the error that kept it from being enqueued, and `TaskqError` before the commit and
+        after a rollback.
         """
         if self._job is not None:
             return self._job
@@ -66,14 +66,14 @@ class OnCommit(Generic[R]):
             raise self._failure
         if self._sending is not None:
             raise TaskqError(
-                f"{self.task} is being enqueued, since its transaction has committed: await what "
-                "enqueue_on_commit() gave"
+                f"{self.task} is still being enqueued after the commit: await the object that "
+                "enqueue_on_commit() returned"
             )
         raise TaskqError(f"{self.task} is not enqueued yet: its transaction has not committed")
 
     @property
     def backend(self) -> JobBackend:
-        """Where it is handed in."""
+        """Where the job is submitted."""
         return backend_of(self._signature)
 
     @property
@@ -87,9 +87,9 @@ class OnCommit(Generic[R]):
         return self.job
 
     def send(self) -> asyncio.Task[None]:
-        """Enqueue it in the running loop, whoever waits for that and for how long.
+        """Enqueue it in the running loop, in a task that goes on if its waiter is cancelled.
 
-        The task never raises: the transaction is over, and its caller must go on.
+        The task never raises: the transaction is committed, and the caller must go on.
         """
         self._sending = asyncio.get_running_loop().create_task(self._send())
         return self._sending
@@ -98,13 +98,13 @@ class OnCommit(Generic[R]):
         backend, spec = self.backend, task_spec_of(self._signature)
         try:
             if spec.middleware.enqueues:
-                # It sees the call as it was made, in the context in which it was.
+                # Middleware runs with the context variables of the enqueue_on_commit() call.
                 enqueueing = self._signature.enqueue()
                 self._job = await asyncio.create_task(enqueueing, context=self._context)
                 return
             self._job = cast("Job[R]", await self._request.submit(backend, spec))
         except asyncio.CancelledError:
-            self._failed(TaskqError("the event loop ended before the server had answered"))
+            self._failed(TaskqError("the event loop ended before the server answered"))
             raise
         except Exception as error:
             self._failed(error)
@@ -112,17 +112,15 @@ class OnCommit(Generic[R]):
     def _failed(self, error: Exception) -> None:
         self._failure = error
         _log.error(
-            "the transaction is committed, and its job %s of %s could not be enqueued: %s",
+            "the transaction is committed, but its job %s of %s could not be enqueued: %s",
             self._request.job.id,
             self.task,
             error,
         )
 
     def drop(self) -> None:
-        """Forget it: the transaction came to nothing."""
-        self._failure = TaskqError(
-            f"{self.task} was not enqueued: the transaction it waited for was rolled back"
-        )
+        """Do not enqueue it: the transaction was rolled back."""
+        self._failure = TaskqError(f"{self.task} was not enqueued: its transaction was rolled back")
 
 
 def enqueue_on_commit(session: Any, signature: Signature[R]) -> OnCommit[R]:
@@ -130,12 +128,12 @@ def enqueue_on_commit(session: Any, signature: Signature[R]) -> OnCommit[R]:
 
     `session` is an `AsyncSession` or a `Session` of SQLAlchemy 2. The call is checked and
     serialised now; a transaction begins if there is none, as with `session.add()`. Nothing is sent
-    when the transaction is rolled back or its session closed; what was asked for in a nested
-    transaction (a savepoint) goes with it, and waits for the outermost commit. When `await
-    session.commit()` returns, the job is enqueued. If the server cannot be reached then, the commit
+    if the transaction is rolled back or its session closed. A job added in a nested transaction (a
+    savepoint) is rolled back with it, and otherwise waits for the outermost commit. When `await
+    session.commit()` returns, the job is enqueued. If the server is unreachable then, the commit
     does not fail: the error is logged, and `OnCommit.job` raises it.
 
-    Raises as `Signature.enqueue`, and `ConfigError` for what is no session.
+    Raises what `Signature.enqueue` raises, and `ConfigError` if `session` is not a session.
 
     >>> welcoming = enqueue_on_commit(session, welcome.s(user.id))  # doctest: +SKIP
     >>> await session.commit()  # doctest: +SKIP
@@ -158,10 +156,10 @@ def _waiting_of(session: AnySession) -> _Waiting:
 
 
 class _Waiting:
-    """What waits for the transactions of one session."""
+    """The jobs that wait for the transactions of one session."""
 
     def __init__(self, session: AnySession) -> None:
-        # Whoever has a session has SQLAlchemy.
+        # A session exists, so SQLAlchemy is installed.
         from sqlalchemy import event
 
         self._by_transaction: dict[Any, list[OnCommit[Any]]] = {}
@@ -172,7 +170,7 @@ class _Waiting:
         self._session = session
 
     def add(self, entry: OnCommit[R]) -> OnCommit[R]:
-        # As `session.add()` does. Without a transaction a rollback would go unnoticed.
+        # As `session.add()` does: without a transaction there would be no rollback to notice.
         transaction = self._current() or self._session.begin()
         self._by_transaction.setdefault(transaction, []).append(entry)
         return entry
@@ -189,7 +187,7 @@ class _Waiting:
             self._committed += entries
 
     def _on_end(self, _: AnySession, transaction: Any) -> None:
-        # Whatever did not commit was rolled back, or closed, which is the same.
+        # What did not commit was rolled back, or closed, which is the same.
         for entry in self._by_transaction.pop(transaction, []):
             entry.drop()
         if transaction.parent is not None:
@@ -200,10 +198,10 @@ class _Waiting:
 
 
 def _send(entries: list[OnCommit[Any]]) -> None:
-    """Enqueue, and wait for it where that blocks nobody else."""
+    """Enqueue jobs, and wait for that unless it would block an event loop."""
 
     async def together() -> None:
-        # What is committed is enqueued, though the commit is cancelled while it waits for that.
+        # Shielded: committed jobs are enqueued even if the commit is cancelled meanwhile.
         await asyncio.shield(asyncio.gather(*(entry.send() for entry in entries)))
 
     async def alone() -> None:
@@ -223,7 +221,7 @@ def _send(entries: list[OnCommit[Any]]) -> None:
 
 
 def _awaited_in_greenlet(coroutine: Coroutine[Any, Any, None]) -> bool:
-    """Whether this is below an AsyncSession, which can wait; the coroutine is over then."""
+    """Await a coroutine below an AsyncSession, which can wait; false where there is none."""
     from sqlalchemy.exc import MissingGreenlet
     from sqlalchemy.util import concurrency
 
@@ -241,7 +239,7 @@ def _run_from_thread(
     alone: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
     try:
-        # In a `def` endpoint: on the application's loop, over the connection it has.
+        # In a `def` endpoint: on the application's loop and connection.
         from_thread.run(together)
     except RuntimeError:
         asyncio.run(alone())

@@ -1,7 +1,7 @@
-"""How endpoints and their dependencies get background tasks: one collection for each request.
+"""Passes background tasks to endpoints and their dependencies: one collection for each request.
 
-FastAPI makes a collection of its own class for every parameter annotated with a subclass of it, so
-that a subclass would never be met. The annotation is therefore an alias for a dependency.
+FastAPI fills every parameter annotated with a subclass of its own class with an instance of its own
+class. The annotation is therefore an alias for a dependency.
 """
 
 from __future__ import annotations
@@ -23,33 +23,34 @@ from taskq.deferred.runner import DeferredRunner
 from taskq.execution.lifespan import STATE_KEY
 from taskq.fastapi.background import BackgroundTasks
 
-__all__ = ["LEFT", "InjectedTasks", "StrictTasks"]
+__all__ = ["CLIENT_GONE", "InjectedTasks", "StrictTasks"]
 
 LATE_SECONDS: Final = 1.0
+"""How long an older FastAPI's response may take to be sent before its tasks start anyway."""
 
 STACK_KEY: Final = "fastapi_inner_astack"
-"""Where FastAPI keeps what a request is left with. The cases of a request's end watch over it."""
+"""Where FastAPI keeps the exit stack of a request; tests of each way a request ends cover it."""
 
 
-def _exits_after_the_response(version: str) -> bool:
+def _exits_after_response(version: str) -> bool:
     major, minor = version.split(".")[:2]
     return (int(major), int(minor)) >= (0, 118)
 
 
-LATE_EXIT: Final = _exits_after_the_response(fastapi.__version__)
-"""Whether dependencies are left when the response is sent. Before FastAPI 0.118: before it is."""
+LATE_EXIT: Final = _exits_after_response(fastapi.__version__)
+"""Whether dependencies exit after the response is sent. Before FastAPI 0.118 they exit earlier."""
 
-LEFT = (asyncio.CancelledError, ClientDisconnect)
-"""How a request ends whose client has left, or whose server stops: no fault of the endpoint.
+CLIENT_GONE = (asyncio.CancelledError, ClientDisconnect)
+"""How a request ends when the client disconnects or the server stops: not the endpoint's error.
 
-A `ConnectionError` is none of these: it is how the endpoint hears of its database.
+`ConnectionError` is not among them: the endpoint's database may have raised it.
 """
 
 
 async def _provide(connection: HTTPConnection, after: fastapi.BackgroundTasks) -> BackgroundTasks:
-    """For FastAPI from 0.118 on: told of the end by the stack that the request is left with.
+    """For FastAPI from 0.118 on: the exit stack of the request reports its end.
 
-    A generator would be told as well, at a third of the cost of a small endpoint.
+    A generator dependency would work too, but costs a third as much as a small endpoint.
     """
     tasks = _collection(connection)
     end = _End(tasks)
@@ -63,16 +64,16 @@ async def _provide(connection: HTTPConnection, after: fastapi.BackgroundTasks) -
 async def _provide_early(
     connection: HTTPConnection, after: fastapi.BackgroundTasks
 ) -> AsyncGenerator[BackgroundTasks, None]:
-    """For older ones, which leave dependencies before the response is sent."""
+    """For older versions, which exit dependencies before the response is sent."""
     tasks = _collection(connection)
     after.tasks.append(_End(tasks))
     try:
         yield tasks
     except BaseException as error:
-        await tasks.end(None if isinstance(error, LEFT) else error)
+        await tasks.end(None if isinstance(error, CLIENT_GONE) else error)
         raise
     loop = asyncio.get_running_loop()
-    # A response with a background of its own never says that it was sent.
+    # A response with a background of its own does not report that it was sent.
     loop.call_later(LATE_SECONDS, lambda: loop.create_task(tasks.end(None)))
 
 
@@ -83,16 +84,16 @@ def _collection(connection: HTTPConnection) -> BackgroundTasks:
 
 
 class _End(BackgroundTask):
-    """The end of a request, for its collection.
+    """Ends the collection of a request.
 
-    A response without a background of its own calls it when it is sent. The stack that the request
-    is left with tells how that ended.
+    A response without a background of its own calls it when it is sent; the exit stack of the
+    request passes it the error that the request ended with.
     """
 
     is_async = True
 
     def __init__(self, tasks: BackgroundTasks) -> None:
-        # Not Starlette's, which finds out for each request what kind of function it is.
+        # Starlette's __init__ would inspect the function for each request.
         self.func = tasks
         self.args = ()
         self.kwargs = {}
@@ -105,12 +106,12 @@ class _End(BackgroundTask):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.func.end(None if isinstance(error, LEFT) else error)
+        await self.func.end(None if isinstance(error, CLIENT_GONE) else error)
 
 
 async def _provide_strict(after: fastapi.BackgroundTasks) -> BackgroundTasks:
     tasks = BackgroundTasks(strict=True)
-    # FastAPI runs its own collection, or forgets it.
+    # FastAPI runs, or drops, the tasks of its own collection.
     tasks.tasks = after.tasks
     return tasks
 
@@ -120,10 +121,10 @@ def _made(*args: Any, **kwargs: Any) -> BackgroundTasks:
 
 
 def _annotation(provide: Any) -> Any:
-    """What endpoints are annotated with; called, it makes a collection by hand.
+    """The annotation for endpoints; calling it makes a collection by hand.
 
-    Older versions of FastAPI refuse a dependency for a class that they fill themselves: for them it
-    is annotated with a function that makes one.
+    Older versions of FastAPI refuse a dependency for a class that they fill themselves. For them
+    the annotated type is a function that makes a collection.
     """
     alias = Annotated[BackgroundTasks, Depends(provide)]
 

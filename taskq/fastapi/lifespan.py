@@ -1,4 +1,4 @@
-"""An application's lifespan with its TaskQ and a worker, and the `AfterResponse` middleware."""
+"""The lifespan that opens a TaskQ with an application, and the `AfterResponse` middleware."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskq.app import TaskQ
 from taskq.deferred.runner import HELD, HeldCalls
-from taskq.fastapi.depends import LEFT
+from taskq.fastapi.depends import CLIENT_GONE
 from taskq.worker.settings import WorkerSettingValues
 
 __all__ = ["ASGILifespan", "AfterResponse", "lifespan"]
@@ -19,13 +19,13 @@ __all__ = ["ASGILifespan", "AfterResponse", "lifespan"]
 class AfterResponse:
     """ASGI middleware: `f.defer(...)` in a request starts when the request is over.
 
-    Without it a deferred call starts at once, beside the endpoint, which may not have committed
-    what it works on. Below it the call starts after the response is sent and the dependencies are
-    left, and not at all when the endpoint failed: when it raised, or answered with a status of 400
-    or more. Those calls are cancelled, and a warning names them.
+    Without it a deferred call starts at once, while the endpoint may not have committed the data
+    that the call needs. With it the call starts after the response is sent and the dependencies
+    have exited, and not at all if the endpoint failed: if it raised, or answered with a status of
+    400 or more. Those calls are cancelled, and a warning names them.
 
     The calls of one request start in their order; their handles cannot be awaited within it. Works
-    with every ASGI framework, and for `q.defer` too. What a websocket defers starts at once.
+    with every ASGI framework, and for `q.defer` too. Calls deferred by a websocket start at once.
 
     >>> app = FastAPI(lifespan=q.lifespan)  # doctest: +SKIP
     >>> app.add_middleware(AfterResponse)  # doctest: +SKIP
@@ -37,7 +37,7 @@ class AfterResponse:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] != "http" or HELD.get() is not None:
-            # The outermost of two decides.
+            # With two of them, the outer one decides.
             await self._app(scope, receive, send)
         else:
             await self._handle(scope, receive, send)
@@ -65,10 +65,10 @@ class AfterResponse:
 
 
 def _end(held: HeldCalls, status: int, error: BaseException | None) -> None:
-    if error is not None and not isinstance(error, LEFT):
+    if error is not None and not isinstance(error, CLIENT_GONE):
         held.drop(f"ended with {error!r}")
     elif error is not None and not status:
-        held.drop("was given up before it had an answer")
+        held.drop("ended before it was answered")
     elif status >= 400:
         held.drop(f"was answered with status {status}")
     else:
@@ -76,7 +76,7 @@ def _end(held: HeldCalls, status: int, error: BaseException | None) -> None:
 
 
 class InnerWorker(WorkerSettingValues, total=False):
-    """The settings of a worker inside the application: those of `q.worker(...)`."""
+    """The settings of a worker inside the application: the same as for `q.worker(...)`."""
 
     queues: Sequence[str] | None
 
@@ -90,12 +90,12 @@ def lifespan(
     worker: bool | InnerWorker = False,
     scheduler: bool = False,
 ) -> ASGILifespan:
-    """A lifespan for FastAPI that opens `q`, then `own` ones, and closes them in opposite order.
+    """A lifespan for FastAPI that opens `q`, then the `own` lifespans; closes in reverse order.
 
-    What they yield for `request.state` is put together. `worker` runs a worker in each process of
-    the web server: True, or the settings of `q.worker(...)`; it fires schedules too. `scheduler`
-    does that alone, without a worker. They are for development, and for little work that waits more
-    than it computes.
+    The states that they yield for `request.state` are merged. `worker` runs a worker in each
+    process of the web server: True, or the settings of `q.worker(...)`; it fires schedules too.
+    `scheduler` only fires schedules, without a worker. Both are meant for development, and for
+    small amounts of I/O-bound work.
 
     >>> own = lifespan(q, my_lifespan, worker={"concurrency": 10})  # doctest: +SKIP
     >>> app = FastAPI(lifespan=own)  # doctest: +SKIP
@@ -104,7 +104,7 @@ def lifespan(
     @asynccontextmanager
     async def together(app: Any) -> AsyncGenerator[dict[str, Any], None]:
         async with AsyncExitStack() as stack:
-            # The application's own are left first: what they defer at their end is run by `q`.
+            # The application's own close first: `q` still runs what they defer while closing.
             state = dict(await stack.enter_async_context(q.lifespan(app)))
             for one in own:
                 state.update(await stack.enter_async_context(one(app)) or {})

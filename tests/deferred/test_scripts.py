@@ -201,7 +201,7 @@ async def test_who_opened_nothing_is_warned_at_the_first_call(
 
     # Then they run, and one warning says what is missing
     assert ran == [1, 1]
-    assert caplog.text.count("nobody has opened") == 1
+    assert caplog.text.count("has not opened its TaskQ") == 1
     assert "FastAPI(lifespan=q.lifespan)" in caplog.text
 
 

@@ -151,7 +151,7 @@ async def test_it_does_not_start_when_the_endpoint_failed(
             with pytest.raises(JobCancelled):
                 await handle.result(timeout=5)
     assert [word for word in scene.diary if word != "response"] == []
-    assert "3 deferred calls are dropped, since their request" in caplog.text
+    assert "3 deferred calls are dropped because their request" in caplog.text
     assert "note, note, builtins.list.append" in caplog.text
     assert scene.q.deferred.stats().cancelled == 3
 
@@ -273,7 +273,7 @@ async def test_one_there_is_no_room_for_stops_no_other(
         await eventually(lambda: "one" in scene.diary)
 
     assert scene.diary == ["response", "one"]
-    assert "was not taken" in caplog.text
+    assert "was rejected" in caplog.text
 
 
 async def test_of_two_the_outermost_decides(scene: Scene, client: httpx.AsyncClient) -> None:

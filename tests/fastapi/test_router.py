@@ -343,7 +343,7 @@ def test_openapi_knows_what_is_answered(app: FastAPI) -> None:
     }
     looking = schema["paths"]["/jobs/{job_id}"]["get"]
     assert looking["tags"] == ["jobs"]
-    assert looking["summary"] == "How a job stands"
+    assert looking["summary"] == "A job's state"
     models = schema["components"]["schemas"]
     assert set(models) >= {"JobView", "JobOutcome", "JobCancelling", "JobProblem", "JobState"}
     stream = schema["paths"]["/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]
