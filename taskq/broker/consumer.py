@@ -10,7 +10,7 @@ import msgpack
 
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import ClockOffset, group_consecutive, script
-from taskq.codec.payload import judge_record
+from taskq.codec.payload import check_record
 from taskq.codec.signing import Signing
 from taskq.core.errors import DecodeError, ServerError
 from taskq.core.job import Delivery
@@ -276,7 +276,7 @@ def handed_over(message: bytes) -> Delivery:
     """A job that `enqueue.lua` pushed to this worker; raises `DecodeError` for anything else."""
     try:
         if len(message) > 4096:
-            judge_record(message, most_bytes=4 * 1_048_576, most_values=16)
+            check_record(message, most_bytes=4 * 1_048_576, most_values=16)
         row = msgpack.unpackb(message, raw=True, max_array_len=16, max_map_len=0)
         return delivery_of(row)
     except Exception as error:

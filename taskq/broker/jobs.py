@@ -13,7 +13,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.scripts import ClockOffset, script
 from taskq.broker.waiting import STATES
 from taskq.codec.envelope import Envelope, FailureRecord, unpack_envelope, unpack_failure
-from taskq.codec.payload import decode_call, decode_value, judge_record
+from taskq.codec.payload import check_record, decode_call, decode_value
 from taskq.codec.signing import Signing
 from taskq.core.durations import in_zone
 from taskq.core.errors import PayloadError, UntrustedMessage
@@ -167,7 +167,7 @@ def _runs(fields: dict[bytes, bytes]) -> int:
 
 def _past_attempt(number: int, value: bytes) -> AttemptRecord:
     try:
-        judge_record(value, most_bytes=_MOST_BYTES, most_values=8)
+        check_record(value, most_bytes=_MOST_BYTES, most_values=8)
         began, ended, worker, text = msgpack.unpackb(value, raw=True)
         outcome, _, error = _text(text).partition("\n")
         return AttemptRecord(
@@ -186,7 +186,7 @@ def _instant(milliseconds: bytes | float | None) -> datetime | None:
 
 def _progress(value: bytes | None) -> Progress | None:
     try:
-        judge_record(value or b"", most_bytes=_MOST_BYTES, most_values=8)
+        check_record(value or b"", most_bytes=_MOST_BYTES, most_values=8)
         done, total, text = msgpack.unpackb(value or b"")
         return Progress.of(done, total, text) if type(text) is str else None
     except Exception:  # as above

@@ -1,5 +1,5 @@
-"""Values and bytes: arguments, results and jobs as they travel, and back.
+"""Serialisation: arguments, results, jobs and failures as bytes, and back.
 
-It may import `core` only. It never imports or calls a name that arrives in a message: values are
-rebuilt from the annotations of the task that receives them.
+It imports `core` only, and never imports or calls a name that arrives in a message: the annotations
+of the receiving task say what a value becomes.
 """

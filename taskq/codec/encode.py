@@ -1,8 +1,8 @@
-"""From what users pass to what msgpack and our extensions carry, with the path of what cannot.
+"""Convert Python values to what msgpack and our extensions can carry, or say which one cannot.
 
-One walk does it all: it counts depth and values while it goes, so that a structure that contains
-itself ends at the limit of depth instead of in the packer, and it leaves containers that hold only
-msgpack's own scalars as they are, checked at the speed of C.
+One walk does all of it. It counts depth and values as it goes, so a structure that contains itself
+hits the depth limit instead of overflowing the packer. Containers that hold only msgpack's own
+scalars are left as they are, after a check that runs at the speed of C.
 """
 
 from __future__ import annotations
@@ -21,52 +21,19 @@ from taskq.codec.extensions import (
 )
 from taskq.codec.instances import forms_of, is_model, is_object_class, is_text_kind
 from taskq.codec.secret import Secret
-from taskq.codec.unencodable import a_type, hint_for
+from taskq.codec.unencodable import UnencodableValue, a_type, hint_for
 from taskq.core.durations import base_date, base_datetime, base_timedelta
-from taskq.core.errors import EncodeError, PayloadError, PayloadTooLarge
+from taskq.core.errors import PayloadTooLarge
 
-__all__ = ["Lowering", "UnencodableValue"]
-
-
-class UnencodableValue(Exception):
-    """A value that cannot travel, on its way up to the argument it lies in."""
-
-    def __init__(self, reason: str, error: type[PayloadError] = EncodeError) -> None:
-        super().__init__(reason)
-        self._reason = reason
-        self._error = error
-        # Nothing else that the value might travel as is tried.
-        self.final = error is not EncodeError
-        # Innermost first: the containers around the value, and the step each one takes into it.
-        self._steps: list[tuple[int, str]] = []
-
-    def within(self, container: object, step: str) -> None:
-        """Record one container around the refused value."""
-        self._steps.append((id(container), step))
-
-    def error(self) -> PayloadError:
-        """The error to raise, with the whole path."""
-        path, first_seen = "", dict[int, str]()
-        for container, step in reversed(self._steps):
-            if container in first_seen:
-                return EncodeError(
-                    f"{path} is {first_seen[container]} again: what contains itself cannot travel; "
-                    "pass the ids of the objects instead of the objects"
-                )
-            if path:
-                first_seen[container] = path
-            path += step
-        if len(path) > 240:
-            path = f"{path[:120]}...{path[-100:]}"
-        return self._error(f"{path} {self._reason}")
+__all__ = ["Encoder"]
 
 
-class Lowering:
+class Encoder:
     """One walk over the values of one payload.
 
-    `max_depth` containers may lie in one another and `max_nodes` values be there in all, keys of
-    dictionaries included. With `careful`, scalars are looked at one by one: the packer refused one
-    of them, and the walk is there to say which.
+    Allows `max_depth` nested containers and `max_nodes` values in all, keys of dictionaries
+    included. With `careful`, every scalar is checked: the packer refused one of them, and this walk
+    finds out which.
     """
 
     def __init__(self, max_depth: int, max_nodes: int, *, careful: bool = False) -> None:
@@ -74,14 +41,14 @@ class Lowering:
         self._max_nodes = max_nodes
         self._left = max_nodes
         self._as_is: frozenset[type] = frozenset() if careful else AS_IS
-        # How many sets and keys, and how many objects, lie around the value.
+        # How many sets and keys, and how many objects, enclose the current value.
         self._hashed = 0
         self._instances = 0
-        # Whether there was anything that its own bytes do not make again.
+        # Whether decoding alone would give another value somewhere.
         self.altered = False
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-        """Lower the arguments of a call."""
+        """Encode the arguments of a call."""
         try:
             self._enter(len(args) + 2 * len(kwargs), 0)
         except UnencodableValue as unencodable:
@@ -92,24 +59,24 @@ class Lowering:
         name = ""
         try:
             for value in args:
-                positional.append(self._lower(value, 1))  # noqa: PERF401, how many tells which
+                positional.append(self._encode(value, 1))  # noqa: PERF401, the length gives the index
             for name, value in kwargs.items():
-                named[str.__str__(name)] = self._lower(value, 1)
+                named[str.__str__(name)] = self._encode(value, 1)
         except UnencodableValue as unencodable:
             unencodable.within(args, name or f"args[{len(positional)}]")
             raise
         return [positional, named]
 
     def result(self, value: Any) -> Any:
-        """Lower what a task returned."""
+        """Encode what a task returned."""
         try:
             self._enter(1, 0)
-            return self._lower(value, 1)
+            return self._encode(value, 1)
         except UnencodableValue as unencodable:
             unencodable.within(None, "result")
             raise
 
-    def _lower(self, value: Any, depth: int) -> Any:
+    def _encode(self, value: Any, depth: int) -> Any:
         kind = cast("type[Any]", type(value))
         if kind in self._as_is:
             return value
@@ -125,15 +92,15 @@ class Lowering:
         return self._open(value, depth)
 
     def _open(self, value: Any, depth: int) -> Any:
-        """Lower what travels as something plainer than itself."""
+        """Encode a value that travels as a simpler type."""
         if isinstance(value, type):
             raise _refused(value)
         self.altered = True
         if isinstance(value, Enum):
-            return self._lower(value.value, depth)
+            return self._encode(value.value, depth)
         kind = cast("type[Any]", type(value))
         if hasattr(kind, "__mapper__"):
-            raise _refused(value)  # a row of a database, whatever else it is
+            raise _refused(value)  # a database row, whatever else it is
         if is_object_class(kind):
             return self._instance(value, depth)
         return self._as_ancestor(value, depth)
@@ -146,7 +113,7 @@ class Lowering:
         try:
             for form in _forms_of(value):
                 try:
-                    return self._lower(form, depth)
+                    return self._encode(form, depth)
                 except UnencodableValue as unencodable:
                     unencodable.within(value, "")
                     if unencodable.final:
@@ -154,10 +121,10 @@ class Lowering:
                     first = first or unencodable
         finally:
             self._instances -= 1
-        # What the objects around it make of it would hide what this one refused.
+        # Trying other forms of the enclosing objects would hide this reason.
         refused = first or UnencodableValue(
-            f"is {a_type(value)} that is not made again by its own fields, nor by what it dumps: "
-            "its serialisers and validators do not fit each other. Pass the values it is made of"
+            f"is {a_type(value)} that neither its fields nor its dump can recreate: its "
+            "serialisers and validators do not match. Pass the values it is made of"
         )
         refused.final = True
         raise refused
@@ -167,9 +134,9 @@ class Lowering:
         for parent in kind.__mro__:
             if parent in _PARENTS:
                 try:
-                    return self._lower(_PARENTS[parent](value), depth)
+                    return self._encode(_PARENTS[parent](value), depth)
                 except UnencodableValue as unencodable:
-                    # The plain copy is another object each time: the original tells a cycle.
+                    # The plain copy is a new object each time; only the original reveals a cycle.
                     unencodable.within(value, "")
                     raise
             if parent in SCALAR_EXTENSIONS:
@@ -196,7 +163,7 @@ class Lowering:
             self._hashed -= 1
         if len(set(items)) != len(value):
             raise UnencodableValue(
-                "has two members that travel as the same value (an enum travels as its value); "
+                "has two members that are encoded as the same value (an enum as its value); "
                 "pass a list"
             )
         return array_extension(type(value), items)
@@ -206,15 +173,15 @@ class Lowering:
         as_is = self._as_is
         if as_is.issuperset(map(type, items)):
             return items
-        lowered: list[Any] = []
+        encoded: list[Any] = []
         try:
             for item in items:
-                plain = item if type(item) in as_is else self._lower(item, depth + 1)
-                lowered.append(plain)
+                plain = item if type(item) in as_is else self._encode(item, depth + 1)
+                encoded.append(plain)
         except UnencodableValue as unencodable:
-            unencodable.within(owner, step or f"[{len(lowered)}]")
+            unencodable.within(owner, step or f"[{len(encoded)}]")
             raise
-        return lowered
+        return encoded
 
     def _dict(self, value: dict[Any, Any], depth: int) -> dict[Any, Any]:
         if self._hashed:
@@ -225,25 +192,25 @@ class Lowering:
         if plain_keys and as_is.issuperset(map(type, value.values())):
             return value
         keys = value if plain_keys else self._keys(value, depth)
-        lowered: dict[Any, Any] = {}
+        encoded: dict[Any, Any] = {}
         key = None
         try:
             for plain, (key, item) in zip(keys, value.items(), strict=True):  # noqa: B007, below
-                lowered[plain] = item if type(item) in as_is else self._lower(item, depth + 1)
+                encoded[plain] = item if type(item) in as_is else self._encode(item, depth + 1)
         except UnencodableValue as unencodable:
             unencodable.within(value, _index(key))
             raise
-        if len(lowered) != len(value):
+        if len(encoded) != len(value):
             raise UnencodableValue(
-                "has two keys that travel as the same value (an enum travels as its value); "
+                "has two keys that are encoded as the same value (an enum as its value); "
                 "give them different values"
             )
-        return lowered
+        return encoded
 
     def _keys(self, value: dict[Any, Any], depth: int) -> list[Any]:
         self._hashed += 1
         try:
-            return [self._lower(key, depth + 1) for key in value]
+            return [self._encode(key, depth + 1) for key in value]
         except UnencodableValue as unencodable:
             unencodable.within(value, "<key>")
             raise
@@ -255,47 +222,47 @@ class Lowering:
             raise _unhashable(record)
         self._enter(2 * len(record) + 2, depth)
         as_is = self._as_is
-        lowered: list[Any] = [record.kind, record.unset]
+        encoded: list[Any] = [record.kind, record.unset]
         name = ""
         try:
             for name, item in record.items():
-                lowered.append(str.__str__(name))
-                lowered.append(item if type(item) in as_is else self._lower(item, depth + 1))
+                encoded.append(str.__str__(name))
+                encoded.append(item if type(item) in as_is else self._encode(item, depth + 1))
         except UnencodableValue as unencodable:
             unencodable.within(record, f".{name}")
             raise
-        return array_extension(Record, lowered)
+        return array_extension(Record, encoded)
 
     def _enter(self, values: int, depth: int) -> None:
         if depth > self._max_depth:
             raise UnencodableValue(
-                f"lies {depth} containers deep; up to {self._max_depth} may nest. Flatten it, or "
-                "store it elsewhere and pass its key",
+                f"is nested {depth} containers deep; the limit is {self._max_depth}. Flatten it, "
+                "or store it elsewhere and pass its key",
                 PayloadTooLarge,
             )
         self._left -= values
         if self._left < 0:
             raise UnencodableValue(
-                f"brings the payload to {self._max_nodes - self._left:,} values; up to "
-                f"{self._max_nodes:,} may travel. Split the work into several jobs, or store the "
-                "data elsewhere and pass its key",
+                f"brings the payload to {self._max_nodes - self._left:,} values; the limit is "
+                f"{self._max_nodes:,}. Split the work into several jobs, or store the data "
+                "elsewhere and pass its key",
                 PayloadTooLarge,
             )
 
 
-def _lower_secret(walk: Lowering, value: Secret[Any], depth: int) -> Any:
+def _encode_secret(walk: Encoder, value: Secret[Any], depth: int) -> Any:
     items = walk._items(value, [value.reveal()], depth, step=".reveal()")  # pyright: ignore[reportPrivateUsage]
     return array_extension(Secret, items)
 
 
-_CONTAINERS: dict[type, Callable[[Lowering, Any, int], Any]] = {
-    list: Lowering._list,  # pyright: ignore[reportPrivateUsage]
-    dict: Lowering._dict,  # pyright: ignore[reportPrivateUsage]
-    tuple: Lowering._tuple,  # pyright: ignore[reportPrivateUsage]
-    set: Lowering._set,  # pyright: ignore[reportPrivateUsage]
-    frozenset: Lowering._set,  # pyright: ignore[reportPrivateUsage]
-    Secret: _lower_secret,
-    Record: Lowering._record,  # pyright: ignore[reportPrivateUsage]
+_CONTAINERS: dict[type, Callable[[Encoder, Any, int], Any]] = {
+    list: Encoder._list,  # pyright: ignore[reportPrivateUsage]
+    dict: Encoder._dict,  # pyright: ignore[reportPrivateUsage]
+    tuple: Encoder._tuple,  # pyright: ignore[reportPrivateUsage]
+    set: Encoder._set,  # pyright: ignore[reportPrivateUsage]
+    frozenset: Encoder._set,  # pyright: ignore[reportPrivateUsage]
+    Secret: _encode_secret,
+    Record: Encoder._record,  # pyright: ignore[reportPrivateUsage]
 }
 
 
@@ -329,8 +296,7 @@ def _refused(value: object) -> UnencodableValue:
 def _unhashable(value: object) -> UnencodableValue:
     # A frozen dataclass may be a member of a set here, but would arrive as a dictionary.
     return UnencodableValue(
-        f"is {a_type(value)}, which travels as something that cannot be a member of a set or a "
-        "key; pass a list"
+        f"is {a_type(value)}, whose encoded form cannot be a member of a set or a key; pass a list"
     )
 
 
@@ -339,8 +305,8 @@ def _extended(extension: Callable[[Any], Any], value: Any) -> Any:
         return extension(value)
     except ValueError as error:
         raise UnencodableValue(str(error)) from error
-    except Exception as error:  # a subclass, or a time zone, of the user's own
-        raise UnencodableValue(f"is {a_type(value)} that fails when written: {error!r}") from error
+    except Exception as error:  # from a subclass or a time zone of the user's
+        raise UnencodableValue(f"is {a_type(value)} that cannot be encoded: {error!r}") from error
 
 
 def _forms_of(value: Any) -> Iterator[Any]:
@@ -351,7 +317,7 @@ def _forms_of(value: Any) -> Iterator[Any]:
             yield form
     except UnencodableValue:
         raise
-    except Exception as error:  # a slot never set, or a property of the user's own
+    except Exception as error:  # an unset slot, or a property of the user's
         what = (
             "that cannot be dumped"
             if is_model(cast("Any", type(value)))
@@ -368,7 +334,7 @@ def _index(key: object) -> str:
 
 
 def _check_scalar(value: Any) -> None:
-    """Refuse the scalars that the packer refuses."""
+    """Refuse the scalars that the packer refuses, with the reason."""
     if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
         raise UnencodableValue(
             f"is an integer of {value.bit_length():,} bits; up to {MAX_INT_BITS:,} can travel. "

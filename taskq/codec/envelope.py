@@ -1,7 +1,8 @@
-"""The immutable part of a job as bytes: task name, arguments and what overrides the task's options.
+"""The immutable part of a job, and its failure, as bytes.
 
-Everything here is msgpack and begins with a version number. Arguments are bytes inside bytes, so
-that whoever reads the envelope need not decode what users wrote.
+An envelope holds the task's name, the arguments and the options that override the task's own. Both
+are msgpack and begin with a version number. The arguments are bytes inside the envelope, so reading
+an envelope does not decode user values.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
-from taskq.codec.payload import judge_record
+from taskq.codec.payload import check_record
 from taskq.core.durations import seconds
 from taskq.core.errors import ConfigError, DecodeError
 from taskq.core.job import Fire
@@ -36,10 +37,10 @@ _TRACEBACK_LIMIT: Final = 65_536
 
 
 class Envelope(NamedTuple):
-    """What a producer says of a job. `version` above ours is for a newer worker.
+    """What a producer says about a job. A `version` above ours needs a newer worker.
 
-    `attempts` and `failures` are those it had before the server knew it. A tuple: one is made for
-    each job that runs, and a frozen dataclass takes three times as long.
+    `attempts` and `failures` count what happened before the job reached the server. It is a tuple
+    because every run creates one, and a frozen dataclass takes three times as long.
     """
 
     task: str
@@ -65,9 +66,9 @@ def pack_envelope(
     before: tuple[int, int] = (0, 0),
     fire: Fire | None = None,
 ) -> bytes:
-    """The bytes of an envelope; what is None or empty takes no room.
+    """The bytes of an envelope; options that are None or empty take no space.
 
-    `before`: attempts and failures that the job had in this process.
+    `before`: the attempts and failures that the job had in this process.
     """
     plain = timeout is None and result_ttl is None and retry is None and not headers
     if plain and not before[0] and fire is None:
@@ -89,17 +90,17 @@ def pack_envelope(
 
 
 def unpack_envelope(data: bytes) -> Envelope:
-    """Read an envelope; unknown extras of a newer producer are ignored.
+    """Read an envelope, ignoring unknown extras of a newer producer.
 
-    Raises `DecodeError` for bytes that are none.
+    Raises `DecodeError` for other bytes.
     """
     try:
         if len(data) > _MOST_VALUES:
-            judge_record(data, most_bytes=_LIMIT, most_values=_MOST_VALUES)
+            check_record(data, most_bytes=_LIMIT, most_values=_MOST_VALUES)
         parts = msgpack.unpackb(data, max_array_len=64, max_map_len=MOST_TEXTS)
         version, task, payload, *rest = parts
         if type(version) is not int or type(task) is not str or type(payload) is not bytes:
-            raise TypeError("fields of another type")
+            raise TypeError("a field has the wrong type")
         if not rest:
             return Envelope(task, payload, version=version)
         extras: dict[str, Any] = rest[0]
@@ -117,13 +118,13 @@ def unpack_envelope(data: bytes) -> Envelope:
             version=version,
         )
     except Exception as error:
-        raise DecodeError(f"these bytes are no envelope of taskq: {error}") from error
+        raise DecodeError(f"not a taskq envelope: {error}") from error
 
 
 def _pack_retry(retry: Retry) -> list[Any]:
     if retry.on != (Exception,) or retry.never:
         raise ConfigError(
-            "on= and never= name classes, which cannot travel with one job; set them on the task: "
+            "on= and never= name classes, which a single job cannot carry; set them on the task: "
             "@q.task(retry=Retry(on=..., never=...))"
         )
     return [retry.max_attempts, _seconds(retry.backoff), _seconds(retry.max_delay), retry.jitter]
@@ -135,14 +136,14 @@ def _number(what: str, value: Any, *, least: float = 0.0) -> float | None:
 
 def _texts(headers: dict[Any, Any]) -> dict[str, str]:
     if not all(type(key) is str and type(text) is str for key, text in headers.items()):
-        raise TypeError("headers that are no text")
+        raise TypeError("a header is not text")
     return headers
 
 
 def _counts(before: Any) -> tuple[int, int]:
     attempts, failures = before or (0, 0)
     if type(attempts) is not int or type(failures) is not int or not 0 <= failures <= attempts:
-        raise TypeError("counts of attempts that are none")
+        raise TypeError("the counts of attempts are invalid")
     return attempts, failures
 
 
@@ -151,7 +152,7 @@ def _fire(parts: list[Any] | None) -> Fire | None:
         return None
     schedule, slot, by_hand, zone, *_ = (*parts, "") if len(parts) == 3 else parts
     if type(schedule) is not str or type(slot) is not int or type(zone) is not str:
-        raise TypeError("a schedule's fire of another type")
+        raise TypeError("a field of the schedule's fire has the wrong type")
     return Fire(schedule, slot, bool(by_hand), zone)
 
 
@@ -165,7 +166,7 @@ def _seconds(value: Any) -> float:
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """A failure as it is stored: names and text, never the exception itself."""
+    """A stored failure: names and text, never the exception itself."""
 
     error_type: str
     error_text: str
@@ -174,7 +175,7 @@ class FailureRecord:
 
 
 def pack_failure(failure: Failed) -> bytes:
-    """The bytes of a failure, its texts cut to a bounded length."""
+    """The bytes of a failure, with its texts cut to a maximum length."""
     return msgpack.packb(
         (
             VERSION,
@@ -187,13 +188,13 @@ def pack_failure(failure: Failed) -> bytes:
 
 
 def unpack_failure(data: bytes) -> FailureRecord:
-    """Read a failure; bytes that are none give a record that says so."""
+    """Read a failure; unreadable bytes give a record that says so."""
     try:
-        judge_record(data, most_bytes=_LIMIT, most_values=16)
+        check_record(data, most_bytes=_LIMIT, most_values=16)
         parts = msgpack.unpackb(data, max_array_len=16, max_map_len=0)
         _, error_type, error_text, traceback, kind = parts
         if not all(type(part) is str for part in parts[1:]):
-            raise TypeError("fields of another type")
+            raise TypeError("a field has the wrong type")
         return FailureRecord(error_type, error_text, traceback, kind)
     except Exception:
         return FailureRecord("UnreadableError", "the stored error cannot be read", "", "malformed")

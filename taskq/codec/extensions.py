@@ -1,4 +1,4 @@
-"""The types msgpack lacks: one extension code each, both ways.
+"""The types that msgpack lacks: one extension code each, encoder and decoder.
 
 =====  ==========  ==========================================================================
 code   type        body
@@ -14,15 +14,15 @@ code   type        body
 9      Decimal     its text
 10     UUID        16 bytes
 11     Secret      a msgpack array of its one value
-12     Record      a msgpack array: a class's name, the names of fields that nobody set (with spaces
-                   between), then the fields of an object, name and value in turn
+12     Record      a msgpack array: a class's name, the names of its unset fields (separated by
+                   spaces), then the fields of an object, name and value in turn
 =====  ==========  ==========================================================================
 
 Marks: bit 0 is the fold, bits 1 and 2 say what the zone is: none (0), an offset from UTC in
-microseconds as i64 with nothing for UTC itself (1), or an IANA name (2). Codes and bodies are
-part of the wire format: jobs written by one version wait to be read by another, so a body never
-changes, a new one gets a new code. Bodies of 2, 3, 4, 11 and 12 start with the header of an array:
-the check of limits relies on it.
+microseconds as i64, empty for UTC itself (1), or an IANA name (2). Codes and bodies are part of the
+wire format: one version reads jobs that another wrote, so a body never changes; a new format gets a
+new code. Bodies of 2, 3, 4, 11 and 12 start with the header of an array: the check of limits relies
+on it.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ _MICROSECOND = timedelta(microseconds=1)
 _NO_ZONE, _OFFSET, _NAME = 0, 1, 2
 
 _HARMLESS_BYTES = 4096
-"""In so few bytes nothing that grows faster than they do becomes large."""
+"""Payloads up to this size are too small for hash collisions to matter."""
 _MOST_COLLISIONS = 32
 
 _Hook = Callable[[int, bytes], Any]
 
-_msgpack = cast("Any", msgpack)  # it ships no types
+_msgpack = cast("Any", msgpack)  # it has no type hints
 _Packer: Callable[..., Any] = _msgpack.Packer
 _Unpacker: Callable[..., Any] = _msgpack.Unpacker
 _unpackb: Callable[..., Any] = _msgpack.unpackb
@@ -88,11 +88,11 @@ _ExtType: Callable[[int, bytes], Any] = _msgpack.ExtType
 
 
 class Record(dict[str, Any]):
-    """The state of an object that was sent, by field: nobody's input, and not to be validated.
+    """The state of an object that was sent, by field. It is not input, so it is never validated.
 
-    Shown, and where no annotation says of which class it was, it is a dictionary. `kind` is the
-    class's name: it tells members of a union apart, and nothing is looked up by it. `unset` are the
-    fields of a model that have their defaults because nobody gave them.
+    Without an annotation that names its class it stays a dictionary. `kind` is the name of the
+    class: it tells the members of a union apart and is never used for a lookup. `unset` names the
+    fields of a model that hold their defaults.
     """
 
     __slots__ = ("kind", "unset")
@@ -102,44 +102,44 @@ class Record(dict[str, Any]):
 
     @classmethod
     def of(cls, kind: str, unset: str, fields: Any) -> Record:
-        """The state of an object of a class of this name."""
+        """The state of an object of the class with this name."""
         record = cls(fields)
         record.kind, record.unset = kind, unset
         return record
 
 
 def pack(value: Any) -> bytes:
-    """Pack a lowered value: builtins of exact type, and extensions.
+    """Pack an encoded value: builtins of exact type, and extensions.
 
-    The packer lives for one call: a shared one is neither safe between threads nor re-entrant,
-    and a new one costs 0.1 us.
+    Each call uses a new packer, which costs 0.1 us: a shared one is neither thread-safe nor
+    re-entrant.
     """
     packed: bytes = _Packer(default=_beyond_64_bits, strict_types=True, buf_size=1024).pack(value)
     return packed
 
 
 def unpack(data: bytes) -> Any:
-    """Unpack what `pack` wrote; raises whatever msgpack or a constructor raises on bad bytes.
+    """Unpack what `pack` returned; raises whatever msgpack or a constructor raises on bad bytes.
 
-    msgpack's own timestamps, which taskq never writes, are read as datetimes in UTC: producers in
-    other languages have no other way to send one.
+    Timestamps of msgpack, which taskq never writes, become datetimes in UTC: producers in other
+    languages have no other way to send one.
     """
-    hook = _from_extension if len(data) <= _HARMLESS_BYTES else _Watch().extension
+    hook = _from_extension if len(data) <= _HARMLESS_BYTES else _CollisionGuard().extension
     return _unpackb(data, ext_hook=hook, strict_map_key=False, timestamp=3)
 
 
 def array_extension(kind: type, items: list[Any]) -> Any:
-    """The extension for a tuple, set, frozenset or secret of these lowered items."""
+    """The extension for a tuple, set, frozenset, secret or record of these encoded items."""
     return _ExtType(_CODE_OF[kind], pack(items))
 
 
 def _beyond_64_bits(value: Any) -> Any:
-    # The packer asks for help with integers over 64 bits, and with anything not lowered.
+    # The packer calls this for integers over 64 bits, and for any type it does not know.
     if type(value) is not int:
-        raise TypeError(f"{type(value).__qualname__} was not lowered")
+        raise TypeError(f"{type(value).__qualname__} was not encoded")
     bits = value.bit_length()
     if bits > MAX_INT_BITS:
-        raise OverflowError(f"an integer of {bits} bits")
+        raise OverflowError(f"the integer has {bits} bits")
     return _ExtType(_BIG_INT, value.to_bytes(bits // 8 + 1, "big", signed=True))
 
 
@@ -158,20 +158,20 @@ def _from_zone(kind: int, body: bytes) -> tzinfo | None:
         (offset,) = _OFFSET_BODY.unpack(body) if body else (0,)
         return timezone(timedelta(microseconds=offset))
     if kind != _NO_ZONE or body:
-        raise ValueError("an unknown kind of time zone")
+        raise ValueError("unknown kind of time zone")
     return None
 
 
-# `ZoneInfo` itself keeps eight, so that many datetimes in many zones would read a file each. There
+# `ZoneInfo` itself caches only eight zones: datetimes in many zones would each read a file. There
 # are about 600 zones, under three kinds of names.
 @lru_cache(maxsize=2048)
 def _named_zone(body: bytes) -> tzinfo:
     name = body.decode()
     try:
         return ZoneInfo(name)
-    except Exception as error:  # a missing zone, a directory, a name that is no path
+    except Exception as error:  # a missing zone, a directory, an invalid path
         raise ValueError(
-            f"no time zone {name[:60]!r} here; the package `tzdata` brings them all"
+            f"the time zone {name[:60]!r} is not installed; the package `tzdata` has all of them"
         ) from error
 
 
@@ -179,7 +179,7 @@ def _datetime(value: datetime) -> Any:
     offset = value.utcoffset()
     if offset is None:
         raise ValueError(
-            "is a naive datetime, which names no instant; pass an aware one, such as "
+            "is a naive datetime, which does not identify an instant; pass an aware one, such as "
             "`datetime.now(UTC)` or `value.replace(tzinfo=ZoneInfo('Europe/Berlin'))`"
         )
     kind, zone = _zone(value.tzinfo, offset)
@@ -200,7 +200,7 @@ def _from_datetime(body: bytes) -> datetime:
     *fields, marks = _DATETIME_BODY.unpack_from(body)
     zone = _from_zone(marks >> 1, body[_DATETIME_BODY.size :])
     if zone is None:
-        raise ValueError("a naive datetime")
+        raise ValueError("the datetime is naive")
     return datetime(*fields, tzinfo=zone, fold=marks & 1)
 
 
@@ -247,7 +247,7 @@ def _from_decimal(body: bytes) -> Decimal:
     try:
         return Decimal(body.decode("ascii"))
     except InvalidOperation:
-        raise ValueError("a decimal number that is none") from None
+        raise ValueError("not a decimal number") from None
 
 
 def _uuid(value: UUID) -> Any:
@@ -261,7 +261,7 @@ def _from_uuid(body: bytes) -> UUID:
 def _from_big_int(body: bytes) -> int:
     value = int.from_bytes(body, "big", signed=True)
     if value.bit_length() > MAX_INT_BITS:
-        raise ValueError(f"an integer of {value.bit_length()} bits")
+        raise ValueError(f"the integer has {value.bit_length()} bits")
     return value
 
 
@@ -271,12 +271,12 @@ def holds_array(first: int) -> bool:
 
 
 def _items(body: bytes, hook: _Hook) -> list[Any]:
-    # An extension straight inside another would recurse without an array between them, unseen by
-    # the check of depth: so anything but an array is refused before it is unpacked.
+    # An extension directly inside another would recurse without an array in between, which the
+    # check of depth does not see: refuse anything but an array before unpacking it.
     if not body or not holds_array(body[0]):
-        raise ValueError("an extension that holds no array")
-    # Not `unpackb`: it keeps 40 KB on the C stack, which nested tuples would multiply by their
-    # depth, more than the stack of a small thread.
+        raise ValueError("an extension does not hold an array")
+    # Not `unpackb`: it takes 40 KB of C stack per level of nested tuples, more in all than the
+    # stack of a small thread.
     size = len(body)
     unpacker = _Unpacker(
         ext_hook=hook,
@@ -288,13 +288,13 @@ def _items(body: bytes, hook: _Hook) -> list[Any]:
     unpacker.feed(body)
     items: list[Any] = unpacker.unpack()
     if unpacker.tell() != size:
-        raise ValueError("an extension with more than one array")
+        raise ValueError("an extension holds more than one array")
     return items
 
 
 def _secret(items: list[Any]) -> Secret[Any]:
     if len(items) != 1:
-        raise ValueError(f"a secret of {len(items)} values")
+        raise ValueError(f"a secret holds {len(items)} values")
     return Secret(items[0])
 
 
@@ -302,12 +302,12 @@ def _record(items: list[Any]) -> Record:
     kind, unset, *flat = items
     names, values = flat[::2], flat[1::2]
     if len(names) != len(values) or not {str}.issuperset(map(type, (kind, unset, *names))):
-        raise ValueError("the state of an object that has another form")
+        raise ValueError("the state of an object is malformed")
     return Record.of(kind, unset, zip(names, values, strict=True))
 
 
 def holds_secret(data: bytes) -> bool:
-    """Whether there may be a secret in a payload: false is certain."""
+    """Whether a payload may hold a secret. False is certain, true is not."""
     return _SECRET in data
 
 
@@ -317,16 +317,16 @@ def _from_extension(code: int, body: bytes, hook: _Hook | None = None) -> Any:
         return collect(_items(body, hook or _from_extension))
     decoder = _DECODERS.get(code)
     if decoder is None:
-        raise ValueError(f"extension {code} is unknown to this version of taskq")
+        raise ValueError(f"this version of taskq does not know extension {code}")
     return decoder(body)
 
 
-class _Watch:
-    """Reads one payload, and refuses values that were chosen to have one hash.
+class _CollisionGuard:
+    """Decodes the extensions of one payload, and refuses values that were chosen to collide.
 
-    A set or dictionary of them takes time that grows with the square of their number, here or where
-    a task makes one. Text and bytes are hashed with a secret of the process, and numbers of 64 bits
-    cannot collide often.
+    Building a set or dictionary of values with one hash takes time quadratic in their number, here
+    or in a task. Text and bytes are safe, because each process hashes them with its own secret, and
+    integers of 64 bits cannot collide often.
     """
 
     def __init__(self) -> None:
@@ -353,12 +353,11 @@ class _Watch:
             others.append(value)
         if len(others) >= _MOST_COLLISIONS:
             raise ValueError(
-                f"more than {_MOST_COLLISIONS} different values have the same hash, as if they "
-                "were chosen to"
+                f"more than {_MOST_COLLISIONS} different values have the same hash, as in an attack"
             )
 
 
-#: How to write each type that is neither msgpack's own nor a container.
+#: The encoder of each type that is neither msgpack's own nor a container.
 SCALAR_EXTENSIONS: dict[type, Callable[[Any], Any]] = {
     datetime: _datetime,
     date: _date,

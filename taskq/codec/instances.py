@@ -1,9 +1,9 @@
-"""Objects with fields, such as dataclasses and models: their state, and how they are made again.
+"""Objects with fields, such as dataclasses and models: read their state, and restore it.
 
-What was sent as an object arrives in the state it had. None of its class's code runs then, so no
-validator and no `__post_init__` transforms a value twice. An object whose state cannot travel is
-sent as its constructor's arguments, where these make an equal object. A value that does not fit is
-a `TypeMismatch`; `Walk` bounds how much is tried.
+An object arrives in the state it was sent in. No code of its class runs then, so no validator and
+no `__post_init__` transforms a value twice. An object whose state cannot be encoded is sent as the
+arguments of its constructor, if these create an equal object. A value that does not fit raises
+`TypeMismatch`; `Walk` bounds the number of attempts.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from taskq.core.errors import CallError
 __all__ = [
     "TypeMismatch",
     "Walk",
-    "cause",
+    "error_text",
     "fields_of",
     "forms_of",
     "is_model",
     "is_object_class",
     "is_text_kind",
     "restored",
-    "shortly",
+    "short_repr",
 ]
 
 _MOST_STEPS: Final = 400_000
-"""Four for each value that a payload may hold; they take about half a second."""
+"""Four per value that a payload may hold; all of them take about half a second."""
 
 
 class TypeMismatch(CallError):
-    """A value nothing can be made of, on its way up to its parameter.
+    """A value that does not fit its annotation; the path to it grows as this propagates.
 
-    `reason` may be a function: most reasons are never read, as another member of a union fits.
+    `reason` may be a function: most are never read, because another member of a union fits.
     """
 
     def __init__(self, reason: str | Callable[[], str]) -> None:
@@ -52,11 +52,11 @@ class TypeMismatch(CallError):
         return self._reason if isinstance(self._reason, str) else self._reason()
 
     def within(self, step: str) -> None:
-        """Record one container around the value."""
+        """Add an enclosing container to the path."""
         self.path = step + self.path
 
     def again(self) -> TypeMismatch:
-        """The same misfit of the same value, to go up another way."""
+        """A copy, to be raised on another path."""
         copy = TypeMismatch(self._reason)
         copy.path = self.path
         return copy
@@ -70,10 +70,10 @@ class TypeMismatch(CallError):
 
 
 class Walk:
-    """What is known of one payload while objects are made of it: how much was tried, and what.
+    """The state of rebuilding one payload: the attempts left, and the objects made so far.
 
-    In a union of classes with the same fields, each member is tried at each level. What was made of
-    a value once is kept, so that this takes time in proportion to the payload and not to a power.
+    A union of classes with the same fields tries each member at each level. Results are kept per
+    value, so the time is linear in the size of the payload instead of exponential in its depth.
     """
 
     __slots__ = ("_left", "_made", "trying")
@@ -84,17 +84,17 @@ class Walk:
         self.trying = 0
 
     def step(self, count: int = 1) -> None:
-        """Count values that are made, or tried; raises `CallError` when it is too many."""
+        """Count values made or tried; raises `CallError` above the limit."""
         self._left -= count
         if self._left < 0:
             raise CallError(
-                f"the values take more than {_MOST_STEPS:,} attempts to be made what the "
-                "annotations promise; give the classes of a union different fields, or a "
-                "discriminator, or pass objects of these classes instead of dictionaries"
+                f"rebuilding the values takes more than {_MOST_STEPS:,} attempts; give the classes "
+                "of a union different fields, or a discriminator, or pass objects of these classes "
+                "instead of dictionaries"
             )
 
     def once(self, make: Callable[[Walk, Any], Any], value: Any) -> Any:
-        """What `make` makes of a value, which lives as long as this walk."""
+        """The result of `make` for a value, which must outlive this walk."""
         key = (id(make), id(value))
         known = self._made.get(key)
         if known is None:
@@ -110,15 +110,15 @@ class Walk:
         return known[0]
 
 
-def shortly(value: Any) -> str:
-    """A value in a few words."""
+def short_repr(value: Any) -> str:
+    """A short `repr` of a value."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 60
     return short.repr(value)
 
 
-def cause(error: Exception) -> str:
-    """What a constructor said, in one line; what a model says, field by field."""
+def error_text(error: Exception) -> str:
+    """The message of a constructor in one line; that of a model, field by field."""
     listed = getattr(error, "errors", None)
     if not callable(listed):
         return f"{type(error).__name__}: {error}"[:300]
@@ -135,7 +135,7 @@ _MISSING = dataclasses.MISSING
 
 def is_model(kind: type[Any]) -> bool:
     """Whether values of this class are models, such as pydantic's."""
-    # On the type: a proxy or a mock has every attribute one asks it for.
+    # On the type, because an instance of a proxy or a mock has every attribute.
     return callable(getattr(kind, "model_dump", None))
 
 
@@ -146,7 +146,7 @@ def is_object_class(kind: type[Any]) -> bool:
 
 
 def is_text_kind(kind: type[Any]) -> bool:
-    """Whether values of this class travel as text inside of an object, and are made of it again."""
+    """Whether values of this class are sent as text inside an object, and rebuilt from it."""
     if issubclass(kind, PurePath) or kind.__module__ == "ipaddress":
         return True
     return kind.__module__.startswith("pydantic") and kind.__name__.endswith(("Url", "Dsn"))
@@ -154,7 +154,7 @@ def is_text_kind(kind: type[Any]) -> bool:
 
 @lru_cache(maxsize=1024)
 def _names_of(kind: Any) -> tuple[dict[str, None] | None, bool]:
-    """The names of the fields, None where nobody tells them, and whether it is a dataclass."""
+    """The names of the fields, None if it does not declare any, and whether it is a dataclass."""
     if dataclasses.is_dataclass(kind):
         return dict.fromkeys(field.name for field in dataclasses.fields(kind)), True
     declared = getattr(kind, "model_fields", None)
@@ -162,20 +162,20 @@ def _names_of(kind: Any) -> tuple[dict[str, None] | None, bool]:
 
 
 def fields_of(value: Any) -> dict[str, Any] | None:
-    """The declared fields and the extra ones; None where nobody tells which ones there are."""
+    """The declared and extra fields of an object; None if its class does not declare any."""
     names, is_dataclass = _names_of(cast("type[Any]", type(value)))
     if names is None:
         return None
     if is_dataclass:
         return {name: getattr(value, name) for name in names}
-    # One that was made without validation may lack some.
+    # A model created without validation may lack some.
     held = cast("dict[str, Any]", vars(value))
     fields = {name: held[name] for name in names if name in held}
     return fields | (getattr(value, "model_extra", None) or {})
 
 
 def forms_of(value: Any) -> Iterator[Any]:
-    """What an object may travel as, best first; raises what its own code raises."""
+    """The forms in which an object can be sent, best first; raises what its own code raises."""
     fields = fields_of(value)
     if fields is None:
         yield _dumped(value)
@@ -189,7 +189,7 @@ def forms_of(value: Any) -> Iterator[Any]:
 
 
 def restored(kind: Any, record: Record, state: dict[str, Any]) -> Any:
-    """An object of a class in this state; raises `TypeMismatch` for one that it cannot have."""
+    """An object of a class in this state; raises `TypeMismatch` if it cannot have this state."""
     made = kind.__new__(kind)
     names, is_dataclass = _names_of(kind)
     if not is_dataclass:
@@ -208,7 +208,7 @@ def restored(kind: Any, record: Record, state: dict[str, Any]) -> Any:
 
 
 def _fill_up(made: Any, kind: Any, state: dict[str, Any]) -> None:
-    """Give the fields that were added to a class since the object was sent their defaults."""
+    """Set the defaults of fields that the class gained after the object was sent."""
     for field in dataclasses.fields(kind):
         if field.name not in state:
             made_by = field.default_factory
@@ -249,7 +249,7 @@ def _restore_model(made: Any, kind: Any, unset: list[str], state: dict[str, Any]
 
 
 def _others_of(value: Any, fields: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """What an object holds beside its fields, and the names of the fields that nobody set."""
+    """The attributes of an object beside its fields, and the names of its unset fields."""
     kind = cast("type[Any]", type(value))
     if not dataclasses.is_dataclass(kind):
         unset = " ".join(name for name in fields if name not in value.model_fields_set)
@@ -275,7 +275,7 @@ def _given(value: Any) -> Any:
 
 def _dumped(model: Any) -> Any:
     try:
-        # Computed fields stay behind: they are no input for a model.
+        # Without computed fields, which are not input for a model.
         return model.model_dump(mode="python", by_alias=True, round_trip=True)
     except TypeError:
         return model.model_dump(mode="python")
@@ -285,7 +285,7 @@ def _makes_again(value: Any, given: Any, before: dict[str, Any]) -> bool:
     kind = cast("Any", type(value))
     try:
         made = kind.model_validate(given) if is_model(kind) else kind(**given)
-    except Exception:  # a validator is the user's own
+    except Exception:  # a validator is user code
         return False
     after = fields_of(made)
     if after is None or before.keys() != after.keys():
@@ -296,5 +296,5 @@ def _makes_again(value: Any, given: Any, before: dict[str, Any]) -> bool:
 def _alike(before: Any, after: Any) -> bool:
     try:
         return before is after or bool(before == after) or before != before  # NaN
-    except Exception:  # arrays, and whatever else compares in its own way: nothing is known
+    except Exception:  # arrays and others that do not compare to a bool: undecidable
         return True

@@ -1,12 +1,12 @@
-"""Arguments and results as bytes: the only serialiser of what users pass.
+"""Arguments and results as bytes: the only serialiser of user values.
 
 A payload is msgpack plus the extensions of `taskq.codec.extensions`: a call is the array
 ``[args, kwargs]``, a result is its value. No name in it is ever imported or called: an enum travels
-as its value, a dataclass or a model as the state of its fields, and `taskq.codec.rebuild` makes
-them again from the annotations of the task.
+as its value, a dataclass or a model as the state of its fields, and `taskq.codec.rebuild` rebuilds
+them from the annotations of the task.
 
-Whoever can write to the server can write payloads, so a reader judges size, depth and number of
-values from the bytes alone, before it makes any of them.
+Anyone with write access to the server can write payloads, so the size, the depth and the number of
+values are checked on the raw bytes, before any value is created.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from taskq.codec.encode import Lowering, UnencodableValue
+from taskq.codec.encode import Encoder
 from taskq.codec.extensions import ARRAY_CODES, AS_IS, holds_array, pack, unpack
+from taskq.codec.unencodable import UnencodableValue
 from taskq.core.errors import DecodeError, EncodeError, PayloadError, PayloadTooLarge
 
 __all__ = [
     "PayloadLimits",
+    "check_limits",
+    "check_record",
     "decode_call",
     "decode_value",
     "encode_call",
     "encode_value",
-    "judge",
-    "judge_record",
-    "may_break",
+    "may_exceed",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class PayloadLimits:
-    """How much one payload may hold.
+    """Limits of one payload.
 
-    `max_bytes` (default 1 MiB) is the size on the wire, `max_depth` (default 32) how many lists,
-    dictionaries, tuples and sets may lie in one another, `max_nodes` (default 100,000) how many
-    values there may be in all, containers and the keys of dictionaries included.
+    `max_bytes` (default 1 MiB) limits the size on the wire, `max_depth` (default 32) how deep
+    lists, dictionaries, tuples and sets may nest, `max_nodes` (default 100,000) the number of
+    values, containers and keys of dictionaries included.
     """
 
     max_bytes: int = 1_048_576
@@ -45,16 +46,16 @@ class PayloadLimits:
     max_nodes: int = 100_000
 
 
-# The headers of arrays and maps. No value nests without one, so a payload that has few of these
-# bytes, wherever they lie, cannot be deep: most payloads need no further look.
+# The headers of arrays and maps. Nesting needs one per level, so a payload with few of these bytes,
+# wherever they are, cannot be deep: most payloads need no walk.
 _OPENERS = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 _NO_OPENERS = bytes(set(range(256)) - set(_OPENERS))
 
 
-def may_break(data: bytes, limits: PayloadLimits) -> bool:
-    """Whether `data`, which is not over `max_bytes`, needs to be judged at all.
+def may_exceed(data: bytes, limits: PayloadLimits) -> bool:
+    """Whether `data`, which is within `max_bytes`, might exceed another limit.
 
-    Every value takes at least one byte and every level one header, so a small payload does not.
+    A value takes at least one byte and a level one header, so a small payload cannot.
     """
     if len(data) > limits.max_nodes:
         return True
@@ -63,30 +64,29 @@ def may_break(data: bytes, limits: PayloadLimits) -> bool:
     return len(data.translate(None, _NO_OPENERS)) > limits.max_depth
 
 
-def judge_record(data: bytes, *, most_bytes: int, most_values: int) -> None:
-    """Refuse what cannot be a record that taskq itself keeps: those are flat, and of few values.
+def check_record(data: bytes, *, most_bytes: int, most_values: int) -> None:
+    """Refuse bytes that cannot be one of taskq's own records, which are flat and hold few values.
 
-    A value takes a byte at least, so short ones are not even walked over. Raises `PayloadError`.
+    A value takes at least one byte, so short records need no walk. Raises `PayloadError`.
     """
     if len(data) > most_bytes:
         raise DecodeError(f"{len(data):,} bytes; at most {most_bytes:,} are read")
     if len(data) > most_values:
         limits = PayloadLimits(most_bytes, max_nodes=most_values)
-        judge(data, limits, frame_depth=0, frame_nodes=0)
+        check_limits(data, limits, frame_depth=0, frame_nodes=0)
 
 
-def judge(data: bytes, limits: PayloadLimits, *, frame_depth: int, frame_nodes: int) -> None:
-    """Walk over the headers in `data`, making nothing of them.
+def check_limits(data: bytes, limits: PayloadLimits, *, frame_depth: int, frame_nodes: int) -> None:
+    """Check `limits` on the headers in `data`, without creating a value.
 
-    The frame is what lies around the values of the user. Raises `PayloadTooLarge` at the first
-    value over `limits`, and `DecodeError` for a container longer than the payload: the reader would
-    go on into bytes that nobody has looked at. Other faults are left to the reader, which stops
-    where this walk stops.
+    The frame is what surrounds the user's values. Raises `PayloadTooLarge` at the first value over
+    `limits`, and `DecodeError` for a container longer than the payload: the decoder would read on
+    into unchecked bytes. Other faults are left to the decoder, which stops where this walk stops.
     """
     max_depth = limits.max_depth + frame_depth
     max_nodes = limits.max_nodes + frame_nodes
     position, nodes, end = 0, 1, len(data)
-    # How many values are still to come in this container, and in those around it.
+    # How many values remain in this container, and in the enclosing ones.
     left, outer = 1, list[int]()
     try:
         while True:
@@ -108,37 +108,37 @@ def judge(data: bytes, limits: PayloadLimits, *, frame_depth: int, frame_nodes: 
             if len(outer) > max_depth or nodes > max_nodes or children > end - position:
                 raise _violation(len(outer) > max_depth, nodes - max_nodes, limits)
     except IndexError:
-        # Nothing is left to come, or the payload ends early and the reader will say so.
+        # All values were seen, or the payload ends early, which the decoder reports.
         return
 
 
 def _violation(deep: bool, over: int, limits: PayloadLimits) -> PayloadError:
     if deep:
         return PayloadTooLarge(
-            f"the payload nests {limits.max_depth + 1} containers deep or more; up to "
-            f"{limits.max_depth} may nest: flatten it"
+            f"the payload nests {limits.max_depth + 1} containers deep or more; the limit is "
+            f"{limits.max_depth}: flatten it"
         )
     if over > 0:
         return PayloadTooLarge(
-            f"the payload holds {limits.max_nodes + over:,} values or more; up to "
-            f"{limits.max_nodes:,} may travel: store the data elsewhere and pass its key"
+            f"the payload holds {limits.max_nodes + over:,} values or more; the limit is "
+            f"{limits.max_nodes:,}: store the data elsewhere and pass its key"
         )
-    return DecodeError("a payload that ends inside a container")
+    return DecodeError("the payload ends inside a container")
 
 
-#: No container, and the array that an extension holds in its own place.
+#: In place of a number of children: not a container, and an extension whose array comes next.
 _NONE, _AGAIN = -1, -2
 
 
 def _step(data: bytes, position: int, first: int) -> tuple[int, int]:
-    """Where the value after this header begins, and how many values the container holds."""
+    """Where the value after this header begins, and how many children the container has."""
     if first < 0xA0:
         return position + 1, first & 0x0F if first >= 0x90 else 2 * (first & 0x0F)
     if first in _FIXED_EXTENSIONS:
         return _extension(data, position + 1, _FIXED_EXTENSIONS[first])
     width = _LENGTH_WIDTHS.get(first)
     if width is None:
-        raise IndexError("0xC1 begins nothing")
+        raise IndexError("0xC1 is not a header")
     begin = position + 1 + width
     length = int.from_bytes(data[position + 1 : begin], "big")
     if first in _EXTENSIONS:
@@ -152,15 +152,15 @@ def _step(data: bytes, position: int, first: int) -> tuple[int, int]:
 
 def _extension(data: bytes, position: int, length: int) -> tuple[int, int]:
     if data[position] in ARRAY_CODES:
-        # Extensions straight inside one another would be levels that the depth does not count.
+        # An extension directly inside another would add a level that the depth does not count.
         if not holds_array(data[position + 1]):
-            raise DecodeError("an extension that holds no array")
+            raise DecodeError("an extension does not hold an array")
         return position + 1, _AGAIN
     return position + 1 + length, _NONE
 
 
 def _body_sizes() -> tuple[int, ...]:
-    """For each header: how many bytes of a value that holds no other follow, or -1."""
+    """For each header: how many bytes follow it if the value holds no other, else -1."""
     sizes = [-1] * 256
     for first in (*range(0x80), 0xC0, 0xC2, 0xC3, *range(0xE0, 0x100)):
         sizes[first] = 0
@@ -173,7 +173,7 @@ def _body_sizes() -> tuple[int, ...]:
 
 
 _BODY_SIZES = _body_sizes()
-#: How many bytes of length follow the header: bytes, extensions, text, arrays and maps.
+#: How many bytes of length follow the header of bytes, extensions, text, arrays and maps.
 _LENGTH_WIDTHS = {
     first: width
     for width, headers in {
@@ -200,12 +200,12 @@ def encode_call(
     limits: PayloadLimits = _DEFAULT,
     check: _Check | None = None,
 ) -> bytes:
-    """Write the arguments of a call.
+    """Encode the arguments of a call.
 
-    `check` is given the bytes and the arguments where some of these travel as something plainer.
+    `check` receives the bytes and the arguments if some of these travel as a simpler type.
 
-    Raises `EncodeError` for a value that cannot travel, with its path (``args[0]['sizes'][2]``, or
-    ``width[2]`` for a keyword), and `PayloadTooLarge` over `limits`::
+    Raises `EncodeError` for a value that cannot be encoded, with its path
+    (``args[0]['sizes'][2]``, or ``width[2]`` for a keyword), and `PayloadTooLarge` over `limits`::
 
         encode_call(("a.png",), {"width": 400})
     """
@@ -216,7 +216,7 @@ def encode_call(
     ):
         try:
             data = pack([list(args), kwargs])
-        except Exception:  # noqa: S110 - a value out of range: the walk finds and names it
+        except Exception:  # noqa: S110 - a value out of range: the walk below names it
             pass
         else:
             if len(data) <= limits.max_bytes:
@@ -232,36 +232,36 @@ def encode_call(
 def decode_call(
     data: bytes, *, limits: PayloadLimits = _DEFAULT
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Read what `encode_call` wrote: positional and keyword arguments.
+    """Decode what `encode_call` returned: positional and keyword arguments.
 
-    Raises `DecodeError` for any other bytes, and `PayloadTooLarge` over `limits` before anything is
-    made of them.
+    Raises `DecodeError` for any other bytes, and `PayloadTooLarge` over `limits` before any value
+    is created.
     """
-    # `[args, kwargs]` itself nests two deep and is three values: they are not the user's.
+    # `[args, kwargs]` itself nests two deep and counts three values.
     frame = _decode(data, limits, frame_depth=2, frame_nodes=3)
     if type(frame) is not list or len(cast("list[Any]", frame)) != 2:
-        raise _unreadable(data, "no call: not an array of arguments and keyword arguments")
+        raise _unreadable(data, "not an array of arguments and keyword arguments")
     args, kwargs = cast("list[Any]", frame)
     if type(args) is not list or type(kwargs) is not dict:
-        raise _unreadable(data, "no call: not an array of arguments and keyword arguments")
+        raise _unreadable(data, "not an array of arguments and keyword arguments")
     for name in cast("dict[Any, Any]", kwargs):
         if type(name) is not str:
-            raise _unreadable(data, "a keyword argument whose name is no text")
+            raise _unreadable(data, "the name of a keyword argument is not text")
     return cast("list[Any]", args), cast("dict[str, Any]", kwargs)
 
 
 def encode_value(value: Any, *, limits: PayloadLimits = _DEFAULT) -> bytes:
-    """Write the result of a task.
+    """Encode the result of a task.
 
-    Raises `EncodeError` for a value that cannot travel, with its path (``result['rows'][0]``), and
-    `PayloadTooLarge` over `limits`::
+    Raises `EncodeError` for a value that cannot be encoded, with its path (``result['rows'][0]``),
+    and `PayloadTooLarge` over `limits`::
 
         encode_value({"width": 400})
     """
     if type(value) in AS_IS:
         try:
             data = pack(value)
-        except Exception:  # an integer or a text out of range: the walk finds and names it
+        except Exception:  # a value out of range: the walk names it
             data, _ = _encode(lambda walk: walk.result(value), limits)
     else:
         data, _ = _encode(lambda walk: walk.result(value), limits)
@@ -271,41 +271,41 @@ def encode_value(value: Any, *, limits: PayloadLimits = _DEFAULT) -> bytes:
 
 
 def decode_value(data: bytes, *, limits: PayloadLimits = _DEFAULT) -> Any:
-    """Read what `encode_value` wrote; raises as `decode_call` does."""
+    """Decode what `encode_value` returned; raises as `decode_call` does."""
     return _decode(data, limits, frame_depth=0, frame_nodes=0)
 
 
-def _encode(lower: Callable[[Lowering], Any], limits: PayloadLimits) -> tuple[bytes, bool]:
-    """The bytes, and whether some values travel as something plainer than they are."""
-    walk = Lowering(limits.max_depth, limits.max_nodes)
+def _encode(encode: Callable[[Encoder], Any], limits: PayloadLimits) -> tuple[bytes, bool]:
+    """The bytes, and whether some values travel as a simpler type."""
+    walk = Encoder(limits.max_depth, limits.max_nodes)
     try:
-        return pack(lower(walk)), walk.altered
+        return pack(encode(walk)), walk.altered
     except UnencodableValue as unencodable:
         raise unencodable.error() from unencodable.__cause__
     except Exception as error:
-        raise _explain(lower, limits, error) from error
+        raise _explain(encode, limits, error) from error
 
 
 def _explain(
-    lower: Callable[[Lowering], Any], limits: PayloadLimits, error: Exception
+    encode: Callable[[Encoder], Any], limits: PayloadLimits, error: Exception
 ) -> PayloadError:
     try:
-        lower(Lowering(limits.max_depth, limits.max_nodes, careful=True))
+        encode(Encoder(limits.max_depth, limits.max_nodes, careful=True))
     except UnencodableValue as unencodable:
         return unencodable.error()
-    except Exception as again:  # a proxy that raises for whatever is asked of it
+    except Exception as again:  # a proxy may raise for any attribute
         error = again
-    return EncodeError(f"the payload cannot be written: {error!r}")
+    return EncodeError(f"the payload cannot be encoded: {error!r}")
 
 
 def _decode(data: bytes, limits: PayloadLimits, *, frame_depth: int, frame_nodes: int) -> Any:
     if len(data) > limits.max_bytes:
         raise _oversized("the payload takes", data, limits)
-    if may_break(data, limits):
-        judge(data, limits, frame_depth=frame_depth, frame_nodes=frame_nodes)
+    if may_exceed(data, limits):
+        check_limits(data, limits, frame_depth=frame_depth, frame_nodes=frame_nodes)
     try:
         return unpack(data)
-    except Exception as error:  # msgpack documents that any exception may come
+    except Exception as error:  # msgpack documents that it may raise anything
         raise _unreadable(data, str(error) or type(error).__name__) from error
 
 
@@ -316,7 +316,7 @@ def _oversized(what: str, data: bytes, limits: PayloadLimits) -> PayloadTooLarge
 
 
 def _unreadable(data: bytes, reason: str) -> DecodeError:
-    # The bytes themselves stay out of the message: they are what users passed.
+    # Never show the bytes: they hold user data.
     return DecodeError(
-        f"no payload of taskq, or one of a newer version ({len(data):,} bytes): {reason}"
+        f"not a taskq payload, or one of a newer version ({len(data):,} bytes): {reason}"
     )

@@ -1,4 +1,4 @@
-"""From plain data to what a task's annotations promise: arguments by parameter, and results."""
+"""Rebuild the arguments and the result of a function as its annotations say."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = [
     "CallPlan",
     "CallRebuilder",
     "compile_rebuilder",
+    "if_it_fits",
     "is_wrapper",
     "plan_for",
     "result_rebuilder",
-    "where_it_fits",
 ]
 
 
 def compile_rebuilder(annotation: Any) -> Callable[[Any], Any] | None:
-    """What makes a value of `annotation` from what arrived; None when it is fine as it came.
+    """The function that rebuilds a value of `annotation`; None if values stay as they arrive.
 
     Supported, and nested in any way: enums (by value), dataclasses, pydantic models, named tuples,
     typed dictionaries, `list`, `tuple`, `set`, `dict` and their abstract classes, unions,
@@ -39,14 +39,14 @@ def compile_rebuilder(annotation: Any) -> Callable[[Any], Any] | None:
 
 
 def result_rebuilder(function: Callable[..., Any]) -> Callable[[Any], Any] | None:
-    """The same for what `function` returns.
+    """The same for the result of `function`.
 
-    Ask when the first result is there: names that are not defined yet are left as they come.
+    Call it when the first result has arrived: names not yet defined leave the result unchanged.
     """
     compiled = Compiler().compile(resolve_hints(function)[0].get("return", Any))
     if compiled is None:
         return None
-    rebuild = where_it_fits(compiled) if is_wrapper(function) else compiled
+    rebuild = if_it_fits(compiled) if is_wrapper(function) else compiled
 
     def rebuild_result(value: Any) -> Any:
         try:
@@ -58,11 +58,11 @@ def result_rebuilder(function: Callable[..., Any]) -> Callable[[Any], Any] | Non
 
 
 class CallRebuilder:
-    """Makes the arguments of one function what its annotations promise.
+    """Rebuilds the arguments of one function as its annotations say.
 
-    Names in the annotations that cannot be found are looked up once more at the first call, since
-    they may be defined below the function. Those of `if TYPE_CHECKING:` never are, and their
-    parameters are left as they come.
+    Names in the annotations that cannot be resolved are looked up again at the first call, since
+    they may be defined below the function. Names imported below `if TYPE_CHECKING:` never resolve,
+    and their parameters stay as they arrive.
     """
 
     def __init__(self, function: Callable[..., Any], without: frozenset[str] = frozenset()) -> None:
@@ -74,9 +74,9 @@ class CallRebuilder:
     def of(
         cls, function: Callable[..., Any], without: frozenset[str] = frozenset()
     ) -> CallRebuilder | None:
-        """The rebuilder of `function`; None when its arguments are fine as they come.
+        """The rebuilder of `function`; None if its arguments stay as they arrive.
 
-        `without`: parameters that no call gives an argument for.
+        `without`: parameters that calls never pass.
         """
         rebuilder = cls(function, without)
         if rebuilder._complete and rebuilder._plan.is_empty:
@@ -88,8 +88,8 @@ class CallRebuilder:
     ) -> tuple[list[Any], dict[str, Any]]:
         """Rebuild the arguments of one call; raises `CallError` with the parameter's name.
 
-        Whether the call fits the signature is not judged here: what it has no parameter for is
-        left as it came.
+        This does not check the call against the signature: arguments without a parameter stay as
+        they arrive.
         """
         if not self._complete:
             self._plan, self._complete = self._made()[0], True
@@ -99,63 +99,63 @@ class CallRebuilder:
         return plan_for(self._function, self._without, Compiler().compile)
 
 
-_BY_PLACE = frozenset({Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD})
+_POSITIONAL = frozenset({Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD})
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which arguments are made anew: by place and by name, then the surplus of both."""
+    """Which arguments to convert: by position and by name, then those of `*args` and `**kwargs`."""
 
     positional: list[tuple[int, str, Rebuilder]]
     named: list[tuple[str, Rebuilder]]
-    surplus: tuple[int, str, Rebuilder] | None
-    surplus_named: tuple[frozenset[str], Rebuilder] | None
+    extra: tuple[int, str, Rebuilder] | None
+    extra_named: tuple[frozenset[str], Rebuilder] | None
 
     @property
     def is_empty(self) -> bool:
         """Whether every argument stays as it is."""
-        return not (self.positional or self.named or self.surplus or self.surplus_named)
+        return not (self.positional or self.named or self.extra or self.extra_named)
 
     def apply(
         self, args: Iterable[Any], kwargs: Mapping[str, Any]
     ) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments of one call, made anew; raises `CallError` with the parameter's name.
+        """The converted arguments of one call; raises `CallError` with the parameter's name.
 
-        Whether the call fits the signature is not judged here: what it has no parameter for is
-        left as it is.
+        This does not check the call against the signature: arguments without a parameter stay
+        unchanged.
         """
         given, keywords, walk = list(args), dict(kwargs), Walk()
         name = ""
         try:
-            for place, name, rebuild in self._places(len(given)):  # noqa: B007, see below
-                given[place] = rebuild(walk, given[place])
+            for position, name, rebuild in self._positions(len(given)):  # noqa: B007, used by `except`
+                given[position] = rebuild(walk, given[position])
             for name, rebuild in self._names(keywords):
                 keywords[name] = rebuild(walk, keywords[name])
         except TypeMismatch as mismatch:
             raise mismatch.named(name) from mismatch
         return given, keywords
 
-    def _places(self, count: int) -> list[tuple[int, str, Rebuilder]]:
-        places = [entry for entry in self.positional if entry[0] < count]
-        if self.surplus is not None:
-            first, name, rebuild = self.surplus
-            places += [(at, f"{name}[{at - first}]", rebuild) for at in range(first, count)]
-        return places
+    def _positions(self, count: int) -> list[tuple[int, str, Rebuilder]]:
+        positions = [entry for entry in self.positional if entry[0] < count]
+        if self.extra is not None:
+            first, name, rebuild = self.extra
+            positions += [(at, f"{name}[{at - first}]", rebuild) for at in range(first, count)]
+        return positions
 
     def _names(self, kwargs: Mapping[str, Any]) -> list[tuple[str, Rebuilder]]:
         names = [entry for entry in self.named if entry[0] in kwargs]
-        if self.surplus_named is not None:
-            taken, rebuild = self.surplus_named
+        if self.extra_named is not None:
+            taken, rebuild = self.extra_named
             names += [(name, rebuild) for name in kwargs if name not in taken]
         return names
 
 
 @dataclass(frozen=True, slots=True)
 class WrapperPlan:
-    """The plan of a wrapper, which shows the parameters of what it wraps.
+    """The plan of a wrapper, which shows the parameters of the function it wraps.
 
-    A call that fits these is taken to be passed on as it is. Of any other call only the names tell
-    for sure what an argument is for.
+    A call that fits these is assumed to be passed on unchanged. In any other call, only a name
+    tells for certain which parameter an argument is for.
     """
 
     shown: Signature
@@ -186,8 +186,8 @@ def plan_for(
 ) -> tuple[CallPlan, bool]:
     """The plan of `function`, and whether every annotation could be resolved.
 
-    `without`: parameters that no call gives an argument for. `choose`: what makes a value of an
-    annotation anew; None leaves it.
+    `without`: parameters that calls never pass. `choose` returns the converter for an annotation,
+    or None to leave its values unchanged.
     """
     hints, complete = resolve_hints(function)
     hints.pop("return", None)
@@ -196,21 +196,21 @@ def plan_for(
     if not is_wrapper(function):
         return _plan(called, made), complete
     shown = _parameters(shown_signature(function), without)
-    made = {name: where_it_fits(rebuild) for name, rebuild in made.items()}
-    own = any(item.kind in _BY_PLACE for item in called.values())
-    guessed = {name: _where_it_is_no_secret(rebuild) for name, rebuild in made.items()}
-    by_place = _plan(called if own else shown, guessed).positional
-    otherwise = Plan(by_place, _plan({**shown, **called}, made).named, None, None)
+    made = {name: if_it_fits(rebuild) for name, rebuild in made.items()}
+    own = any(item.kind in _POSITIONAL for item in called.values())
+    guessed = {name: _unless_secret(rebuild) for name, rebuild in made.items()}
+    by_position = _plan(called if own else shown, guessed).positional
+    otherwise = Plan(by_position, _plan({**shown, **called}, made).named, None, None)
     return WrapperPlan(Signature(list(shown.values())), _plan(shown, made), otherwise), complete
 
 
 def is_wrapper(function: Callable[..., Any]) -> bool:
-    """Whether the annotations of `function` may be those of what it wraps."""
+    """Whether the annotations of `function` may be those of a function it wraps."""
     return hasattr(function, "__wrapped__")
 
 
-def where_it_fits(rebuild: Rebuilder) -> Rebuilder:
-    """The same for an annotation of what a wrapper wraps: the wrapper may take other values."""
+def if_it_fits(rebuild: Rebuilder) -> Rebuilder:
+    """The same, leaving values that do not fit: a wrapper may accept other values."""
 
     def attempt(walk: Walk, value: Any) -> Any:
         try:
@@ -221,8 +221,8 @@ def where_it_fits(rebuild: Rebuilder) -> Rebuilder:
     return attempt
 
 
-def _where_it_is_no_secret(rebuild: Rebuilder) -> Rebuilder:
-    """The same for a parameter that is guessed: a secret can be made of any value."""
+def _unless_secret(rebuild: Rebuilder) -> Rebuilder:
+    """The same for a guessed parameter, where wrapping any value as a secret would be wrong."""
 
     def attempt(walk: Walk, value: Any) -> Any:
         made = rebuild(walk, value)
@@ -245,17 +245,17 @@ def _plan(parameters: Mapping[str, Parameter], made: Mapping[str, Rebuilder]) ->
     )
     positional: list[tuple[int, str, Rebuilder]] = []
     named: list[tuple[str, Rebuilder]] = []
-    surplus, surplus_named = None, None
-    for place, (name, parameter) in enumerate(parameters.items()):
+    extra, extra_named = None, None
+    for position, (name, parameter) in enumerate(parameters.items()):
         rebuild = made.get(name)
         if rebuild is None:
             continue
         if parameter.kind is Parameter.VAR_POSITIONAL:
-            surplus = (place, name, rebuild)
+            extra = (position, name, rebuild)
         elif parameter.kind is Parameter.VAR_KEYWORD:
-            surplus_named = (by_name, rebuild)
-        elif parameter.kind in _BY_PLACE:
-            positional.append((place, name, rebuild))
+            extra_named = (by_name, rebuild)
+        elif parameter.kind in _POSITIONAL:
+            positional.append((position, name, rebuild))
         if name in by_name:
             named.append((name, rebuild))
-    return Plan(positional, named, surplus, surplus_named)
+    return Plan(positional, named, extra, extra_named)

@@ -1,4 +1,4 @@
-"""The value that an annotation makes of what arrived: one function for each kind of annotation."""
+"""Rebuild one value: a function for each kind of annotation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from itertools import repeat
 from typing import Any, NamedTuple, cast
 
 from taskq.codec.extensions import Record
-from taskq.codec.instances import TypeMismatch, Walk, cause, restored, shortly
+from taskq.codec.instances import TypeMismatch, Walk, error_text, restored, short_repr
 from taskq.codec.secret import Secret
 
 __all__ = [
     "Fields",
+    "Parameters",
     "Rebuilder",
-    "Takes",
     "constructed",
     "make_buffer",
     "make_enum",
@@ -26,7 +26,7 @@ __all__ = [
     "make_mapping",
     "make_named_tuple",
     "make_object",
-    "make_places",
+    "make_positions",
     "make_secret",
     "make_text",
     "make_typed_dict",
@@ -35,19 +35,19 @@ __all__ = [
 
 Rebuilder = Callable[[Walk, Any], Any]
 Fields = Callable[[Walk, Iterable[tuple[str, Any]], str], dict[Any, Any]]
-"""Makes the fields of a class what their annotations promise; the text shows one in a path."""
+"""Rebuilds the fields of a class; the text is the format of one step of a path."""
 
 
-class Takes(NamedTuple):
-    """The parameters of a constructor, and whether it takes others too."""
+class Parameters(NamedTuple):
+    """The parameters of a constructor, and whether it accepts others too."""
 
     names: frozenset[str]
     required: frozenset[str]
     others: bool
 
     @classmethod
-    def of(cls, kind: Any) -> Takes:
-        """Those of a class."""
+    def of(cls, kind: Any) -> Parameters:
+        """The parameters of the constructor of `kind`."""
         parameters = inspect.signature(kind).parameters.values()
         by_kind = {parameter.kind for parameter in parameters}
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
@@ -63,7 +63,7 @@ def make_secret(inner: Rebuilder | None, walk: Walk, value: Any) -> Any:
     try:
         return Secret(inner(walk, plain))
     except TypeMismatch:
-        # Without what it says of the value, in the message and in the chain of causes.
+        # Neither the message nor the chain of causes may show the value.
         raise TypeMismatch("is a secret whose value does not fit its annotation") from None
 
 
@@ -71,13 +71,13 @@ def make_enum(kind: Any, walk: Walk, value: Any) -> Any:
     walk.step()
     try:
         return kind(value)
-    except Exception as error:  # `_missing_` is the user's own
+    except Exception as error:  # `_missing_` is user code
         raise TypeMismatch(partial(_no_member, kind, value)) from error
 
 
 def _no_member(kind: Any, value: Any) -> str:
-    known = ", ".join(shortly(member.value) for member in list(kind)[:12])
-    return f"is {shortly(value)}, wanted a value of the enum {kind.__qualname__}: {known}"
+    known = ", ".join(short_repr(member.value) for member in list(kind)[:12])
+    return f"is {short_repr(value)}, expected a value of the enum {kind.__qualname__}: {known}"
 
 
 def make_literal(choices: tuple[Any, ...], wanted: str, _: Walk, value: Any) -> Any:
@@ -91,7 +91,7 @@ def make_literal(choices: tuple[Any, ...], wanted: str, _: Walk, value: Any) -> 
 
 
 def make_text(kind: Any, _: Walk, value: Any) -> Any:
-    """A path, an address: what travels as text."""
+    """A path or an address, which is sent as text."""
     if type(value) is not str:
         return value
     try:
@@ -110,7 +110,7 @@ def make_buffer(kind: Any, _: Walk, value: Any) -> Any:
 def make_object(
     kind: Any, fields: Fields | None, construct: Rebuilder, walk: Walk, value: Any
 ) -> Any:
-    """An object of a dataclass or a model; `fields` is None where it does not tell them."""
+    """An instance of a dataclass or a model; `fields` is None for one that does not declare any."""
     if isinstance(value, kind):
         return value
     walk.step()
@@ -125,17 +125,17 @@ def make_object(
         raise _unmade(kind, error) from error
 
 
-def constructed(kind: Any, takes: Takes, fields: Fields, walk: Walk, value: Any) -> Any:
-    """A dataclass of plain data: what its constructor takes, and nothing else."""
+def constructed(kind: Any, takes: Parameters, fields: Fields, walk: Walk, value: Any) -> Any:
+    """A dataclass from plain data: only the parameters of its constructor are accepted."""
     if type(value) is not dict:
         raise _unwanted(value, f"the fields of {kind.__qualname__}")
-    came = cast("dict[str, Any]", value)
+    given = cast("dict[str, Any]", value)
     if not takes.others:
-        _compare(kind, came.keys() - takes.names, "has no field")
-    _compare(kind, takes.required - came.keys(), "needs")
-    given = fields(walk, came.items(), ".{}")
+        _compare(kind, given.keys() - takes.names, "has no field")
+    _compare(kind, takes.required - given.keys(), "needs")
+    state = fields(walk, given.items(), ".{}")
     try:
-        return kind(**given)
+        return kind(**state)
     except Exception as error:
         raise _unmade(kind, error) from error
 
@@ -143,7 +143,7 @@ def constructed(kind: Any, takes: Takes, fields: Fields, walk: Walk, value: Any)
 def validated(
     kind: Any, validate: Callable[[Any], Any], repeats: Callable[[Any], int], walk: Walk, value: Any
 ) -> Any:
-    """A model of plain data, by its own rules. `repeats`: how often it looks at values again."""
+    """A model from plain data, by its own rules. `repeats` counts repeated validations."""
     walk.step(10 * repeats(value))
     try:
         return validate(value)
@@ -185,16 +185,16 @@ def _items_of(value: Any, wanted: str) -> tuple[type, Any]:
 
 
 def make_items(inner: Rebuilder, wanted: str, walk: Walk, value: Any) -> Any:
-    """The items of a list, tuple or set, each made by `inner`; it keeps the kind it came as."""
+    """The items of a list, tuple or set, each rebuilt by `inner`; the container keeps its type."""
     kind, items = _items_of(value, wanted)
     return _each(kind, zip(repeat(inner), items, strict=False), walk, len(items))
 
 
-def make_places(inners: list[Rebuilder | None], wanted: str, walk: Walk, value: Any) -> Any:
-    """The items of a tuple of one type for each place."""
+def make_positions(inners: list[Rebuilder | None], wanted: str, walk: Walk, value: Any) -> Any:
+    """The items of a tuple with one type per position."""
     kind, items = _items_of(value, wanted)
     if len(items) != len(inners):
-        raise TypeMismatch(f"holds {len(items)} values, wanted {wanted}")
+        raise TypeMismatch(f"holds {len(items)} values, expected {wanted}")
     return _each(kind, zip(inners, items, strict=True), walk, len(items))
 
 
@@ -217,7 +217,7 @@ def make_mapping(
     walk: Walk,
     value: Any,
 ) -> Any:
-    """The items of a dictionary, and of them what `make` makes: an `OrderedDict`, for example."""
+    """A dictionary with rebuilt items, as the type that `make` creates, such as `OrderedDict`."""
     if not isinstance(value, dict):
         raise _unwanted(value, wanted)
     inner_key, inner_value = inners
@@ -229,14 +229,14 @@ def make_mapping(
             made = key if inner_key is None else inner_key(walk, key)
             rebuilt[made] = item if inner_value is None else inner_value(walk, item)
     except TypeMismatch as mismatch:
-        mismatch.within(f"[{shortly(key)}]")
+        mismatch.within(f"[{short_repr(key)}]")
         raise
     return rebuilt if make is None else make(rebuilt)
 
 
 def _unwanted(value: Any, wanted: str) -> TypeMismatch:
-    return TypeMismatch(lambda: f"is {shortly(value)}, wanted {wanted}")
+    return TypeMismatch(lambda: f"is {short_repr(value)}, expected {wanted}")
 
 
 def _unmade(kind: Any, error: Exception) -> TypeMismatch:
-    return TypeMismatch(lambda: f"is no {kind.__qualname__}: {cause(error)}")
+    return TypeMismatch(lambda: f"is not a valid {kind.__qualname__}: {error_text(error)}")

@@ -1,4 +1,4 @@
-"""Values that travel and are not shown."""
+"""Values that are sent but never shown."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MASK: Final = "********"
 
 
 class Secret(Generic[T_co]):
-    """An argument or result that travels as its value and is shown as `********`.
+    """An argument or result that is sent as it is but shown as `********`.
 
-    So it stays out of logs, errors, tracebacks, `Job.info()` and whatever else shows arguments. It
-    is masked, not encrypted: whoever can read the server can read it.
+    It stays out of logs, errors, tracebacks, `Job.info()` and everything else that shows arguments.
+    It is masked, not encrypted: anyone who can read the server can read it.
 
     >>> token = Secret("hunter2")
     >>> token

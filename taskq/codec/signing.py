@@ -1,11 +1,11 @@
-"""Signing: who has no key can neither change nor make up what travels through the server.
+"""Signing: without a key, messages on the server can be neither changed nor forged.
 
-A sealed message is a mark, 32 bytes of HMAC-SHA256, and the message as it was. The seal covers the
-namespace, what the message is for and whose it is besides its bytes, so that it holds for one place
-only: on a job of another id, or on a result where a job is wanted, it is broken.
+A sealed message is a mark, 32 bytes of HMAC-SHA256, and the original message. Besides the message
+the seal covers the namespace, the purpose and the owner, so it is valid in one place only: moved to
+a job with another id, or to a result in place of a job, it is broken.
 
-The mark begins with a byte that begins no msgpack. So whoever has no keys can tell a sealed message
-from a plain one, and read it without a look at its seal.
+The mark begins with a byte that never begins msgpack. A reader without keys can therefore tell a
+sealed message from a plain one, and read it without verifying the seal.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ Purpose = Literal["job", "result", "schedule"]
 
 _MARK: Final = b"\xc1\x01"
 _HEADER: Final = len(_MARK) + 32
-_LEAST_KEY: Final = 32
-# Over the limits of envelopes and results; the time to look at a longer one would be the attack.
-_MOST: Final = 4 * 1_048_576
+_SHORTEST_KEY: Final = 32
+# Above the limits of envelopes and results; verifying longer messages would cost an attack nothing.
+_LONGEST: Final = 4 * 1_048_576
 _MAKE_ONE: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
 
 
 class Signing:
     """The keys of one application: the first one signs, any of them verifies.
 
-    Where no keys are configured nothing is signed and nothing is verified. Without `keys` they are
-    those in the environment's TASKQ_SIGNING_KEYS, separated by commas, read when first needed.
+    Without `keys`, they come from the variable TASKQ_SIGNING_KEYS, separated by commas, which is
+    read on first use. Without any keys nothing is signed or verified.
 
-    Raises `ConfigError` for keys that are too short, and for a list or a variable that is there and
-    holds none: that must not turn signing off. The message never shows a key.
+    Raises `ConfigError` for keys that are too short, and for an empty list or variable, which must
+    not turn signing off. The message never shows a key.
 
     >>> signing = Signing("shop", ["0123456789" * 4])
     >>> signing.open(signing.seal(b"hello", "job", "id", "default"), "job", "id", "default")
@@ -54,29 +54,29 @@ class Signing:
 
     @property
     def enabled(self) -> bool:
-        """Whether there are keys: what is unsigned is refused then."""
+        """Whether there are keys, so that unsigned messages are refused."""
         return bool(self._ready())
 
     def seal(self, data: bytes, purpose: Purpose, *whose: str) -> bytes:
-        """`data` sealed for this purpose and owner; without keys `data` as it is."""
+        """`data` sealed for this purpose and owner; unchanged without keys."""
         keys = self._ready()
         if not keys:
             return data
         return _MARK + hmac.digest(keys[0], self._bound(data, purpose, whose), "sha256") + data
 
     def open(self, data: bytes, purpose: Purpose, *whose: str) -> bytes:
-        """The message in `data`, once its seal is verified; without keys that is not looked at.
+        """The message in `data`, after verifying its seal; without keys the seal is ignored.
 
         Raises `UnsignedMessage` and `ForgedMessage`.
         """
         keys = self._ready()
         if not keys:
             return unsealed(data)
-        if len(data) > _MOST:
-            raise ForgedMessage(f"a {purpose} of {len(data):,} bytes; none has over {_MOST:,}")
+        if len(data) > _LONGEST:
+            raise ForgedMessage(f"the {purpose} has {len(data):,} bytes; the limit is {_LONGEST:,}")
         if not data.startswith(_MARK):
             raise UnsignedMessage(
-                f"this {purpose} is not signed; whatever made it needs the keys: "
+                f"this {purpose} is not signed; its producer needs the keys: "
                 f"TaskQ(signing_keys=[...]) or {ENVIRONMENT}"
             )
         seal, message = data[len(_MARK) : _HEADER], data[_HEADER:]
@@ -85,8 +85,8 @@ class Signing:
             if hmac.compare_digest(hmac.digest(key, bound, "sha256"), seal):
                 return message
         raise ForgedMessage(
-            f"the seal of this {purpose} fits none of the {len(keys)} keys here: it was changed on "
-            "its way, made for another place, or signed with a key that is missing here"
+            f"the seal of this {purpose} matches none of the {len(keys)} keys here: it was "
+            "changed, made for another place, or signed with a key that is missing here"
         )
 
     def seal_job(self, job_id: str, lane: str, envelope: bytes) -> bytes:
@@ -94,11 +94,11 @@ class Signing:
         return self.seal(envelope, "job", job_id, queue_of(lane))
 
     def open_job(self, job_id: str, lane: str, data: bytes) -> bytes:
-        """The envelope of a job that was handed out; raises as `open`."""
+        """The envelope of a delivered job; raises as `open`."""
         return self.open(data, "job", job_id, queue_of(lane))
 
     def _bound(self, message: bytes, purpose: Purpose, whose: Iterable[str]) -> bytes:
-        # Each with its length: no two lists of names give the same bytes.
+        # With their lengths, so that no two lists of names give the same bytes.
         names = [
             name.encode("utf-8", "backslashreplace") for name in (self._namespace, purpose, *whose)
         ]
@@ -116,32 +116,32 @@ class Signing:
         return f"Signing({self._namespace!r}, {len(self._keys or ())} keys)"
 
     def __reduce__(self) -> str:
-        raise TypeError("signing keys are not copied out of their process")
+        raise TypeError("signing keys cannot be pickled or copied")
 
 
 def unsealed(data: bytes) -> bytes:
-    """The message in `data`, sealed or not; the seal is not looked at."""
+    """The message in `data`, sealed or not, without verifying the seal."""
     return data[_HEADER:] if data.startswith(_MARK) else data
 
 
 def _checked(what: str, keys: Sequence[str | bytes]) -> tuple[bytes, ...]:
     if isinstance(keys, (str, bytes)):
-        raise ConfigError(f"{what} is one text; use a list of keys: [{what[:-1]}]")
+        raise ConfigError(f"{what} is a single string; use a list of keys: [{what[:-1]}]")
     if not keys:
         raise ConfigError(
-            f"{what} is set and holds no key, which would turn signing off unnoticed: give it one, "
-            f"or leave it out where nothing is signed. Make one: {_MAKE_ONE}"
+            f"{what} is set but empty, which would silently turn signing off: add a key, or leave "
+            f"it out if nothing is signed. To create a key: {_MAKE_ONE}"
         )
     checked: list[bytes] = []
     for number, key in enumerate(keys):
         if not isinstance(key, (str, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"{what}[{number}] is {type(key).__name__}; use text or bytes")
-        # A key that was read from a file ends with a line feed, and is the same key.
+        # A key read from a file may end with a line feed, and is the same key.
         secret = key.strip().encode() if isinstance(key, str) else key
-        if len(secret) < _LEAST_KEY:
+        if len(secret) < _SHORTEST_KEY:
             raise ConfigError(
-                f"{what}[{number}] has {len(secret)} bytes; a key has at least {_LEAST_KEY}. Make "
-                f"one: {_MAKE_ONE}"
+                f"{what}[{number}] has {len(secret)} bytes; a key needs at least {_SHORTEST_KEY}. "
+                f"To create one: {_MAKE_ONE}"
             )
         checked.append(secret)
     return tuple(checked)

@@ -1,4 +1,4 @@
-"""Annotations as objects, even where some of their names cannot be resolved."""
+"""Resolve annotations, even if some of their names cannot be resolved."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from collections.abc import Mapping
 from dataclasses import InitVar
 from typing import Annotated, Any, NewType, cast, get_args, get_origin
 
-__all__ = ["annotations_of", "bare", "resolve_hints", "substituted"]
+__all__ = ["annotations_of", "resolve_hints", "substituted", "unwrapped"]
 
 _WRAPPERS = frozenset({Annotated, typing.Required, typing.NotRequired, typing.Final})
 
 
 def annotations_of(function: Any) -> dict[str, Any]:
-    """The annotations of a callable as they are written; none where it shows none."""
+    """The unresolved annotations of a callable; empty if it has none."""
     try:
         return inspect.get_annotations(function)
-    except Exception:  # proxies and mocks raise what they like
+    except Exception:  # proxies and mocks may raise anything
         return {}
 
 
 def resolve_hints(owner: Any) -> tuple[dict[str, Any], bool]:
     """The annotations of a function or a class, and whether all of them could be resolved.
 
-    Those that cannot, such as names imported below `if TYPE_CHECKING:`, are left out.
+    Unresolvable ones, such as names imported below `if TYPE_CHECKING:`, are left out.
     """
     closure = _closure_of(owner)
     try:
         return typing.get_type_hints(owner, localns=closure, include_extras=True), True
-    except Exception:  # an annotation is any expression: evaluating one raises what it likes
+    except Exception:  # an annotation is any expression, which may raise anything
         hints: dict[str, Any] = {}
     for holder in reversed(inspect.getmro(owner)) if isinstance(owner, type) else [owner]:
         if isinstance(holder, type):
@@ -43,13 +43,13 @@ def resolve_hints(owner: Any) -> tuple[dict[str, Any], bool]:
             one = types.SimpleNamespace(__annotations__={name: annotation})
             try:
                 hints |= typing.get_type_hints(one, known, local, include_extras=True)
-            except Exception:  # noqa: S112, as above: this one is left out
+            except Exception:  # noqa: S112, as above: leave this one out
                 continue
     return hints, False
 
 
 def _closure_of(owner: Any) -> dict[str, Any] | None:
-    # Classes local to a function are found only where the task itself mentions them.
+    # Classes local to a function are found only if the task itself mentions them.
     cells = getattr(owner, "__closure__", None)
     if not cells:
         return None
@@ -62,8 +62,8 @@ def _closure_of(owner: Any) -> dict[str, Any] | None:
     return known
 
 
-def bare(annotation: Any) -> Any:
-    """The annotation without what says nothing about the type of the value."""
+def unwrapped(annotation: Any) -> Any:
+    """The annotation without wrappers that do not change the type of the value."""
     while True:
         if get_origin(annotation) in _WRAPPERS:
             annotation = get_args(annotation)[0]
@@ -78,7 +78,7 @@ def bare(annotation: Any) -> Any:
 
 
 def substituted(hint: Any, chosen: Mapping[Any, Any]) -> Any:
-    """The hint of a field of a generic class, with the type variables of that class chosen."""
+    """The hint of a field of a generic class, with the type variables of the class replaced."""
     if not chosen or isinstance(hint, type):
         return hint
     if hint in chosen:

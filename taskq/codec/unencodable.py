@@ -1,4 +1,4 @@
-"""Values that cannot travel, and what to pass instead."""
+"""Values that cannot be encoded: where they are, why, and what to pass instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,42 @@ import types
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import PurePath
 
-__all__ = ["a_type", "hint_for"]
+from taskq.core.errors import EncodeError, PayloadError
+
+__all__ = ["UnencodableValue", "a_type", "hint_for"]
+
+
+class UnencodableValue(Exception):
+    """A value that cannot be encoded; containers add the path to it as it propagates."""
+
+    def __init__(self, reason: str, error: type[PayloadError] = EncodeError) -> None:
+        super().__init__(reason)
+        self._reason = reason
+        self._error = error
+        # Whether no other form of the value is worth trying.
+        self.final = error is not EncodeError
+        # Innermost first: each container around the value, and the step from it towards the value.
+        self._steps: list[tuple[int, str]] = []
+
+    def within(self, container: object, step: str) -> None:
+        """Add an enclosing container to the path."""
+        self._steps.append((id(container), step))
+
+    def error(self) -> PayloadError:
+        """The error to raise, with the full path."""
+        path, first_seen = "", dict[int, str]()
+        for container, step in reversed(self._steps):
+            if container in first_seen:
+                return EncodeError(
+                    f"{path} is {first_seen[container]} again: a structure that contains itself "
+                    "cannot travel; pass the ids of the objects instead"
+                )
+            if path:
+                first_seen[container] = path
+            path += step
+        if len(path) > 240:
+            path = f"{path[:120]}...{path[-100:]}"
+        return self._error(f"{path} {self._reason}")
 
 
 def a_type(value: object) -> str:
@@ -28,9 +63,9 @@ def _name(kind: type) -> str:
 
 
 def hint_for(value: object) -> str:
-    """What to type instead of `value`; never reads anything of it but its type and its names."""
+    """What to pass instead of `value`; reads nothing of it but its type and names."""
     for test, hint in _HINTS:
-        # The value may be a proxy that raises for any attribute.
+        # A proxy may raise for any attribute.
         with contextlib.suppress(Exception):
             if test(value):
                 return hint
@@ -41,7 +76,7 @@ def hint_for(value: object) -> str:
 
 
 def _has(*names: str) -> Callable[[object], bool]:
-    # Looked up on the type: attributes of an instance may load rows or open connections.
+    # On the type: reading attributes of an instance may load rows or open connections.
     return lambda value: all(hasattr(type(value), name) for name in names)
 
 
@@ -54,7 +89,7 @@ def _named(*names: str) -> Callable[[object], bool]:
 
 
 def _is_record(value: object) -> bool:
-    # SQLAlchemy, Django, Tortoise, peewee: all mark the classes they map.
+    # SQLAlchemy, Django, Tortoise and peewee mark the classes they map.
     marks = ("__mapper__", "__table__", "_meta", "_sa_instance_state")
     return any(hasattr(type(value), mark) for mark in marks)
 
@@ -67,7 +102,7 @@ _HINTS: tuple[tuple[Callable[[object], bool], str], ...] = (
     (_is(PurePath), "pass `str(path)`"),
     (
         inspect.isroutine,
-        "pass the name of what shall be called, or make it a task and enqueue that",
+        "pass the name of the function, or make it a task and enqueue that",
     ),
     (_is(types.ModuleType), "pass its name"),
     (_is(BaseException), "pass `str(error)`, or the traceback as text"),
@@ -75,7 +110,7 @@ _HINTS: tuple[tuple[Callable[[object], bool], str], ...] = (
     (
         _has("get_secret_value"),
         "read the secret inside the task, or pass `taskq.Secret(value.get_secret_value())`, which "
-        "is masked where it is shown: whoever can read the server can read what is enqueued",
+        "is masked wherever it is shown but readable for anyone with access to the server",
     ),
     (_has("__attrs_attrs__"), "pass `attrs.asdict(value)`"),
     (_has("__struct_fields__"), "pass `msgspec.to_builtins(value)`"),
@@ -89,7 +124,7 @@ _HINTS: tuple[tuple[Callable[[object], bool], str], ...] = (
     (_is(io.IOBase), "pass its path, or its content"),
     (
         _named("Lock", "RLock", "lock", "Event", "Condition", "Semaphore", "Queue", "SimpleQueue"),
-        "pass plain values; what synchronises belongs to one process: make it inside the task",
+        "pass plain values; locks and queues belong to one process: create them inside the task",
     ),
     (_is(types.MappingProxyType), "pass `dict(value)`"),
     (_is(complex), "pass `(value.real, value.imag)`"),

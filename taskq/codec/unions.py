@@ -1,6 +1,6 @@
-"""Which member of a union a value is: the fields of a dictionary or the name of a record decide.
+"""Choose the member of a union for a value, by the fields of a dictionary or the name of a record.
 
-Models repeat their own validation for each member; how often is bounded here too.
+A model validates its own unions, member by member; this module bounds how often.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from types import NoneType
 from typing import Any, Literal, NamedTuple, cast, get_args, get_origin, is_typeddict
 
 from taskq.codec.extensions import Record
-from taskq.codec.instances import TypeMismatch, Walk, shortly
+from taskq.codec.instances import TypeMismatch, Walk, short_repr
 from taskq.codec.rebuilders import Rebuilder
-from taskq.codec.type_hints import bare, resolve_hints
+from taskq.codec.type_hints import resolve_hints, unwrapped
 
 __all__ = ["Member", "Union", "repeats"]
 
 
 def repeats(kind: Any, value: Any) -> int:
-    """How many dictionaries in `value` are validated more often than once for a class, in all."""
+    """How many validations of dictionaries in `value` for a class would be repetitions."""
     count = _Count()
     return count.tries(kind, value) - len(count.seen)
 
@@ -41,7 +41,7 @@ class _Count:
         return self._known[key]
 
     def _tries(self, annotation: Any, value: Any) -> int:
-        tagged, annotation = _is_tagged(annotation), bare(annotation)
+        tagged, annotation = _is_tagged(annotation), unwrapped(annotation)
         origin, arguments = get_origin(annotation), get_args(annotation)
         if origin in (typing.Union, types.UnionType):
             tries = [self.tries(member, value) for member in arguments]
@@ -74,7 +74,7 @@ def _is_tagged(annotation: Any) -> bool:
 
 @lru_cache(maxsize=1024)
 def _fields_of(kind: Any) -> list[tuple[frozenset[str], Any]] | None:
-    """The annotations of a class by the names its values may come under; None for another one."""
+    """The annotations of a class by the names that its input may use; None without fields."""
     declared = getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", None)
     if isinstance(declared, dict):
         return [
@@ -96,7 +96,7 @@ _ITEMS = (list, tuple, set, frozenset)
 
 
 class Member(NamedTuple):
-    """A member that objects are made of: its class's name and fields, if it has any."""
+    """A member that needs rebuilding, with the name and fields of its class, if any."""
 
     rebuild: Rebuilder
     name: str = ""
@@ -119,7 +119,7 @@ class Member(NamedTuple):
         return cls(rebuild, kind.__name__, frozenset(cast("dict[str, Any]", fields)), is_open)
 
     def distance(self, names: Set[Any]) -> int:
-        """How far its fields are from these: 2 where it would drop some of them."""
+        """How far its fields are from these names: 2 if it would drop some of them."""
         if self.fields is None:
             return 1
         if self.fields == names:
@@ -128,9 +128,9 @@ class Member(NamedTuple):
 
 
 class Union(NamedTuple):
-    """A union: the origins of its plain members, and what makes its others.
+    """A union: the origins of its plain members, and the members that need rebuilding.
 
-    A value of one of the types `exact` is what it says.
+    A value of one of the types in `exact` stays as it is.
     """
 
     plain: frozenset[Any]
@@ -139,10 +139,10 @@ class Union(NamedTuple):
     wanted: str
 
     def rebuild(self, walk: Walk, value: Any) -> Any:
-        """The value as one of the members; raises `TypeMismatch` when it is none."""
+        """The value as one of the members; raises `TypeMismatch` if none fits."""
         if type(value) in self.exact:
             return value
-        misfits: list[TypeMismatch] = []
+        mismatches: list[TypeMismatch] = []
         walk.trying += 1
         try:
             for member in self._best_first(value):
@@ -150,17 +150,17 @@ class Union(NamedTuple):
                 try:
                     return member.rebuild(walk, value)
                 except TypeMismatch as mismatch:
-                    misfits.append(mismatch)
+                    mismatches.append(mismatch)
         finally:
             walk.trying -= 1
         if self._may_be_plain(value):
             return value
-        if len(misfits) == 1:
-            raise misfits[0]
-        raise TypeMismatch(lambda: f"is {shortly(value)}, wanted {self.wanted}")
+        if len(mismatches) == 1:
+            raise mismatches[0]
+        raise TypeMismatch(lambda: f"is {short_repr(value)}, expected {self.wanted}")
 
     def _best_first(self, value: Any) -> list[Member]:
-        """Those first whose fields are those of `value`; among equals the union's order decides."""
+        """Members with the same fields as `value` first; the union's order breaks ties."""
         if type(value) is Record:
             named = [member for member in self.members if member.name == value.kind]
             if named:
@@ -171,7 +171,7 @@ class Union(NamedTuple):
         return sorted(self.members, key=lambda member: member.distance(names))
 
     def _may_be_plain(self, value: Any) -> bool:
-        """Plain members take any scalar, an int for a float too, and containers of their kind."""
+        """Plain members accept scalars, an int for a float too, and containers of their type."""
         if not isinstance(value, (dict, *_ITEMS)):
             return bool(self.plain - {NoneType})
         return any(_takes(origin, value) for origin in self.plain)
@@ -184,5 +184,5 @@ def _takes(origin: Any, value: Any) -> bool:
         return isinstance(value, origin) or (
             isinstance(value, _ITEMS) and any(issubclass(kind, origin) for kind in _ITEMS)
         )
-    except TypeError:  # `Any`, a type variable, a protocol: everything
+    except TypeError:  # `Any`, a type variable or a protocol accepts everything
         return True

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from taskq.codec.extensions import holds_secret
 from taskq.codec.payload import decode_call
 from taskq.codec.secret import MASK
-from taskq.codec.secret_arguments import forms_of, revealed, without_passwords
+from taskq.codec.secret_arguments import mask_passwords, secret_texts, written_forms
 from taskq.core.errors import PayloadError
 from taskq.core.job import Fire, Progress
 from taskq.core.outcome import Failed, Outcome, RetryAsked
@@ -47,18 +47,18 @@ def _masked(text: str, attempt: Attempt) -> str:
         attempt.secrets = _forms(attempt)
     for secret in attempt.secrets:
         text = text.replace(secret, MASK) if secret else MASK
-    return without_passwords(text)
+    return mask_passwords(text)
 
 
 def _forms(attempt: Attempt) -> tuple[str, ...]:
     """The secrets in all forms; an empty text where what cannot be looked for may be anywhere."""
     try:
-        secrets = revealed(list(_call(attempt)))
+        secrets = secret_texts(list(_call(attempt)))
     except Exception:
         return ("",)
     if len(secrets) > _MOST:
         return ("",)
-    forms = {form for secret in secrets for form in forms_of(secret)}
+    forms = {form for secret in secrets for form in written_forms(secret)}
     # The longest first: one may lie in another.
     return tuple(sorted(forms, key=len, reverse=True))
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from taskq.codec.envelope import pack_envelope
 from taskq.codec.payload import encode_call
 from taskq.codec.rebuild import CallRebuilder
-from taskq.codec.secret_arguments import Concealer
+from taskq.codec.secret_arguments import SecretWrapper
 from taskq.core.durations import Duration, instant_ms, seconds
 from taskq.core.ids import new_id
 from taskq.core.job import NewJob, lane_of
@@ -44,7 +44,7 @@ class TaskSpec:
     options: TaskOptions
     check: Check | None = None
     rebuild: Callable[[Any], Any] | None = None
-    conceal: Concealer | None = None
+    conceal: SecretWrapper | None = None
     arrives: Callable[[bytes, tuple[Any, ...], dict[str, Any]], None] | None = None
     call_rebuilder: Callable[[], CallRebuilder | None] = lambda: None
     injector: Injector | None = None

@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from taskq.codec.arrival_check import check_arrival
 from taskq.codec.rebuild import CallRebuilder, result_rebuilder
-from taskq.codec.secret_arguments import Concealer
+from taskq.codec.secret_arguments import SecretWrapper
 from taskq.core.durations import Duration
 from taskq.core.errors import CallError, ConfigError, TaskDefinitionError
 from taskq.core.habits import OF_TASKS, Habits
@@ -141,7 +141,7 @@ class Task(Habits, Generic[P, R]):
             options,
             check=_checker(name, function, filled),
             rebuild=_LazyResult[R](function),
-            conceal=Concealer.of(function, filled),
+            conceal=SecretWrapper.of(function, filled),
             arrives=functools.partial(check_arrival, call_rebuilder),
             call_rebuilder=call_rebuilder,
             injector=injector,

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 from pydantic_core import to_jsonable_python
 
 from taskq.app import TaskQ, backend_of
-from taskq.codec.secret_arguments import without_passwords
+from taskq.codec.secret_arguments import mask_passwords
 from taskq.core.errors import (
     ConfigError,
     JobError,
@@ -164,7 +164,7 @@ class JobView(BaseModel):
             progress=progress
             and JobProgress(done=progress.done, total=progress.total, text=progress.text),
             # Older versions did not mask passwords where the error was raised.
-            error=info.error_type and without_passwords(f"{info.error_type}: {info.error}"),
+            error=info.error_type and mask_passwords(f"{info.error_type}: {info.error}"),
             enqueued_at=info.enqueued_at,
             due_at=info.due_at,
             started_at=info.started_at,
@@ -379,7 +379,7 @@ async def _answer(ask: Callable[[], Awaitable[T]]) -> T:
     except JobNotFound as error:
         raise HTTPException(404, "there is no such job") from error
     except JobError as error:
-        raise HTTPException(409, without_passwords(str(error.args[0]))) from error
+        raise HTTPException(409, mask_passwords(str(error.args[0]))) from error
     except (TimeoutError, ServerError) as error:
         raise HTTPException(
             503, "the queue is unreachable; try again later", headers={"Retry-After": "5"}

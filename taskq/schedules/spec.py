@@ -11,7 +11,7 @@ import msgpack
 
 from taskq.broker.schedule_record import StoredSchedule
 from taskq.codec.envelope import pack_envelope
-from taskq.codec.payload import judge_record
+from taskq.codec.payload import check_record
 from taskq.core.durations import in_zone
 from taskq.core.errors import ConfigError, DecodeError
 from taskq.core.job import Fire, lane_of
@@ -167,7 +167,7 @@ class Spec:
     def unpack(cls, data: bytes) -> Spec:
         """Read what `pack` wrote; raises `DecodeError`."""
         try:
-            judge_record(data, most_bytes=_MOST_BYTES, most_values=_MOST_VALUES)
+            check_record(data, most_bytes=_MOST_BYTES, most_values=_MOST_VALUES)
             version, plain = msgpack.unpackb(data)
             if version > VERSION:
                 raise DecodeError(f"a newer taskq wrote it (format {version}); update this process")

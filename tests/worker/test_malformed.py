@@ -177,7 +177,7 @@ async def test_a_result_nobody_can_read_is_an_error_of_reading_it(
     await q.run_until_empty()
     look.hset(Keys(namespace).job(job.id), "r", b"\xc1")
 
-    with pytest.raises(ValueError, match="no payload of taskq"):
+    with pytest.raises(ValueError, match="not a taskq payload"):
         await job.result(timeout=5)
     # The rest of the job can still be looked at
     assert (await job.info()).state is JobState.SUCCEEDED

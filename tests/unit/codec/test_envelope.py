@@ -192,7 +192,7 @@ def test_any_value_is_an_envelope_or_a_decode_error(value: Any) -> None:
     ],
 )
 def test_fields_of_another_type_are_a_decode_error(parts: Any) -> None:
-    with pytest.raises(DecodeError, match="these bytes are no envelope of taskq"):
+    with pytest.raises(DecodeError, match="not a taskq envelope"):
         unpack_envelope(msgpack.packb(parts))
 
 

@@ -474,7 +474,7 @@ Array = type("ndarray", (), {"tolist": 1, "dtype": 2})
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (lambda: 1, "is a lambda, which cannot travel; pass the name of what shall be called"),
+        (lambda: 1, "is a lambda, which cannot travel; pass the name of the function"),
         (refusal, "is a function, which"),
         (len, "make it a task and enqueue that"),
         ([].append, "make it a task and enqueue that"),
@@ -483,7 +483,7 @@ Array = type("ndarray", (), {"tolist": 1, "dtype": 2})
         (asyncio, "pass its name"),
         (Path("/tmp"), "Path, which cannot travel; pass `str(path)`"),
         (ValueError("x"), "is a ValueError, which cannot travel; pass `str(error)`"),
-        (threading.Lock(), "make it inside the task"),
+        (threading.Lock(), "create them inside the task"),
         (Mapped(), "is a Mapped, which cannot travel; pass its primary key"),
         (Attrs(), "is an Attrs, which cannot travel; pass `attrs.asdict(value)`"),
         (Array(), "pass `value.tolist()`"),
@@ -497,18 +497,21 @@ Array = type("ndarray", (), {"tolist": 1, "dtype": 2})
         (type.__dict__, "pass `dict(value)`"),
         (object(), "is an object, which cannot travel; pass plain values (numbers, text"),
         (..., "is an ellipsis"),
-        (datetime(2026, 1, 1), "is a naive datetime, which names no instant; pass an aware one"),
+        (
+            datetime(2026, 1, 1),
+            "is a naive datetime, which does not identify an instant; pass an aware one",
+        ),
         ([datetime(2026, 1, 1)], "datetime.now(UTC)"),
         ("\ud800", "is text that is not valid Unicode (half a surrogate pair at index 0)"),
         (2**4096, "is an integer of 4,097 bits; up to 4,096 can travel"),
-        ({Frozen(1)}, "result<member> is a Frozen, which travels as something that cannot be a"),
+        ({Frozen(1)}, "result<member> is a Frozen, whose encoded form cannot be a"),
         ({(Frozen(1),): 1}, "result<key>[0] is a Frozen"),
-        ({Color.RED, "red"}, "result has two members that travel as the same value"),
-        ({Color.RED: 1, "red": 2}, "result has two keys that travel as the same value"),
-        ({Held.LIST}, "result<member> is a list, which travels as something that cannot be a"),
-        ({Held.SET: 1}, "result<key> is a set, which travels"),
-        ({(1, Held.DICT): 1}, "result<key>[1] is a dict, which travels"),
-        (Raising(), "the payload cannot be written: RuntimeError('no current request')"),
+        ({Color.RED, "red"}, "result has two members that are encoded as the same value"),
+        ({Color.RED: 1, "red": 2}, "result has two keys that are encoded as the same value"),
+        ({Held.LIST}, "result<member> is a list, whose encoded form cannot be a"),
+        ({Held.SET: 1}, "result<key> is a set, whose encoded form"),
+        ({(1, Held.DICT): 1}, "result<key>[1] is a dict, whose encoded form"),
+        (Raising(), "the payload cannot be encoded: RuntimeError('no current request')"),
     ],
     ids=steady_name,
 )
@@ -539,7 +542,7 @@ def test_values_whose_own_code_fails_are_refused_with_its_error() -> None:
     assert "whose fields cannot be read: AttributeError" in refusal(unset)
     assert "cannot be dumped: KeyError('broken')" in refusal(Dumping())
     assert "is an" in refusal(Itself())
-    assert "fails when written: RuntimeError('no such zone')" in refusal(
+    assert "that cannot be encoded: RuntimeError('no such zone')" in refusal(
         datetime(2026, 1, 1, tzinfo=BadZone())
     )
 
@@ -651,13 +654,13 @@ def test_depth_is_limited_alike_on_both_sides(wrap: Callable[[Any], Any]) -> Non
     assert decode_value(encode_value(deepest, limits=limits), limits=limits) == deepest
     arguments = decode_call(encode_call((deepest,), {"k": deepest}, limits=limits), limits=limits)
     assert arguments == ([deepest], {"k": deepest})
-    with pytest.raises(PayloadTooLarge, match="lies 33 containers deep; up to 32 may nest"):
+    with pytest.raises(PayloadTooLarge, match="is nested 33 containers deep; the limit is 32"):
         encode_value(deeper)
-    with pytest.raises(PayloadTooLarge, match=r"^width.* lies 33 containers deep"):
+    with pytest.raises(PayloadTooLarge, match=r"^width.* is nested 33 containers deep"):
         encode_call((), {"width": deeper})
-    with pytest.raises(PayloadTooLarge, match="nests 33 containers deep or more; up to 32"):
+    with pytest.raises(PayloadTooLarge, match="nests 33 containers deep or more; the limit is 32"):
         decode_value(written)
-    with pytest.raises(PayloadTooLarge, match="nests 33 containers deep or more; up to 32"):
+    with pytest.raises(PayloadTooLarge, match="nests 33 containers deep or more; the limit is 32"):
         decode_call(call)
 
 
@@ -676,9 +679,9 @@ def test_values_are_counted_alike_on_both_sides(value: Any) -> None:
     written = encode_value(value)
 
     assert decode_value(encode_value(value, limits=fits), limits=fits) == value
-    with pytest.raises(PayloadTooLarge, match="to 10 values; up to 9 may travel"):
+    with pytest.raises(PayloadTooLarge, match="to 10 values; the limit is 9"):
         encode_value(value, limits=tight)
-    with pytest.raises(PayloadTooLarge, match="holds 10 values or more; up to 9 may travel"):
+    with pytest.raises(PayloadTooLarge, match="holds 10 values or more; the limit is 9"):
         decode_value(written, limits=tight)
 
 
@@ -707,7 +710,9 @@ def test_arguments_are_counted_with_their_names() -> None:
         [1, 2],
         {"a": 3},
     )
-    with pytest.raises(PayloadTooLarge, match=r"^the call brings the payload to 5 values; up to 4"):
+    with pytest.raises(
+        PayloadTooLarge, match=r"^the call brings the payload to 5 values; the limit is 4"
+    ):
         encode_call((1, 2, 3), {"a": 3}, limits=limits)
     with pytest.raises(PayloadTooLarge, match="holds 5 values or more"):
         decode_call(encode_call((1, 2, 3), {"a": 3}), limits=limits)
@@ -738,7 +743,7 @@ def test_shared_values_that_would_unfold_without_end_stop_at_the_limit() -> None
     for _ in range(31):
         value = [value, value]
 
-    with pytest.raises(PayloadTooLarge, match="up to 100,000 may travel"):
+    with pytest.raises(PayloadTooLarge, match="the limit is 100,000"):
         encode_value(value)
 
 
@@ -883,29 +888,32 @@ def test_the_deepest_payload_fits_a_small_stack() -> None:
         (b"\xc1", "(1 bytes): "),
         (b"\xa1\xff", "utf-8"),
         (b"\x81\x90\x01", "unhashable"),
-        (b"\xd4\x4d\x00", "extension 77 is unknown to this version of taskq"),
-        (b"\xd4\x9c\x00", "extension -100 is unknown"),
-        (b"\xd4\x02\x01", "an extension that holds no array"),
-        (b"\xc7\x00\x02", "an extension that holds no array"),
-        (b"\xd5\x02\x90\x90", "an extension with more than one array"),
+        (b"\xd4\x4d\x00", "this version of taskq does not know extension 77"),
+        (b"\xd4\x9c\x00", "does not know extension -100"),
+        (b"\xd4\x02\x01", "an extension does not hold an array"),
+        (b"\xc7\x00\x02", "an extension does not hold an array"),
+        (b"\xd5\x02\x90\x90", "an extension holds more than one array"),
         (b"\xd5\x02\x92\x01", "(4 bytes): "),
         (b"\xd6\x03\x91\x91\x01\x90", "more than one array"),
         (b"\xd5\x03\x91\x90", "unhashable"),
         (b"\xd6\x06\x07\xea\x0d\x01", "month must be in"),
         (b"\xd4\x06\x00", "unpack requires"),
-        (b"\xc7\x0c\x05\x07\xea\x01\x02" + bytes(8), "a naive datetime"),
-        (b"\xc7\x0d\x05\x07\xea\x01\x02" + bytes(9), "an unknown kind of time zone"),
-        (b"\xc7\x0f\x05\x07\xea\x01\x02" + bytes(7) + b"\x04../", "no time zone '../' here"),
+        (b"\xc7\x0c\x05\x07\xea\x01\x02" + bytes(8), "the datetime is naive"),
+        (b"\xc7\x0d\x05\x07\xea\x01\x02" + bytes(9), "unknown kind of time zone"),
+        (
+            b"\xc7\x0f\x05\x07\xea\x01\x02" + bytes(7) + b"\x04../",
+            "the time zone '../' is not installed",
+        ),
         (b"\xc7\x0c\x08\x7f\xff\xff\xff" + bytes(8), "days"),
-        (b"\xd5\x09zz", "a decimal number that is none"),
+        (b"\xd5\x09zz", "not a decimal number"),
         (b"\xd4\x0a\x00", "16-char"),
-        (b"\xc8\x04\x00\x01" + b"\x7f" * 1024, "an integer of 8191 bits"),
+        (b"\xc8\x04\x00\x01" + b"\x7f" * 1024, "the integer has 8191 bits"),
         (b"\xc7\x0c\xff" + b"\xff" * 12, "nanoseconds"),
     ],
     ids=lambda value: value.hex() if isinstance(value, bytes) else value,
 )
 def test_bytes_that_are_no_payload_are_refused(data: bytes, words: str) -> None:
-    with pytest.raises(DecodeError, match=r"no payload of taskq, or one of a newer") as caught:
+    with pytest.raises(DecodeError, match=r"not a taskq payload, or one of a newer") as caught:
         decode_value(data)
 
     assert words in str(caught.value)
@@ -917,7 +925,7 @@ def test_bytes_that_are_no_payload_are_refused(data: bytes, words: str) -> None:
     "frame", [1, [], [[], {}, 1], [{}, []], [[], []], {"a": 1}, [[], {1: 2}], [[], {b"a": 2}]]
 )
 def test_a_call_must_look_like_one(frame: Any) -> None:
-    with pytest.raises(DecodeError, match="no payload of taskq"):
+    with pytest.raises(DecodeError, match="not a taskq payload"):
         decode_call(msgpack.packb(frame))
 
 

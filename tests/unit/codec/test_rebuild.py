@@ -580,7 +580,7 @@ def test_results_are_rebuilt_by_the_return_annotation() -> None:
     assert rebuild({"name": "a", "color": "blue", "opened": None}) == Shop(
         name="a", color=Color.BLUE
     )
-    with pytest.raises(CallError, match="result is no Shop: name: Field required"):
+    with pytest.raises(CallError, match="result is not a valid Shop: name: Field required"):
         rebuild({"color": "blue"})
 
 
@@ -606,37 +606,57 @@ def mismatch(annotation: Any, value: Any) -> str:
 @pytest.mark.parametrize(
     ("annotation", "value", "message"),
     [
-        (Color, "green", "arg is 'green', wanted a value of the enum Color: 'red', 'blue'"),
-        (Color | None, "green", "arg is 'green', wanted a value of the enum Color: 'red', 'blue'"),
-        (list[Color], ["red", "green"], "arg[1] is 'green', wanted a value of the enum Color"),
-        (list[Color], "red", "arg is 'red', wanted list[tests.unit.codec.test_rebuild.Color]"),
-        (list[Color], {"a": 1}, "arg is {'a': 1}, wanted list["),
-        (tuple[int, Color], (1, "green"), "arg[1] is 'green', wanted"),
-        (tuple[int, Color], (1,), "arg holds 1 values, wanted tuple[int, "),
-        (tuple[int, Color], 1, "arg is 1, wanted tuple[int, "),
-        (dict[str, Color], {"a": "green"}, "arg['a'] is 'green', wanted"),
-        (dict[Color, str], {"green": "a"}, "arg['green'] is 'green', wanted"),
-        (dict[str, Color], [], "arg is [], wanted dict[str, "),
-        (Point, [1, 2], "arg is [1, 2], wanted the fields of Point"),
+        (Color, "green", "arg is 'green', expected a value of the enum Color: 'red', 'blue'"),
+        (
+            Color | None,
+            "green",
+            "arg is 'green', expected a value of the enum Color: 'red', 'blue'",
+        ),
+        (list[Color], ["red", "green"], "arg[1] is 'green', expected a value of the enum Color"),
+        (list[Color], "red", "arg is 'red', expected list[tests.unit.codec.test_rebuild.Color]"),
+        (list[Color], {"a": 1}, "arg is {'a': 1}, expected list["),
+        (tuple[int, Color], (1, "green"), "arg[1] is 'green', expected"),
+        (tuple[int, Color], (1,), "arg holds 1 values, expected tuple[int, "),
+        (tuple[int, Color], 1, "arg is 1, expected tuple[int, "),
+        (dict[str, Color], {"a": "green"}, "arg['a'] is 'green', expected"),
+        (dict[Color, str], {"green": "a"}, "arg['green'] is 'green', expected"),
+        (dict[str, Color], [], "arg is [], expected dict[str, "),
+        (Point, [1, 2], "arg is [1, 2], expected the fields of Point"),
         (Point, {}, "arg does not fit: Point needs `x`"),
         (Point, {"x": 1, "z": 1, "a": 2}, "arg does not fit: Point has no field `a`, `z`"),
         (Shape, {"color": "red", "points": [{"x": 1}, {"y": 1}]}, "arg.points[1] does not fit:"),
-        (Shape, {"color": "green"}, "arg.color is 'green', wanted"),
-        (Tree, {"value": "red", "children": [{"value": 1}]}, "arg.children[0].value is 1, wanted"),
-        (Strict, {"x": -1}, "arg is no Strict: ValueError: x is below zero"),
+        (Shape, {"color": "green"}, "arg.color is 'green', expected"),
+        (
+            Tree,
+            {"value": "red", "children": [{"value": 1}]},
+            "arg.children[0].value is 1, expected",
+        ),
+        (Strict, {"x": -1}, "arg is not a valid Strict: ValueError: x is below zero"),
         (Scaled, {"x": 1}, "arg does not fit: Scaled needs `by`"),
         (Point, {"x": 1} | dict.fromkeys("abcdefg"), "no field `a`, `b`, `c`, `d`, `e` and 2 more"),
-        (Shop, {"name": 1, "color": "green"}, "arg is no Shop: name: Input should be a valid str"),
+        (
+            Shop,
+            {"name": 1, "color": "green"},
+            "arg is not a valid Shop: name: Input should be a valid str",
+        ),
         (Shop, {"name": 1, "color": "green"}, "; color: Input should be 'red' or 'blue'"),
-        (list[Shop], [{"name": "a"}, 3], "arg[1] is no Shop: Input should be a valid dictionary"),
-        (Picky, {"low": -1, "high": 1}, "arg is no Picky: low: Value error, must not be below"),
-        (DuckModel, {"other": 1}, "arg is no DuckModel: KeyError: 'value'"),
-        (Place, ("home",), "arg is ('home',), wanted the 2 values of Place"),
-        (Place, ("home", "green"), "arg.color is 'green', wanted"),
-        (Options, {"color": "green"}, "arg['color'] is 'green', wanted"),
-        (Options, 3, "arg is 3, wanted the keys of Options"),
-        (Point | Shape, {"q": 1}, "arg is {'q': 1}, wanted "),
-        (Point | Shape | None, 3, "arg is 3, wanted "),
+        (
+            list[Shop],
+            [{"name": "a"}, 3],
+            "arg[1] is not a valid Shop: Input should be a valid dictionary",
+        ),
+        (
+            Picky,
+            {"low": -1, "high": 1},
+            "arg is not a valid Picky: low: Value error, must not be below",
+        ),
+        (DuckModel, {"other": 1}, "arg is not a valid DuckModel: KeyError: 'value'"),
+        (Place, ("home",), "arg is ('home',), expected the 2 values of Place"),
+        (Place, ("home", "green"), "arg.color is 'green', expected"),
+        (Options, {"color": "green"}, "arg['color'] is 'green', expected"),
+        (Options, 3, "arg is 3, expected the keys of Options"),
+        (Point | Shape, {"q": 1}, "arg is {'q': 1}, expected "),
+        (Point | Shape | None, 3, "arg is 3, expected "),
         (Color, "x" * 500, "..."),
     ],
     ids=steady_name,
@@ -657,7 +677,7 @@ def test_a_misfit_in_surplus_arguments_names_its_place() -> None:
     rebuilder = CallRebuilder.of(function)
 
     assert rebuilder is not None
-    with pytest.raises(CallError, match=r"^colors\[1\] is 'green', wanted"):
+    with pytest.raises(CallError, match=r"^colors\[1\] is 'green', expected"):
         rebuilder.apply(["red", "green"], {})
     with pytest.raises(CallError, match=r"^far does not fit: Point needs `x`$"):
         rebuilder.apply([], {"near": {"x": 1}, "far": {}})
@@ -668,7 +688,7 @@ def test_a_misfit_without_a_parameter_is_a_call_error_too() -> None:
 
     assert rebuild is not None
     with pytest.raises(
-        CallError, match=r"^value\[0\] is 'green', wanted a value of the enum Color"
+        CallError, match=r"^value\[0\] is 'green', expected a value of the enum Color"
     ):
         rebuild(["green"])
 

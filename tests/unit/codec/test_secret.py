@@ -21,7 +21,7 @@ from taskq.codec.extensions import pack
 from taskq.codec.payload import PayloadLimits, decode_call, decode_value, encode_call, encode_value
 from taskq.codec.rebuild import CallRebuilder, compile_rebuilder
 from taskq.codec.secret import MASK
-from taskq.codec.secret_arguments import Concealer, revealed, without_passwords
+from taskq.codec.secret_arguments import SecretWrapper, mask_passwords, secret_texts
 from taskq.core.job import Progress
 from taskq.core.outcome import Failed, RetryAsked
 from taskq.deferred.call import Call
@@ -120,7 +120,7 @@ def test_bytes_that_hold_no_one_secret_are_refused(items: list[int]) -> None:
     body = pack(items)
     data = b"\xc7" + bytes([len(body), 11]) + body
 
-    with pytest.raises(DecodeError, match="a secret of"):
+    with pytest.raises(DecodeError, match="a secret holds"):
         decode_value(data)
 
 
@@ -161,7 +161,7 @@ def test_what_does_not_fit_is_not_quoted() -> None:
 def test_what_an_annotation_calls_secret_is_wrapped_before_it_travels() -> None:
     def login(user: str, token: Secret[str], *, pin: Secret | None = None) -> None: ...  # type: ignore[type-arg]
 
-    conceal = Concealer.of(login)
+    conceal = SecretWrapper.of(login)
 
     assert conceal is not None
     assert conceal(("ada", CANARY), {}) == (("ada", Secret(CANARY)), {})
@@ -177,7 +177,7 @@ def test_surplus_arguments_are_concealed_as_well() -> None:
         user: str, /, *tokens: Secret[str], deep: bool = False, **pins: Secret[int] | None
     ) -> None: ...
 
-    conceal = Concealer.of(login)
+    conceal = SecretWrapper.of(login)
 
     assert conceal is not None
     assert conceal(("ada", "one", "two"), {"deep": True, "user": 7, "pin": 8, "none": None}) == (
@@ -189,7 +189,7 @@ def test_surplus_arguments_are_concealed_as_well() -> None:
 def test_parameters_without_an_argument_take_no_place() -> None:
     def login(session: Any, token: Secret[str], port: int) -> None: ...
 
-    conceal = Concealer.of(login, without=frozenset({"session"}))
+    conceal = SecretWrapper.of(login, without=frozenset({"session"}))
 
     assert conceal is not None
     assert conceal((CANARY, 22), {}) == ((Secret(CANARY), 22), {})
@@ -198,7 +198,7 @@ def test_parameters_without_an_argument_take_no_place() -> None:
 def test_other_functions_have_nothing_to_conceal() -> None:
     def plain(user: str, token: str) -> Secret[str]: ...
 
-    assert Concealer.of(plain) is None
+    assert SecretWrapper.of(plain) is None
 
 
 def attempt_of(argument: Any) -> Attempt:
@@ -216,7 +216,7 @@ def attempt_of(argument: Any) -> Attempt:
 def test_texts_are_found_wherever_secrets_lie() -> None:
     value = ["shown", {"a": Secret(["one", {"two": b"three", "n": 4}]), "b": {Secret("five")}}]
 
-    assert sorted(map(str, revealed(value))) == ["4", "b'three'", "five", "n", "one", "two"]
+    assert sorted(map(str, secret_texts(value))) == ["4", "b'three'", "five", "n", "one", "two"]
 
 
 TOKEN = 'Zoë\'s "tök/en"\\ & <7> ~?¿'
@@ -301,12 +301,12 @@ def test_with_too_many_secrets_to_look_for_nothing_is_told() -> None:
     ],
 )
 def test_passwords_of_connections_are_masked(text: str, shown: str) -> None:
-    assert without_passwords(text) == shown
+    assert mask_passwords(text) == shown
 
 
 @pytest.mark.parametrize("text", ["://:" * 16_000, "://a:" + "b" * 64_000, "pwd='" + "b" * 64_000])
 def test_a_text_of_anybody_is_searched_in_no_time(text: str) -> None:
-    assert without_passwords(text) == text
+    assert mask_passwords(text) == text
 
 
 def test_where_a_secret_cannot_be_read_nothing_of_the_failure_is_told() -> None:
