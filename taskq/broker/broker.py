@@ -1,4 +1,4 @@
-"""The broker: every conversation with the server, for one event loop."""
+"""The broker: all conversations of one event loop with the server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from taskq.broker.leases import Leases, ReapPolicy
 from taskq.broker.producer import Producer
 from taskq.broker.schedules import ScheduleStore
 from taskq.broker.scripts import ClockOffset, script
-from taskq.broker.server_gate import ServerGate
 from taskq.broker.waiting import Waiting
 from taskq.broker.watching import Watching
 from taskq.codec.signing import Signing
@@ -24,20 +23,21 @@ from taskq.core.options import Retention
 from taskq.execution.executors.address import refuse_unguarded_main
 from taskq.redis.client import Client, Locate
 from taskq.redis.failpoints import ARMED, FailpointClient
+from taskq.redis.server_check import ServerGate
 
 __all__ = ["Broker", "BrokerSettings", "Upkeep"]
 
 _QUEUES: Final = 50
 _ENTRIES: Final = 100
 _LOOKS: Final = 400
-"""So many lanes and entries take the server some milliseconds."""
+"""Limits of one sweep: looking at this much takes the server a few milliseconds."""
 
 _KEEP_EMPTY_MS: Final = 60_000
-"""How long an empty lane is kept, so that a queue used now and then costs nothing."""
+"""How long an empty lane is kept: an occasionally used queue need not make it anew each time."""
 
 
 class Upkeep:
-    """Promotes due jobs, expires waiting ones, and sweeps."""
+    """Promotes due jobs, expires jobs that waited too long, and sweeps up what is left over."""
 
     def __init__(self, client: Client, keys: Keys, offset: ClockOffset) -> None:
         self._client = client
@@ -59,9 +59,10 @@ class Upkeep:
         )
 
     async def promote(self, limit: int, record_ttl: float) -> tuple[int, float | None]:
-        """Move up to `limit` due jobs; how many, and seconds until the next is due (None: none is).
+        """Promote up to `limit` due jobs.
 
-        `record_ttl` (seconds) is how long an expired job's record is kept.
+        Returns how many were moved, and the seconds until the next job is due or expires (None when
+        none will). `record_ttl` (seconds) is how long an expired job's record is kept.
         """
         moved, wait_ms = await self._client.script(
             self._promote, self._keys, self._offset.ms, limit, int(record_ttl * 1000)
@@ -69,9 +70,9 @@ class Upkeep:
         return moved, None if wait_ms < 0 else wait_ms / 1000
 
     async def sweep(self, cursor: str) -> str:
-        """Remove lanes that stayed empty and entries of jobs that wait no more, some at a time.
+        """Remove lanes that stayed empty and entries of jobs that no longer wait, some at a time.
 
-        `cursor` is "0" at first and what the last call gave then; "0" again is the end.
+        Start with the cursor "0" and pass on the returned one; "0" means the sweep is complete.
         """
         reply: bytes = await self._client.script(
             self._sweep, self._sweep_keys, cursor, _QUEUES, _ENTRIES, _KEEP_EMPTY_MS, _LOOKS
@@ -81,13 +82,13 @@ class Upkeep:
 
 @dataclass(frozen=True, slots=True)
 class BrokerSettings:
-    """What every connection of one TaskQ shares.
+    """What all connections of one TaskQ share.
 
-    `locate` tells where the server is. `enqueue_deadline` (seconds) bounds how long an enqueue
-    tries to reach it. `retention` is how long failed, cancelled and expired jobs are kept. A job
-    whose worker died `max_crashes` times is not tried again. `server_gate` looks at the server once
-    for all of them. `configured` tells whether somebody said where the server is. `signing` seals
-    and opens what travels; whoever makes an envelope or reads one asks it.
+    `locate` finds the server. `enqueue_deadline` (seconds) bounds how long an enqueue tries to
+    reach it. `retention` says how long failed, cancelled and expired jobs are kept. A job whose
+    worker died `max_crashes` times is not tried again. `server_gate` checks each server once for
+    all connections. `configured` returns whether the server's address was configured. `signing`
+    signs and verifies every envelope and result.
     """
 
     locate: Locate
@@ -108,8 +109,8 @@ class BrokerSettings:
 class Broker:
     """One connection and the services that share it.
 
-    Raises `ConfigError` in a process that only imports the main module, to run a function of it: it
-    must not do what the program does.
+    Raises `ConfigError` in a child process that imports the main module only to run one of its
+    functions: such a process must not repeat what the program does.
     """
 
     def __init__(
@@ -155,12 +156,12 @@ class Broker:
 
     @property
     def reap_policy(self) -> ReapPolicy:
-        """How dead workers' jobs are judged."""
+        """What happens to the jobs of dead workers."""
         settings, kept = self.settings, self.settings.retention
         return ReapPolicy(settings.max_crashes, kept.failure_seconds, kept.keep_failed)
 
     def consumer(self, worker: str) -> Consumer:
-        """The traffic of a worker of this name."""
+        """The consumer for the worker of this name."""
         settings = self.settings
         return Consumer(
             self.client,
@@ -173,6 +174,6 @@ class Broker:
         )
 
     async def aclose(self) -> None:
-        """Close the connection and end what waits on it."""
+        """Close the connection; pending waits fail."""
         self.waiting.close()
         await self.client.aclose()

@@ -1,4 +1,4 @@
-"""A worker's traffic with the server: take jobs, end attempts, report progress."""
+"""What a worker exchanges with the server: fetches, ends of attempts, progress."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from taskq.redis.connection import ConnectionLost, ReplyHandler
 __all__ = ["EVERYTHING", "Consumer", "DeclaredDead", "Frame", "Room", "delivery_of", "handed_over"]
 
 Frame = tuple[Delivery, str, bytes, int, int, int]
-"""What ended, then kind, payload, ttl (ms), delay (ms), count: see `finish.lua`."""
+"""The end of an attempt: delivery, kind, payload, ttl (ms), delay (ms), count; see `finish.lua`."""
 
 
 class DeclaredDead(Exception):
-    """The server does not know this worker: it was declared dead, or the data is gone."""
+    """The server does not know this worker: it was declared dead, or the server lost its data."""
 
 
 Which = Literal["h", "l", "s"]
 
 QUEUES_AT_ONCE = 200
-"""Of so many queues the server looks at all lanes in some milliseconds."""
+"""The server can search all lanes of this many queues in a few milliseconds."""
 
 
 class Room(NamedTuple):
-    """What a worker can start besides coroutines, and in which turn it asks for the kinds.
+    """How many jobs a worker can start in `threads` and in `processes`.
 
-    `kinds` and `waits_for` are of the letters `l` (event loop), `t` (threads) and `p` (processes).
+    `kinds` is the order in which it asks for the kinds of jobs, `waits_for` the kinds it waits for;
+    both consist of the letters `l` (event loop), `t` (threads) and `p` (processes).
     """
 
     threads: int
@@ -46,7 +47,7 @@ class Room(NamedTuple):
     waits_for: str = "l"
 
     def without(self, taken: Iterable[Delivery]) -> Room:
-        """What is left of it."""
+        """The capacity that is left beside these jobs."""
         threads = processes = 0
         for delivery in taken:
             threads += delivery.lane[-1] == "t"
@@ -58,10 +59,10 @@ EVERYTHING: Final = Room(1_000_000, 1_000_000)
 
 
 class Consumer:
-    """What one worker, under one name, says to the server about jobs.
+    """Fetches and finishes jobs under the name of one worker.
 
     `failure_ttl` (seconds) is how long records of failed, cancelled and expired jobs are kept, and
-    `keep_failed` how many failed ones at most per queue. `signing` seals the results.
+    `keep_failed` the maximum number of failed ones per queue. `signing` signs the results.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Consumer:
         self._signing = signing if signing is not None and signing.enabled else None
         self.worker = worker
         self.saw_suspects: bool = False
-        """Whether the last fetch found that suspects wait: jobs that brought down their workers."""
+        """Whether suspects wait, as of the last fetch: jobs that were in several crashes."""
         self.failure_ttl_ms = int(failure_ttl * 1000)
         self._may_wait = True
         self._scripts = {
@@ -125,12 +126,12 @@ class Consumer:
     ) -> list[Delivery]:
         """Take up to `want` jobs of `queues`: `h` highest priority first, `l` lowest first.
 
-        Of more queues than the server looks at in some milliseconds that holds among 200 at a time.
+        With more than 200 queues that order holds within each 200, the most that the server can
+        search in a few milliseconds. `s` takes only suspects, and no more than may run together.
+        It takes no more jobs for threads and processes than `room` allows.
 
-        `s` takes suspects alone, no more than may run together. Of those that run in threads and in
-        processes it takes no more than `room` says. Never cancel it and never send it
-        twice blindly: a lost reply strands what it took, which the reconciler finds. Raises
-        `DeclaredDead`, `ServerError` and `ConnectionLost`.
+        Never cancel a fetch and never repeat it blindly: a lost reply strands the jobs it took
+        until the reconciler finds them. Raises `DeclaredDead`, `ServerError` and `ConnectionLost`.
         """
         if len(queues) <= QUEUES_AT_ONCE:
             return await self._fetch_of(want, queues, which, room)
@@ -150,7 +151,7 @@ class Consumer:
                 break
         self._may_wait, self.saw_suspects = may_wait, saw_suspects
         if may_wait and len(taken) >= want:
-            # For jobs of queues that were looked at before, or in the last round.
+            # It still waits in queues that earlier rounds, or the fetch before, searched in vain.
             await self.leave_idle(queues, fetches=True)
         return taken
 
@@ -163,7 +164,7 @@ class Consumer:
                 left = room.without(taken)
                 found, more = await self._fetch_some(want - len(taken), queues, which, left)
             except (ServerError, ConnectionLost):
-                # What a lost reply took is found by the reconciler; what came before it is here.
+                # The reconciler finds what a lost reply took; earlier replies have arrived.
                 if not taken:
                     raise
                 return taken
@@ -173,7 +174,7 @@ class Consumer:
     async def _fetch_some(
         self, want: int, queues: Sequence[str], which: Which, room: Room
     ) -> tuple[list[Delivery], bool]:
-        """What one call finds, and whether it may not have seen all."""
+        """The jobs that one call finds, and whether there may be more."""
         may_wait, self._may_wait = self._may_wait, True
         reply = await self._client.script(
             self._scripts["fetch"],
@@ -191,14 +192,14 @@ class Consumer:
             raise DeclaredDead(self.worker)
         more, suspects, *rows = reply
         self.saw_suspects = suspects == b"1"
-        # A worker that is full was taken from those that wait, and is not taken again.
+        # A full worker was removed from the idle sets; that is not repeated.
         self._may_wait = len(rows) < want and more == b"0"
         return [delivery_of(row) for row in rows], more == b"1"
 
     async def finish(self, frames: Sequence[Frame]) -> list[int]:
-        """End attempts; per frame 1 done, 2 done before, 0 refused, 3 the job is unknown.
+        """End attempts; for each: 1 done, 2 done before, 0 refused, 3 the job is unknown.
 
-        Sent until answered: repeating it changes nothing.
+        Repeats the call until it is answered; a repetition changes nothing.
         """
         script_args = self._script_args(frames)
 
@@ -210,7 +211,7 @@ class Consumer:
         return await retrying(once, seconds=86_400.0, what="outcomes could not be stored")
 
     def finish_nowait(self, on_reply: ReplyHandler, frames: Sequence[Frame]) -> bool:
-        """Send the same once, now; see `Client.post`."""
+        """Send the same call once and return at once; see `Client.send_nowait`."""
         script_args = self._script_args(frames)
         return self._client.send_nowait(
             on_reply, self._scripts["finish"], self._finish_keys, *script_args
@@ -225,15 +226,14 @@ class Consumer:
         if self._signing is not None and kind == "S":
             payload = self._signing.seal(payload, "result", job_id)
         own = (job_id, entry[len(lane) + 1 :], fence, payload)
-        # The script asks for delay and count only of the kinds that have them.
+        # Only some kinds have a delay and a count.
         return (kind, lane, ttl), own if kind in ("S", "C") else (*own, delay, count)
 
     async def leave_idle(self, queues: Sequence[str], *, fetches: bool = False) -> None:
-        """Be handed no more jobs; what was handed over before has arrived when this returns.
+        """Stop being handed jobs; any job handed over before has arrived when this returns.
 
-        Unless it `fetches` again soon, a wake-up on its way goes to another worker.
-
-        A server that cannot be reached hands nothing over.
+        Unless this worker `fetches` again soon, a wake-up on its way is passed to another worker.
+        An unreachable server hands over nothing, so that is not an error.
         """
         script_args = self.worker, int(not fetches)
         with contextlib.suppress(ConnectionError):
@@ -245,7 +245,7 @@ class Consumer:
             self._may_wait = False
 
     async def begin(self, delivery: Delivery) -> bool:
-        """Say that a job that was in a crash before begins; false when it is held no longer."""
+        """Record that a job that has been in a crash begins; false when it is no longer held."""
 
         async def once(_: bool) -> int:
             return await self._client.script(
@@ -257,10 +257,15 @@ class Consumer:
                 delivery.fence,
             )
 
-        return await retrying(once, seconds=CALL_SECONDS, what="the start could not be told") == 1
+        return (
+            await retrying(
+                once, seconds=CALL_SECONDS, what="the start of a job could not be stored"
+            )
+            == 1
+        )
 
     async def progress(self, job_id: str, attempt: int, report: bytes) -> bool:
-        """Store the progress of a running attempt; false when it no longer holds the job."""
+        """Store the progress of an attempt; false when the attempt no longer holds the job."""
 
         async def once(_: bool) -> list[int]:
             return await self._client.script(
@@ -280,18 +285,18 @@ def handed_over(message: bytes) -> Delivery:
         row = msgpack.unpackb(message, raw=True, max_array_len=16, max_map_len=0)
         return delivery_of(row)
     except Exception as error:
-        raise DecodeError(f"this is no job that was handed over: {type(error).__name__}") from None
+        raise DecodeError(f"not a job that was handed over: {type(error).__name__}") from None
 
 
 _made = cast("Callable[[type[Delivery], tuple[Any, ...]], Delivery]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 
 
 def delivery_of(row: list[Any]) -> Delivery:
-    """A job as `fetch.lua` and `strays.lua` give it; the last four only where there were any."""
+    """A job as `fetch.lua` and `strays.lua` return it; the last four values may be left out."""
     try:
         return _delivery(row)
     except ValueError:
-        # What others wrote into a hash: a job of its own, which fails, and takes no other along.
+        # Foreign data in the hash: this job fails alone, and the others run.
         job_id, lane, stream_id, fence, envelope = row[:5]
         name = job_id.decode("utf-8", "backslashreplace")
         return Delivery(
@@ -302,7 +307,7 @@ def delivery_of(row: list[Any]) -> Delivery:
 def _delivery(row: list[Any]) -> Delivery:
     job_id, lane, stream_id, fence, envelope, enqueued = row[:6]
     if len(row) == 6:
-        # Its own constructor takes a named tuple twice as long.
+        # The named tuple's own constructor takes twice as long.
         name = lane + b" " + stream_id
         fields = (job_id.decode(), lane.decode(), name, int(fence), envelope or b"", 0, 0, 0)
         return _made(Delivery, (*fields, int(enqueued or 0), 0))
@@ -310,7 +315,7 @@ def _delivery(row: list[Any]) -> Delivery:
     return Delivery(
         job_id.decode(),
         lane.decode(),
-        # Streams number their entries each for itself; with its lane an entry has a name.
+        # Entry ids are unique within a stream only; the lane makes them unique.
         lane + b" " + stream_id,
         int(fence),
         envelope or b"",

@@ -1,4 +1,4 @@
-"""The server's side of durable calls, and the reports of processes about their deferred calls."""
+"""Durable calls on the server, and what processes report about their deferred calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STATES = {
 
 
 class Deferrals:
-    """Holds durable calls for the process that runs them, ends them, or lets them go."""
+    """Holds durable calls for the process that runs them, ends them, or releases them."""
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class Deferrals:
         self._scripts = {name: script(name) for name in ("hold", "settle", "let_go", "show")}
 
     async def hold(self, leases: Sequence[tuple[str, str, int]]) -> list[bool]:
-        """Put off when the queue takes jobs over: (id, owner, ms from now).
+        """Postpone the time at which the queue takes jobs over: (id, owner, ms from now).
 
-        For each, whether it is still its owner's.
+        Returns for each whether its owner still holds it.
         """
         parts = [part for lease in leases for part in lease]
         keys = (self._keys.jobs, self._keys.due)
@@ -54,9 +54,9 @@ class Deferrals:
     async def settle(
         self, job_id: str, owner: str, state: JobState, payload: bytes, ttl: float
     ) -> bool:
-        """End a job that ran here; `ttl` (seconds) is that of a result.
+        """End a job that ran in this process; `ttl` (seconds) is how long a result is kept.
 
-        False when it is not its owner's any more.
+        Returns False when its owner no longer holds it.
         """
         keys, kept = self._keys, self._retention
         if state is JobState.SUCCEEDED and self._signing.enabled:
@@ -79,16 +79,16 @@ class Deferrals:
                 int(seconds * 1000),
                 kept.keep_failed,
             )
-            # Of a call whose reply was lost nobody can tell which of the two took it.
+            # After a lost reply it is unknown whether this call or the queue got the job.
             return done == 1 or repeated
 
         what = "the end of a durable call could not be stored"
         return await retrying(once, seconds=CALL_SECONDS, what=what)
 
     async def let_go(self, job: NewJob) -> bool:
-        """Give a job to the queue, in this envelope and at this time.
+        """Release a job to the queue, with this envelope and due time.
 
-        False when it is not its owner's any more.
+        Returns False when its owner no longer holds it.
         """
         keys, envelope = self._keys, job.envelope
         if self._signing.enabled:
@@ -106,10 +106,12 @@ class Deferrals:
             )
             return done == 1
 
-        return await retrying(once, seconds=CALL_SECONDS, what="a durable call could not be let go")
+        return await retrying(
+            once, seconds=CALL_SECONDS, what="a durable call could not be released"
+        )
 
     async def show(self, process: str, record: bytes | None) -> None:
-        """What a process says of itself, for a minute; None takes it back."""
+        """Store what a process reports about itself, for a minute; None removes it."""
         await self._client.script(
             self._scripts["show"], (self._keys.deferring,), self._offset.ms, process, record or b""
         )

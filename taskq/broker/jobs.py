@@ -1,4 +1,4 @@
-"""Reading and cancelling single jobs, and a job's hash as `JobInfo`."""
+"""Reads and cancels single jobs; turns a job's hash into `JobInfo`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = ["MOVING", "Jobs", "moved", "read_job"]
 T = TypeVar("T")
 
 _MOST_BYTES: Final = 65_536
-"""Of the records of progress and of attempts; none that taskq writes is as long."""
+"""The largest record of progress or of an attempt that is read; taskq writes smaller ones."""
 
 MOVING: Final = tuple("sdxbfackwzpE")
-"""The fields of a job that change while somebody watches it."""
+"""The fields of a job that change while it is watched."""
 
 _MOVING: Final = (
     *("state", "due_at", "expires_at", "started_at", "finished_at", "attempt", "failures"),
@@ -38,10 +38,10 @@ _MOVING: Final = (
 
 
 def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int) -> JobInfo:
-    """What the fields of a job's hash say at `now`, the server's time in milliseconds.
+    """Read a job's hash at `now`, the server's time in milliseconds.
 
-    What cannot be read hides nothing of the rest. A result that is older than its ttl is left out.
-    Where there are signing keys, nothing is told of an envelope whose seal does not hold.
+    An unreadable field does not hide the others. A result older than its ttl is left out. Where
+    there are signing keys, an envelope without a valid signature is left out.
     """
     lane = _text(fields.get(b"q", b"/5"))
     envelope, untrusted = _envelope(job_id, lane, fields.get(b"e", b""), signing)
@@ -49,7 +49,7 @@ def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int
     state = STATES.get(fields.get(b"s", b""), JobState.QUEUED)
     failure = unpack_failure(fields[b"E"]) if fields.get(b"E") else None
     over_since, ttl = _number(fields.get(b"f")), _number(fields.get(b"l"))
-    # The record outlives the result, to tell that there was one.
+    # The record outlives the result, to show that there was one.
     kept = fields.get(b"r", b"") if now <= over_since + ttl else b""
     result, forged = _result(job_id, kept, signing)
     failure = failure or forged
@@ -88,9 +88,9 @@ def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int
 def moved(
     known: JobInfo, values: Sequence[bytes | None], signing: Signing, now: int
 ) -> JobInfo | None:
-    """The job as the values of its `MOVING` fields say it is now; None when it is gone.
+    """Update `known` from the current values of its `MOVING` fields; None when the job is gone.
 
-    What it returned and its earlier attempts are as they were known.
+    Its result and its earlier attempts are kept from `known`.
     """
     fields = {name.encode(): value for name, value in zip(MOVING, values, strict=True) if value}
     if not fields:
@@ -100,7 +100,7 @@ def moved(
 
 
 def _envelope(job_id: str, lane: str, data: bytes, signing: Signing) -> tuple[Envelope, str | None]:
-    """The envelope of the job, or an empty one and why it cannot be believed."""
+    """The envelope of the job, or an empty one and why it is not trusted."""
     untrusted = None
     try:
         data = signing.open_job(job_id, lane, data)
@@ -115,12 +115,12 @@ def _fire_time(fire: Fire | None) -> datetime | None:
 
 
 def _worker(fields: dict[bytes, bytes]) -> str | None:
-    # Before the first attempt it is the owner of a durable call.
+    # Before the first attempt the field holds the owner of a durable call.
     return _text(fields.get(b"w", b"")) or None if b"a" in fields else None
 
 
 def _result(job_id: str, data: bytes, signing: Signing) -> tuple[Any, FailureRecord | None]:
-    """What the job returned, or why that cannot be believed."""
+    """The result of the job, or why it is not trusted."""
     try:
         return _lenient(
             decode_value, signing.open(data, "result", job_id), None
@@ -132,9 +132,9 @@ def _result(job_id: str, data: bytes, signing: Signing) -> tuple[Any, FailureRec
 def _attempts(
     fields: dict[bytes, bytes], state: JobState, failure: FailureRecord | None
 ) -> tuple[AttemptRecord, ...]:
-    """The records of ended attempts, and the last one as the job's own fields tell it.
+    """The records of ended attempts, and the last attempt as the job's own fields show it.
 
-    They are kept by fence. It counts takes too that never started, and left no record.
+    Records are kept by fence, which also counts takes that never started and left no record.
     """
     past = {
         int(name[1:]): value
@@ -161,7 +161,7 @@ def _attempts(
 
 
 def _runs(fields: dict[bytes, bytes]) -> int:
-    """How often the job was started: taken, but for the takes that were given back before."""
+    """How often the job was started: how often it was taken, less the takes that never started."""
     return max(0, _number(fields.get(b"a")) - _number(fields.get(b"m")))
 
 
@@ -205,7 +205,7 @@ def _number(value: bytes | str | None) -> int:
 
 
 def _lenient(decode: Callable[[bytes], T], data: bytes, otherwise: T) -> T:
-    """Bytes that cannot be read must not hide the rest of a job."""
+    """Decode `data`; unreadable bytes give `otherwise`, so that they do not hide the rest."""
     try:
         return decode(data) if data else otherwise
     except PayloadError:
@@ -216,7 +216,7 @@ _ATTEMPTS = 100
 
 
 class Jobs:
-    """What can be asked and said about one job by its id."""
+    """Reads and cancels jobs by id."""
 
     def __init__(
         self,
@@ -235,7 +235,7 @@ class Jobs:
         self._cancel, self._info = script("cancel"), script("info")
 
     async def cancel(self, job_id: str) -> int:
-        """Cancel a job: 1 done, 2 its worker was asked, 0 it was over, -1 there is none."""
+        """Cancel a job: 1 done, 2 its worker was asked to, 0 it had ended, -1 no such job."""
         keys = self._keys
 
         async def once(repeated: bool) -> int:
@@ -258,7 +258,7 @@ class Jobs:
         return await retrying(once, seconds=CALL_SECONDS, what="the job could not be cancelled")
 
     async def info(self, job_id: str) -> JobInfo | None:
-        """What the server knows about a job, of its attempts the last hundred; None if nothing."""
+        """The job with its last hundred attempts; None when there is no such job."""
 
         async def once(_: bool) -> list[Any]:
             return await self._client.script(

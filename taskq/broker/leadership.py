@@ -1,4 +1,4 @@
-"""Who leads the schedulers: one record, changed by compare-and-set; and how schedules stand."""
+"""The leader record of the schedulers, changed by compare-and-set, and the state of scheduling."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["LeaderRecord", "Leadership", "Scheduling", "read_scheduling"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheduling:
-    """Schedules, and the leader who fires them (None: nobody does).
+    """How many schedules there are, and the leader that fires them (None: no scheduler leads).
 
-    There are `count` schedules, `active` of them have a next fire. The leader leads since `since`
-    in its `term`; `silent` is how long ago it was heard, in seconds.
+    Of `count` schedules, `active` have a next fire. The leader has led since `since` in its `term`;
+    its last heartbeat was `silent` seconds ago.
     """
 
     count: int = 0
@@ -36,19 +36,19 @@ class Scheduling:
 
     @property
     def led(self) -> bool:
-        """Whether somebody leads, and was heard of late."""
+        """Whether there is a leader with a recent heartbeat."""
         return self.leader is not None and (self.silent or 0.0) < LEADER_SILENT_SECONDS
 
     def troubles(self) -> Iterable[Trouble]:
-        """That nobody fires what is to be fired."""
+        """Reports schedules that no leader fires."""
         if self.active and not self.led:
             schedules = counted(self.active, "schedule waits", "schedules wait")
-            what = f"{schedules} for the next fire, and nobody is there to make it"
+            what = f"{schedules} for the next fire, and no scheduler is running"
             yield Trouble("schedules", what, "taskq worker, or taskq scheduler")
 
 
 async def read_scheduling(client: Client, keys: Keys, offset: ClockOffset) -> Scheduling:
-    """Look who leads, and count the schedules. Raises `ServerError`."""
+    """Read the leader and count the schedules. Raises `ServerError`."""
     record = await Leadership(client, keys, offset).look()
     stored = await ScheduleStore(client, keys, offset).count()
     silent = (record.taken_at - record.heard).total_seconds() if record.heard else None
@@ -67,10 +67,10 @@ _log = logging.getLogger("taskq.scheduler")
 
 @dataclass(frozen=True, slots=True)
 class LeaderRecord:
-    """Who leads as of now: `owner` is None when nobody does; `beat` moves while the owner lives.
+    """The leader as of now: `owner` (None: no leader), whose `beat` changes while it lives.
 
-    `since`, `heard` (its last beat) and `taken_at` are instants of the server's clock. Only people
-    look at them.
+    `since`, `heard` (its last heartbeat) and `taken_at` (now) are instants of the server's clock,
+    for display only.
     """
 
     owner: str | None
@@ -82,7 +82,7 @@ class LeaderRecord:
 
 
 class Leadership:
-    """Reads and changes the record. No call is repeated here: the next look tells what became."""
+    """Reads and changes the record. No call is repeated: the next look shows its outcome."""
 
     def __init__(self, client: Client, keys: Keys, offset: ClockOffset) -> None:
         self._client = client
@@ -91,19 +91,19 @@ class Leadership:
         self._script = script("lead")
 
     async def look(self) -> LeaderRecord:
-        """Who leads."""
+        """The current leader."""
         return (await self._call("look"))[1]
 
     async def take(self, name: str, seen: LeaderRecord) -> LeaderRecord:
-        """Take the office if the record is still as `seen`; the record as it is then."""
+        """Become leader if the record is still as `seen`; returns the record as it is then."""
         return (await self._call("take", name, seen.term, seen.owner or "", seen.beat))[1]
 
     async def renew(self, name: str, term: int) -> bool:
-        """Say that the leader lives; false when it leads no more."""
+        """Send the leader's heartbeat; false when it no longer leads."""
         return (await self._call("renew", name, term))[0]
 
     async def resign(self, name: str, term: int) -> bool:
-        """Give up the office and tell the others; false when it was somebody else's."""
+        """Stop leading and notify the others; false when another scheduler leads."""
         return (await self._call("resign", name, term))[0]
 
     async def _call(
@@ -114,7 +114,7 @@ class Leadership:
         )
         if removed:
             _log.error(
-                "%s was not a record of the leader, and was removed: somebody else writes there",
+                "%s was not a leader record and was removed: another program writes to this key",
                 self._keys[0],
             )
         record = LeaderRecord(

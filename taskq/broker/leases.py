@@ -1,4 +1,4 @@
-"""Who lives: heartbeats, dead workers, and jobs stranded by a lost reply."""
+"""Leases: heartbeats, dead workers, and jobs stranded by a lost reply."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from taskq.redis.client import Client
 __all__ = ["BeatReply", "Held", "Leases", "ReapPolicy", "Reaped", "Silent"]
 
 _REAPED_AT_ONCE: Final = 200
-"""So many jobs take the server some milliseconds."""
+"""Reaping this many jobs takes the server a few milliseconds."""
 
 
 class Silent(NamedTuple):
-    """A worker that was not heard for a while: its name, and the number of its last heartbeat.
+    """A worker without a recent heartbeat: its name, and the number of its last heartbeat.
 
-    Below zero is one whose jobs somebody began to take back, and did not end.
+    A number below zero marks a worker that is only partly reaped.
     """
 
     worker: str
@@ -31,9 +31,9 @@ class Silent(NamedTuple):
 
 
 class Held(NamedTuple):
-    """An entry that the server says a worker holds, by its name, and whose it is.
+    """A stream entry that is pending for a worker, and the job behind it.
 
-    `job_id` is empty for an entry that leads to no running job of this worker.
+    `job_id` is empty when the entry does not lead to a running job of this worker.
     """
 
     entry: bytes
@@ -44,11 +44,10 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BeatReply:
-    """What the server tells a living worker: the number of this heartbeat, and what it missed.
+    """The server's answer to a heartbeat, and the number of this heartbeat.
 
-    `held`: how many jobs it holds. `cancels`: which of them are to be cancelled. `promotes`:
-    whether it is the one to promote due jobs. `silent`: who was not heard since the heartbeat it
-    named.
+    `held`: how many jobs the worker holds. `cancels`: which of them to cancel. `promotes`: whether
+    this worker promotes due jobs. `silent`: the workers without a heartbeat since the given one.
     """
 
     heartbeat: int
@@ -60,7 +59,7 @@ class BeatReply:
 
 @dataclass(frozen=True, slots=True)
 class ReapPolicy:
-    """`max_crashes` deaths of its worker make a job poison; failed records live `failure_ttl` s."""
+    """After `max_crashes` crashes a job is poison; its record is kept for `failure_ttl` seconds."""
 
     max_crashes: int = 3
     failure_ttl: float = 604_800.0
@@ -69,14 +68,14 @@ class ReapPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Reaped:
-    """What became of a dead worker's jobs."""
+    """How many jobs of a dead worker were given to others, and how many were poison."""
 
     moved: int
     poisoned: int
 
 
 class Leases:
-    """Reads and writes the records by which workers are judged."""
+    """Reads and writes the heartbeats of workers, and takes back the jobs of dead ones."""
 
     def __init__(self, client: Client, keys: Keys, offset: ClockOffset) -> None:
         self._client = client
@@ -87,10 +86,10 @@ class Leases:
     async def beat(
         self, worker: str, description: bytes, *, since: int = 0, promotes: bool = True
     ) -> BeatReply | None:
-        """Say that `worker` lives; None when the server has declared it dead.
+        """Send a heartbeat of `worker`; None when the server has declared it dead.
 
-        `since` is an earlier heartbeat of its own: who was not heard after it is silent. With
-        `promotes` false it does not take the promotion of due jobs, and gives it up.
+        `since` is an earlier heartbeat of this worker: workers that sent none since are silent.
+        With `promotes` false this worker does not promote due jobs, and stops if it did.
         """
         return await self._beat(worker, description, since, int(promotes))
 
@@ -103,7 +102,7 @@ class Leases:
         *,
         promotes: bool = True,
     ) -> BeatReply | None:
-        """Have the server know `worker`, who runs `slots` jobs of `queues` at once.
+        """Register `worker`, which runs up to `slots` jobs of `queues` at once.
 
         None when its name is taken.
         """
@@ -151,15 +150,15 @@ class Leases:
     async def reap(
         self, worker: str, policy: ReapPolicy, *, heartbeat: int | None = None, died: bool = True
     ) -> Reaped | None:
-        """Give a worker's jobs to the others; None when it was heard after `heartbeat`.
+        """Give a worker's jobs to others; None when it sent a heartbeat after `heartbeat`.
 
-        `died=False` is a worker that leaves: its jobs count no crash.
+        With `died=False` the worker left in order, and its jobs count no crash.
         """
         moved = poisoned = 0
         while True:
             reply = await self._reap_some(worker, policy, heartbeat, died)
             if reply is None:
-                # Another one did the rest, and a new worker has the name.
+                # Another observer did the rest, and a new worker has taken the name.
                 return Reaped(moved, poisoned) if moved or poisoned else None
             moved, poisoned = moved + reply[0], poisoned + reply[1]
             if reply[2] != b"1":
@@ -190,21 +189,21 @@ class Leases:
         )
 
     async def suspects_wait(self, queues: Sequence[str]) -> bool:
-        """Whether jobs of these queues wait that brought down their workers again and again."""
+        """Whether suspects wait in these queues: jobs whose workers died again and again."""
         signs = await self._client.command("HMGET", self._keys.lanes, *queues)
         return any(sign is not None and b"s" in sign for sign in signs)
 
     async def held(self, worker: str) -> list[Held]:
-        """What the server says `worker` holds."""
+        """The entries that are pending for `worker` on the server."""
         return [
             Held(lane + b" " + stream_id, _text(lane), _text(job_id), int(fence or 0))
             for lane, stream_id, job_id, fence in await self._strays(worker, "")
         ]
 
     async def redeliver(self, worker: str, entries: Iterable[bytes]) -> list[Delivery]:
-        """The jobs behind `entries` that are still this worker's, as a fetch gives them.
+        """The jobs behind `entries` that this worker still holds, as a fetch returns them.
 
-        As many as fit into one reply; the others are asked for again.
+        Returns as many as fit into one reply; ask again for the others.
         """
         return [delivery_of(row) for row in await self._strays(worker, *entries)]
 
@@ -224,12 +223,12 @@ class Leases:
 
 
 def _text(name: bytes) -> str:
-    # Names are ASCII. What a stranger wrote among them must not hide the rest.
+    # Names are ASCII; foreign data among them must not hide the rest.
     return name.decode("utf-8", "backslashreplace")
 
 
 def _number(score: bytes) -> int:
-    # A whole number, as `reap.lua` compares it, whatever a stranger wrote.
+    # A whole number, as `reap.lua` compares it, also where foreign data is stored.
     number = float(score)
     return int(max(-1.0, min(number, 2.0**53)))
 

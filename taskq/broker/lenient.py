@@ -1,7 +1,7 @@
-"""Lenient reading: what others may have written to the server is read as far as possible.
+"""Lenient reading: values that another program may have overwritten are read as far as possible.
 
-One unreadable value must not hide the others, so nothing here raises. What is wrong becomes a
-`Trouble`, which says how to fix it.
+An unreadable value must not hide the others, so nothing here raises. Problems are reported as
+`Trouble`, with a fix.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ __all__ = ["Trouble", "count_of", "text_of", "time_of"]
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something that needs somebody, and what to type.
+    """A problem that an operator has to solve, and the command or step that fixes it.
 
-    It is `serious` when jobs do not run because of it.
+    `serious`: jobs do not run because of it.
     """
 
     about: Literal["queues", "leases", "entries", "schedules"]
@@ -31,13 +31,13 @@ class Trouble:
 
 _FIRST: Final = -62_135_510_400_000
 _LAST: Final = 253_402_214_400_000
-"""A day from the first and the last `datetime` (ms): those between can be shown in every zone."""
+"""One day inside the range of `datetime` (ms), so that every time zone can show the instant."""
 
 _WHOLE: Final = re.compile(rb"-?[0-9]{1,15}")
 
 
 def text_of(value: bytes) -> str:
-    """A text; bytes that are not UTF-8 are shown as escapes."""
+    """Decode a text; bytes that are not UTF-8 become escapes."""
     return value.decode("utf-8", "backslashreplace")
 
 

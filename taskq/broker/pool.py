@@ -1,4 +1,4 @@
-"""One broker for each event loop that uses a TaskQ; here jobs are handed in and asked about."""
+"""One broker for each event loop that uses a TaskQ: the backend of tasks, jobs and schedules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["BrokerPool"]
 
 
 class BrokerPool:
-    """Brokers by event loop, made when first asked for: sockets belong to loops."""
+    """Brokers by event loop, each created on first use: a socket belongs to one loop."""
 
     def __init__(self, settings: BrokerSettings) -> None:
         self.settings = settings
@@ -24,7 +24,7 @@ class BrokerPool:
         loop = asyncio.get_running_loop()
         broker = self._brokers.get(loop)
         if broker is None:
-            # Other threads have loops of their own, and come and go here at the same time.
+            # Threads with loops of their own may change the dict at the same time.
             for known in tuple(self._brokers):
                 if known.is_closed():
                     self._brokers.pop(known, None)
@@ -33,17 +33,17 @@ class BrokerPool:
 
     @property
     def connected(self) -> bool:
-        """Whether the running loop has a connection now."""
+        """Whether the running loop is connected now."""
         broker = self._brokers.get(asyncio.get_running_loop())
         return broker is not None and broker.client.connected
 
     @property
     def configured(self) -> bool:
-        """Whether somebody said where the server is, or uses it."""
+        """Whether the server's address was configured, or the running loop is connected."""
         return self.settings.configured() or self.connected
 
     def deferrals(self) -> Deferrals:
-        """The server's side of durable calls."""
+        """The running loop's access to durable calls."""
         return self.current().deferrals
 
     async def aclose(self) -> None:
@@ -53,9 +53,9 @@ class BrokerPool:
             await broker.aclose()
 
     def submit(self, jobs: Sequence[NewJob], *, awaited: bool = False) -> Awaitable[list[bool]]:
-        """Enqueue jobs together; awaited, whether each is new, or its id another request's.
+        """Enqueue jobs together. The result says for each whether it is new or its id was taken.
 
-        `awaited`: their results are going to be waited for here, and their ids are taskq's own.
+        `awaited`: this loop will wait for their results, and their ids were made by taskq.
         """
         broker = self.current()
         if awaited:
@@ -66,7 +66,7 @@ class BrokerPool:
         """Wait until a job has ended or is known to be unknown.
 
         Raises `TimeoutError` when that takes longer than `within` seconds, and `UntrustedMessage`
-        for a result that is not sealed, where there are signing keys.
+        for a result without a valid signature, where there are signing keys.
         """
         ending = await self.current().waiting.until_over(job_id, within)
         if ending.state is not JobState.SUCCEEDED:
@@ -75,11 +75,11 @@ class BrokerPool:
         return Ending(ending.state, value)
 
     async def look(self, job_id: str) -> Ending:
-        """How a job stands now."""
+        """The state of a job now, without waiting."""
         return (await self.current().waiting.look([job_id]))[0]
 
     async def job_info(self, job_id: str) -> JobInfo | None:
-        """Everything known about a job."""
+        """Everything that is stored about a job; None when there is no such job."""
         return await self.current().jobs.info(job_id)
 
     def watch(self, job_id: str) -> AsyncGenerator[JobInfo, None]:
@@ -87,5 +87,5 @@ class BrokerPool:
         return self.current().watching.watch(job_id)
 
     async def cancel_job(self, job_id: str) -> int:
-        """Cancel a job: 1 done, 2 its worker was asked, 0 it was over, -1 there is none."""
+        """Cancel a job: 1 done, 2 its worker was asked to, 0 it had ended, -1 no such job."""
         return await self.current().jobs.cancel(job_id)

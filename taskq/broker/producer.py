@@ -1,10 +1,10 @@
-"""Sending jobs: what is enqueued in one turn of the loop travels as one script call.
+"""Sends jobs: what is enqueued in one iteration of the event loop travels in one script call.
 
-Batches of one producer are numbered and done in order, so the server needs to remember one number
-per producer to know what it has already done: a batch whose reply was lost is sent again under its
-number. Two batches travel at once, so that the server works while the next one is made. The second
-one names the first: where that one was refused or lost, the server does not do the second either,
-and it is sent again when the first one's fate is known.
+Batches of one producer are numbered and applied in order, so the server only remembers one number
+per producer to recognise a repetition: a batch whose reply was lost is sent again with the same
+number. Two batches are in flight at once, so that the server works while the next one is prepared.
+The second names the first: when the first was refused or lost, the server skips the second, which
+is sent again once the outcome of the first is known.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["Producer"]
 
 BATCH_JOBS = 500
 BATCH_BYTES = 1_048_576
-"""A call has no more, unless its only job is larger: it takes the server a millisecond or two."""
+"""The limits of a call, unless its only job is larger: one or two milliseconds on the server."""
 
 IN_FLIGHT = 2
 
@@ -44,14 +44,14 @@ _NEW = ord("1")
 _FOREIGN = ord("!")
 
 _Group = tuple[Sequence[NewJob], asyncio.Future[list[bool]], int, float]
-"""Jobs that were handed in together, who waits for them, their bytes, and since when."""
+"""Jobs submitted together, the future of their answer, their bytes, and when."""
 
 
 @dataclass(slots=True, eq=False)
 class _Batch:
-    """Jobs that travel together. `ahead`: the batch before it, if that was on its way as well.
+    """Jobs in one call. `ahead`: the batch before it, if that was in flight as well.
 
-    `sent`: the server may have done it. `reason`: why there is no answer.
+    `sent`: the server may have applied it. `reason`: why there is no answer yet.
     """
 
     number: int
@@ -66,9 +66,9 @@ class _Batch:
 
 
 class _Deadline:
-    """Until when groups wait: one timer for all of them.
+    """The deadline of all groups, with one timer.
 
-    `refuse_late` refuses those whose time is over, and gives those that go on waiting.
+    `refuse_late` fails the groups that are late and yields those that still wait.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class _Deadline:
         self._excused = 0.0
 
     def left(self, group: _Group) -> float:
-        """Seconds until this group is late. While the process stood still nothing waited."""
+        """Seconds until this group is late, without time in which the process was stopped."""
         return max(group[3], self._excused) + self.seconds - self._loop.time()
 
     def watch(self, within: float | None = None) -> None:
-        """See to it that what waits now is refused when its time is over."""
+        """Start the timer that fails late groups, unless it runs."""
         if self._timer is None:
             within = self.seconds if within is None else within
             self._timer = self._loop.call_later(within, self._look, self._loop.time() + within)
@@ -105,9 +105,9 @@ class _Deadline:
 class Producer:
     """Enqueues jobs for one event loop.
 
-    `deadline` is how long, in seconds, an enqueue waits for the server before it raises
-    `ServerUnavailable`, be that away or silent. `failure_ttl` (seconds) is how long the record of
-    an expired job is kept. `signing` seals every envelope that leaves here.
+    `deadline` is how long, in seconds, an enqueue waits for an unreachable or silent server before
+    it raises `ServerUnavailable`. `failure_ttl` (seconds) is how long the record of an expired job
+    is kept. `signing` signs every envelope.
     """
 
     def __init__(
@@ -152,13 +152,13 @@ class Producer:
         self._deadline = _Deadline(deadline, self._loop, self._refuse_late)
 
     async def add(self, job: NewJob) -> bool:
-        """Enqueue one job: whether it is new. Raises as `add_many`."""
+        """Enqueue one job; returns whether it is new. Raises as `add_many`."""
         return (await self.add_many((job,)))[0]
 
     def add_many(self, jobs: Sequence[NewJob]) -> Awaitable[list[bool]]:
-        """Enqueue jobs in as few script calls as fit; they are on their way when this returns.
+        """Enqueue jobs in as few script calls as possible, whether or not the result is awaited.
 
-        Awaited, it gives for each whether it is new: false when its id is another request's.
+        The result says for each whether it is new: false when another request has its id.
 
         Raises `ServerUnavailable`, `ServerRefused` and `QueueFull`.
         """
@@ -177,10 +177,10 @@ class Producer:
         self._pending.append((jobs, future, size, self._loop.time()))
         self._pending_jobs += len(jobs)
         if self._pending_jobs >= BATCH_JOBS:
-            # A whole batch: nothing more could go with it, and the server does it meanwhile.
+            # The batch is full, and the server can start on it.
             self._flush()
         elif not self._flush_soon:
-            # In the next turn of the loop: what this turn enqueues goes with it.
+            # Flush in the next iteration of the loop, with everything this one enqueues.
             self._flush_soon = True
             self._loop.call_soon(self._flush)
         return future
@@ -244,11 +244,10 @@ class Producer:
         return groups
 
     async def _send(self, batch: _Batch) -> None:
-        """Send it until it is answered; its fate is known when this returns.
+        """Send a batch until it is answered, for a limited time.
 
-        Not for ever: a process that stood still may come back to a server that has forgotten it.
+        A process that was stopped may come back to a server that has forgotten the batch number.
         """
-
         left = self._deadline.left(batch.groups[-1])
         try:
             answer = await retrying(
@@ -269,7 +268,7 @@ class Producer:
     async def _send_once(self, batch: _Batch, _: bool) -> bytes:
         while True:
             if monotonic() - batch.began > self._deadline.seconds + RESEND_SECONDS:
-                raise ServerUnavailable("it was sent long ago")
+                raise ServerUnavailable("it was first sent too long ago")
             try:
                 answer = await self._client.script(
                     self._script, self._keys, *self._script_args(batch)
@@ -288,7 +287,7 @@ class Producer:
             await batch.landed.wait()
 
     def _refuse_late(self) -> Iterator[_Group]:
-        """Refuse what was not answered in time, though the line may live; gives what may wait."""
+        """Fail the groups that were not answered in time; yields those that still wait."""
         for batch in self._flying:
             late: list[_Group] = []
             for group in batch.groups:
@@ -311,7 +310,7 @@ class Producer:
         if batch is None or not batch.sent:
             return ServerUnavailable(f"nothing could be enqueued {why}")
         return ServerUnavailable(
-            f"the enqueue was not confirmed {why}; it may have been done or not. With an id of "
+            f"the enqueue was not confirmed {why}; it may or may not have been done. With an id of "
             "your own (options(id=...)) it is safe to enqueue it again"
         )
 
@@ -324,7 +323,7 @@ def _answer(
         end = at + len(jobs)
         if not future.done():
             if clean or _FOREIGN not in reply[at:end]:
-                # Most are alone, and a comprehension is a call.
+                # Most groups have one job, and a comprehension costs a call.
                 alone = end - at == 1
                 new = [reply[at] == _NEW] if alone else [f == _NEW for f in reply[at:end]]
                 future.set_result(new)
@@ -337,8 +336,8 @@ def _answer(
 def _refusal(client: Client, prefix: str, ids: Sequence[str]) -> ServerRefused:
     names, keys = ", ".join(map(repr, ids)), ", ".join(prefix + job_id for job_id in ids)
     return ServerRefused(
-        f"{names} could not be enqueued, and what was enqueued with it was: {keys} on "
-        f"{client.where} is not a job; remove that key, or use another id"
+        f"{names} could not be enqueued: {keys} on {client.where} is not a job; remove that key, "
+        "or use another id. Jobs enqueued in the same call were enqueued"
     )
 
 

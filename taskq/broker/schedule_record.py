@@ -1,4 +1,4 @@
-"""A schedule's hash as `StoredSchedule`, and the few words about it that the scripts give."""
+"""Turns a schedule's hash into `StoredSchedule`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Skip", "StoredSchedule", "read_schedule", "revision_of"]
 
 
 class Skip(NamedTuple):
-    """The last time a schedule left out fires: when (ms), how many, and why."""
+    """The last time a schedule skipped fires: when (ms), how many, and why."""
 
     at: int
     number: int
@@ -27,8 +27,8 @@ class Skip(NamedTuple):
 class StoredSchedule:
     """A schedule as it is stored; times in milliseconds.
 
-    `untrusted` says why its `spec` is not given: its seal does not hold. `broken` tells that it is
-    paused because it could not be computed, not because somebody wanted it so.
+    `untrusted` says why `spec` is left out: its signature is not valid. `broken`: it is paused
+    because its next fire could not be computed, and not because a user paused it.
     """
 
     id: str
@@ -49,9 +49,9 @@ class StoredSchedule:
 
 
 def read_schedule(row: Sequence[bytes], signing: Signing) -> StoredSchedule:
-    """What the fields of a schedule's hash say; `row` is its id, then field, value, ...
+    """Read a schedule's hash; `row` is its id, then field, value, ...
 
-    What cannot be read hides nothing of the rest.
+    An unreadable field does not hide the others.
     """
     fields = {row[i]: row[i + 1] for i in range(1, len(row) - 1, 2)}
     id = text_of(row[0])
@@ -80,7 +80,7 @@ def read_schedule(row: Sequence[bytes], signing: Signing) -> StoredSchedule:
 
 
 def revision_of(value: bytes) -> str:
-    """A revision as text that says the same bytes again, whoever wrote them."""
+    """A revision as text that encodes to the same bytes, also where they are foreign data."""
     return value.decode("latin-1")
 
 

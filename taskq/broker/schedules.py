@@ -1,4 +1,4 @@
-"""Schedules on the server: stored, listed, fired. What they mean is opaque here."""
+"""Stores, lists and fires schedules on the server, which does not know what they mean."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _REPLACED = 2
 
 
 class DueSchedule(NamedTuple):
-    """A schedule that fires soon: `next` and `last` are milliseconds, `waits` for its last run."""
+    """A schedule that fires soon; `next` and `last` in ms. `waits`: for its last job to end."""
 
     id: str
     revision: str
@@ -57,12 +57,12 @@ class FiringJob(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firing:
-    """What a tick shall do for one schedule, and from what that was computed.
+    """What a tick does for one schedule, and from which state that was computed.
 
-    `slot` is the next fire time as it was read, `following` the one after this tick (None: there
-    is none, and the schedule goes unless `keep`). From `until` (ms) on the plan is out of date.
-    `left_out` fires are skipped for the reason `why`. `expires` is `""` or `"+<ms>"`. `broken` says
-    why `following` cannot be computed: then the schedule is paused after this tick.
+    `slot` is the next fire time as it was read, `following` the one after this tick (None: none,
+    and the schedule is removed unless `keep`). From `until` (ms) on the plan is out of date.
+    `left_out` fires are skipped because of `why`. `expires` is `""` or `"+<ms>"`. `broken` says why
+    `following` cannot be computed: then the schedule is paused after this tick.
     """
 
     id: str
@@ -81,7 +81,7 @@ class Firing:
     broken: str = ""
 
     def frame(self, again_ms: int, signing: Signing) -> Iterable[Any]:
-        """As `tick.lua` takes it, the envelopes sealed."""
+        """The arguments of `tick.lua`, with signed envelopes."""
         yield from (self.id, _sent(self.revision), self.slot)
         yield from (_text(self.following), _text(self.until))
         yield from (self.left_out, self.why, self.overlap, self.limit, self.lane, self.expires)
@@ -101,10 +101,10 @@ class Ticked(NamedTuple):
 
 
 class ChangedSchedule(NamedTuple):
-    """A schedule to be stored. `expected` is the revision it was read in, "" for a new one.
+    """A schedule to be stored. `expected` is the revision that was read, "" for a new one.
 
-    `spec` is None to leave what it says as it is stored. `broken` tells that it is paused because
-    it cannot be computed, `begins` that another trigger begins with `next`.
+    `spec` is None to keep the stored one. `broken`: it is paused because its next fire cannot be
+    computed. `begins`: `next` is the first fire of a new trigger.
     """
 
     id: str
@@ -119,10 +119,10 @@ class ChangedSchedule(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoredSchedules:
-    """What a look found: the server's time (ms), counts of all, and those that were asked for.
+    """The server's time (ms), counts of all schedules, and the schedules that were asked for.
 
-    `declared` is how many are listed as declared by code, `looked` how many places of a page or
-    ids, and `more` whether some of these are left because of their bytes.
+    `declared` is how many are listed as declared by code, `looked` how many positions of a page or
+    ids were read, and `more` whether some of these did not fit into the reply.
     """
 
     now: int
@@ -151,7 +151,7 @@ class ScheduleStore:
         self._run = script("schedule_run")
 
     async def due(self, ahead_ms: int, limit: int) -> tuple[int, float | None, list[DueSchedule]]:
-        """The server's time (ms), seconds until the first one beyond, and what fires until then."""
+        """The server's time (ms), seconds until the first later fire, and what is due before."""
         keys = self._keys
         now, beyond, removed, *rows = await self._client.script(
             self._scripts["fires"],
@@ -162,7 +162,8 @@ class ScheduleStore:
         )
         if removed:
             _log.error(
-                "%d members of %s were not schedules, and were removed: somebody else writes there",
+                "%d members of %s were not schedules and were removed: "
+                "another program writes to this key",
                 removed,
                 keys.schedules,
             )
@@ -175,7 +176,7 @@ class ScheduleStore:
     async def tick(
         self, leader: str, term: int, firings: Sequence[Firing], *, again_ms: int = 250
     ) -> list[Ticked] | None:
-        """Fire; an answer for each, or None when `leader` is not in office."""
+        """Fire; returns an answer for each, or None when `leader` does not lead."""
         keys = self._keys
         named = (
             keys.schedules,
@@ -194,7 +195,7 @@ class ScheduleStore:
         )
         ticked: list[Ticked] = []
         pieces = in_pieces(firings, _envelope_bytes, len(firings), MESSAGE_BYTES)
-        # An empty call still tells who is in office.
+        # An empty call still checks who leads.
         for some, _ in pieces or [([], 0)]:
             frames = [part for firing in some for part in firing.frame(again_ms, self._signing)]
             reply = await self._client.script(
@@ -209,7 +210,7 @@ class ScheduleStore:
         return ticked
 
     async def put(self, changes: Sequence[ChangedSchedule]) -> list[bool]:
-        """Store schedules; false for those that were changed by somebody else meanwhile."""
+        """Store schedules; false for those that were changed by others meanwhile."""
         stored: list[bool] = []
         for some, _ in in_pieces(changes, _spec_bytes, _BATCH, MESSAGE_BYTES):
             frames = [part for change in some for part in self._frame(change)]
@@ -217,7 +218,9 @@ class ScheduleStore:
             for change, answer in zip(some, answers, strict=True):
                 if answer == _REPLACED:
                     key = self._keys.schedule_prefix + change.id
-                    _log.error("%s was not a schedule, and was replaced by the one of its id", key)
+                    _log.error(
+                        "%s was not a schedule and was replaced by the schedule of this id", key
+                    )
                 stored.append(answer != 0)
         return stored
 
@@ -233,7 +236,7 @@ class ScheduleStore:
     async def run(
         self, schedule: str, revision: str, job_id: str, envelope: bytes, lane: str, expires: str
     ) -> bool:
-        """Make a job of a schedule now; false when it was changed meanwhile."""
+        """Make a job of a schedule now; false when the schedule was changed meanwhile."""
         keys = self._keys
 
         async def once(_: bool) -> int:
@@ -260,7 +263,7 @@ class ScheduleStore:
         return await retrying(once, seconds=CALL_SECONDS, what="the schedule could not be run") == 1
 
     async def read(self, ids: Sequence[str]) -> StoredSchedules:
-        """The schedules of these ids, as far as there are any."""
+        """The schedules of these ids, without those that do not exist."""
         look = await self._read("ids", *ids)
         found, looked = look.found, look.looked
         while look.more:
@@ -270,20 +273,20 @@ class ScheduleStore:
         return replace(look, found=found, looked=looked)
 
     async def page(self, start: int = 0, most: int = 1000) -> StoredSchedules:
-        """Schedules by their next fire, those that have none last.
+        """Schedules by next fire, those without one last.
 
-        Fewer than `most`, and `more`, where these would be too large for one reply.
+        Returns fewer than `most`, with `more` set, when one reply cannot hold them.
         """
         return await self._read("page", start, most)
 
     async def count(self) -> StoredSchedules:
-        """The counts alone."""
+        """Only the counts."""
         return await self._read("count")
 
     async def declared(self) -> dict[str, str]:
-        """The schedules that code has declared, each with its module."""
+        """The schedules that code has declared: module by id."""
         reply = await self._client.command("HGETALL", self._keys.declared)
-        # What cannot be read names no schedule of anybody's code.
+        # Unreadable names do not match any schedule declared by code.
         return {text_of(schedule): text_of(module) for schedule, module in reply.items()}
 
     async def declare(self, modules: Mapping[str, str]) -> None:
@@ -293,7 +296,7 @@ class ScheduleStore:
             await self._client.command("HSET", self._keys.declared, *pairs)
 
     async def undeclare(self, schedules: Sequence[str]) -> None:
-        """List schedules as declared no more."""
+        """Remove schedules from the list of declared ones."""
         if schedules:
             await self._client.command("HDEL", self._keys.declared, *schedules)
 
@@ -346,7 +349,7 @@ def _envelope_bytes(firing: Firing) -> int:
 
 
 def _sent(revision: str) -> bytes:
-    """A revision as it was read."""
+    """The bytes of a revision, as they were read."""
     return revision.encode("latin-1")
 
 

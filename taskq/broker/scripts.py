@@ -1,4 +1,4 @@
-"""The Lua scripts, one file per operation, hashed once; and how long lists travel to them."""
+"""Loads the Lua scripts, one file per operation, and packs long lists of arguments for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ClockOffset", "group_consecutive", "in_pieces", "script"]
 class ClockOffset:
     """Milliseconds that every script adds to the server's clock; 0 outside tests.
 
-    One object is shared by everything that belongs to one TaskQ, so that moving it moves them all.
+    All parts of one TaskQ share one object, so that moving it moves them all.
     """
 
     ms: int = 0
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 def group_consecutive(items: Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]) -> list[Any]:
-    """Items of (shared part, own part) as runs: how many, what they share, then each one's own.
+    """Pack items of (shared part, own part) as runs: count, shared part, then each own part.
 
     >>> group_consecutive([(("a", 1), ("x",)), (("a", 1), ("y",)), (("b", 2), ("z",))])
     [2, 'a', 1, 'x', 'y', 1, 'b', 2, 'z']
@@ -49,9 +49,9 @@ def group_consecutive(items: Iterable[tuple[tuple[Any, ...], tuple[Any, ...]]]) 
 def in_pieces(
     items: Iterable[T], size_of: Callable[[T], int], most: int, most_bytes: int
 ) -> list[tuple[list[T], int]]:
-    """Items in pieces of at most `most` items and `most_bytes`, each with its bytes.
+    """Split items into pieces of at most `most` items and `most_bytes`, each with its size.
 
-    One that is larger by itself is a piece of its own.
+    A larger item is a piece of its own.
 
     >>> in_pieces(["a", "bb", "cccc", "d", "e", "f"], len, 2, 3)
     [(['a', 'bb'], 3), (['cccc'], 4), (['d', 'e'], 2), (['f'], 1)]
@@ -77,8 +77,8 @@ _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
 
 _FOLDER: Final = Path(__file__).parent / "lua"
 
-# What brought this module brings the files beside it, from an archive too. Not importlib.resources:
-# it costs every program that imports taskq 5 ms.
+# The module's loader also reads the files beside it, from an archive too. importlib.resources would
+# add 5 ms to every import of taskq.
 _loader: Final[Any] = __spec__.loader
 
 
@@ -86,7 +86,7 @@ _loader: Final[Any] = __spec__.loader
 def script(name: str) -> Script:
     """Load `lua/<name>.lua` with its includes.
 
-    A file missing from the installation is an error of the packaging, not of the user.
+    A missing file is a packaging error.
     """
 
     def included(match: re.Match[str]) -> str:

@@ -1,9 +1,10 @@
-"""Waiting for jobs to end, without polling: any number of waits on one connection.
+"""Waits for jobs to end, without polling: any number of waits on one connection.
 
-Who waits leaves its channel's name in the job; the script that ends the job publishes there. The
-answer to that request says at once if the job is already over, so nothing can slip between. An
-enqueue may leave the name as well, for a job that is going to be waited for. Messages may be lost
-with a connection: every wait is asked again after a reconnection, and every few seconds.
+A waiting client stores the name of its channel in the job, and the script that ends the job
+publishes there. The reply to that request already says whether the job has ended, so no end is
+missed in between. An enqueue may store the name as well, for a job that will be waited for.
+Messages can be lost with a connection: each wait asks again after a reconnection, and every few
+seconds.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ class Waiting:
         self._recheck: asyncio.TimerHandle | None = None
         self._subscribed = False
         self._loop = asyncio.get_running_loop()
-        client.on_reconnect(self._start_over)
+        client.on_reconnect(self._ask_again)
 
     async def look(self, job_ids: Iterable[str]) -> list[Ending]:
-        """How jobs stand now, without waiting."""
+        """The state of jobs now, without waiting."""
         ids = list(job_ids)
         endings: list[Ending] = []
 
@@ -75,9 +76,9 @@ class Waiting:
         return endings
 
     def listen(self, job_id: str) -> str:
-        """The channel to name in the enqueue of a job that will be waited for; '' to name none.
+        """The channel to store with a job that will be waited for; '' when there is none.
 
-        What is heard of the job before somebody waits for it is kept, of the last hundred jobs.
+        An end that is announced before the wait begins is kept, for the last hundred jobs.
         """
         if not self._subscribed or not self._client.connected:
             return ""
@@ -87,7 +88,7 @@ class Waiting:
         return self._channel
 
     async def until_over(self, job_id: str, within: float | None = None) -> Ending:
-        """Wait until the job has ended, or is known to be unknown.
+        """Wait until the job has ended or is known not to exist.
 
         Raises `TimeoutError` when that takes longer than `within` seconds.
         """
@@ -98,11 +99,11 @@ class Waiting:
         waits = self._waits.setdefault(job_id, [])
         waits.append(future)
         if heard is None:
-            # It was enqueued with our channel.
+            # It was enqueued with this channel.
             self._check_some_time()
         elif len(waits) == 1:
             self._ask([job_id])
-        # Not asyncio.timeout(): a timer of its own is a quarter of the cost.
+        # A plain timer costs a quarter of asyncio.timeout().
         timer = None if within is None else self._loop.call_later(within, _late, future)
         try:
             return await future
@@ -114,7 +115,7 @@ class Waiting:
                 del self._waits[job_id]
 
     def close(self) -> None:
-        """End the background work; waits that are left fail with `ServerUnavailable`."""
+        """Stop the background work; remaining waits fail with `ServerUnavailable`."""
         self._fail_all(ServerUnavailable("the TaskQ was closed while a result was waited for"))
         for timer in (self._recheck, self._asker):
             if timer is not None:
@@ -129,8 +130,8 @@ class Waiting:
     def _ask_all(self) -> None:
         self._ask(list(self._waits))
 
-    def _start_over(self) -> None:
-        # What was said while nobody listened has to be asked for.
+    def _ask_again(self) -> None:
+        # Messages may have been lost with the connection.
         self._early.clear()
         self._ask_all()
 
@@ -160,12 +161,12 @@ class Waiting:
                 )
                 for job_id, (state, payload) in zip(batch, rows, strict=False):
                     self._resolve(job_id, _ending(state, payload))
-                # Those that did not fit into the reply.
+                # Jobs that did not fit into the reply.
                 self._asked[:0] = batch[len(rows) :]
         except ServerRefused as error:
             self._fail_all(error)
         except ConnectionError:
-            # Asked again soon, and by the next connection; waits have their own timeouts.
+            # Asked again soon and by the next connection; each wait has its own timeout.
             self._asked.clear()
             self._check_within(AGAIN_SECONDS)
         finally:

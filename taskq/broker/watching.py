@@ -1,4 +1,4 @@
-"""Watching jobs: a change is read once for all who look, when the server says there is one."""
+"""Watches jobs: each change is read once for all viewers, when the server announces it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from taskq.redis.client import Client, retrying
 __all__ = ["Watching"]
 
 LOOK_SECONDS: Final = 1.0
-"""Progress and the end are pushed. What is not, a start or a retry, is seen this often."""
+"""How often starts and retries, which are not announced, are looked for."""
 
 PAUSE_SECONDS: Final = 0.1
-"""A job may report a thousand times a second; nobody who looks wants to know."""
+"""The shortest time between two reads of a job, however often it reports progress."""
 
 
 class _Watched:
-    """A job, and those who look at it. `news` is set, and replaced, with each change."""
+    """A job and its viewers. `news` is set, and replaced, with each change."""
 
     def __init__(self) -> None:
         self.info: JobInfo | None = None
@@ -44,7 +44,7 @@ class _Watched:
 
 
 class Watching:
-    """The jobs watched on one event loop: one subscription, and one reader for each job."""
+    """The watched jobs of one event loop: one subscription, and one reader for each job."""
 
     def __init__(
         self,
@@ -69,9 +69,9 @@ class Watching:
         self._subscribed = False
 
     async def watch(self, job_id: str) -> AsyncGenerator[JobInfo, None]:
-        """The job now, and again whenever it has changed, until it has ended or is gone.
+        """Yield the job now and after each change, until it has ended or is gone.
 
-        Its result and its earlier attempts are those of the first look. Raises `ServerError`.
+        Its result and its earlier attempts are those of the first read. Raises `ServerError`.
         """
         watched = self._watched.setdefault(job_id, _Watched())
         watched.viewers += 1
@@ -100,7 +100,7 @@ class Watching:
         """Read the job whenever it may have changed, until it has ended."""
 
         def ended(over: asyncio.Future[Ending]) -> None:
-            # Why it may not be awaited is said by the next look.
+            # The next read reports the error, if it persists.
             _ = over.cancelled() or over.exception()
             watched.moved.set()
 
@@ -109,7 +109,7 @@ class Watching:
         try:
             await self._listen()
             info = await self._jobs.info(job_id)
-            # Read again at once: that is what names our channel in the job.
+            # Read again at once, which stores our channel in the job.
             watched.moved.set()
             while info is not None:
                 if info != watched.info:
@@ -126,7 +126,7 @@ class Watching:
             watched.error = error
         finally:
             over.cancel()
-            # Who comes now begins anew.
+            # A viewer that comes later starts a new reader.
             self._forget(job_id, watched)
             asyncio.get_running_loop().call_soon(watched.tell)
 

@@ -153,7 +153,7 @@ class ServerRefused(ServerError):
 
 
 class QueueFull(ServerError):
-    """The server is at `maxmemory`: nothing was enqueued; workers go on draining."""
+    """The server is at `maxmemory`: nothing was enqueued; workers still drain it."""
 
 
 class EmbeddedServerError(ServerError):

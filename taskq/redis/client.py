@@ -1,9 +1,9 @@
-"""The narrow door to the server: run a script, send a rare command, subscribe.
+"""The client: runs scripts, sends a few commands, subscribes to channels.
 
-A `Client` keeps one connection alive: it connects on first use, again after a loss, waits while the
-server loads its data, and subscribes again to what was subscribed. It never re-sends by itself: a
-call whose reply is lost raises `ConnectionLost`, and only who knows that the call is idempotent
-sends it again.
+A `Client` keeps one connection alive: it connects on first use and again after a loss, waits while
+the server loads its data, and renews its subscriptions. It never sends a call again by itself: a
+call whose reply is lost raises `ConnectionLost`, and only a caller that knows the call to be
+idempotent sends it again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = ["Client", "Locate", "Script", "retrying"]
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script's name, whole text, and the SHA-1 by which the server knows it."""
+    """A script: its name, its text, and the SHA-1 by which the server knows it."""
 
     name: str
     text: str
@@ -53,15 +53,15 @@ _CLOSED = "this connection was closed; open the TaskQ again"
 
 
 class ClientClosed(ServerUnavailable):
-    """The connection was closed on purpose: trying again does not help."""
+    """The connection was closed on purpose; trying again does not help."""
 
 
 class Client:
-    """A connection that is opened when needed and opened again when lost.
+    """A connection that is opened when needed and reopened after a loss.
 
-    `reply_timeout` is how long a reply may be owed without a byte heard, in seconds, before the
-    connection counts as dead; `connect_timeout` bounds one attempt to connect. `check` looks at the
-    server before the first call.
+    The connection counts as dead when a reply is outstanding and nothing was received for
+    `reply_timeout` seconds. `connect_timeout` (seconds) bounds one attempt to connect. `check`
+    examines the server before the first call.
     """
 
     def __init__(
@@ -81,14 +81,14 @@ class Client:
         self._connecting = asyncio.Lock()
         self._handlers: dict[bytes, Callable[[bytes], None]] = {}
         self._on_reconnect: list[Callable[[], None]] = []
-        self._watch = ConnectionMonitor(reply_timeout, locate, name)
+        self._monitor = ConnectionMonitor(reply_timeout, locate, name)
         self._lost_before = False
         self._coming_back: asyncio.Task[None] | None = None
         self.closed = False
         self.address: Address | None = None
 
     async def script(self, script: Script, keys: tuple[str, ...], *args: Any) -> Any:
-        """Run `script` by its hash, with its text where the server does not know it."""
+        """Run `script` by its hash, or by its text if the server does not know it."""
         reply = await self._call("EVALSHA", script.sha, len(keys), *keys, *args)
         if isinstance(reply, hiredis.ReplyError):
             if str(reply).startswith("NOSCRIPT"):
@@ -102,8 +102,8 @@ class Client:
     ) -> bool:
         """Send a script now and return; `on_reply` is called with its reply.
 
-        Returns False, with nothing sent, when there is no connection. An exception as the reply
-        means that it was lost or refused; send it again with `script`.
+        Returns False, without sending anything, when there is no connection. A reply that is an
+        exception means that the call was lost or refused; send it again with `script`.
         """
         connection = self._connection
         if connection is None or connection.lost:
@@ -112,16 +112,16 @@ class Client:
         return True
 
     async def command(self, *command: Any) -> Any:
-        """Send one command that is no script."""
+        """Send one command that is not a script."""
         reply = await self._call(*command)
         if isinstance(reply, hiredis.ReplyError):
             raise _error(reply, self._connection, self.where)
         return reply
 
     async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
-        """Have `handler` called with each message on `channel`, through reconnections."""
+        """Call `handler` with each message on `channel`, also after reconnections."""
         self._handlers[channel.encode()] = handler
-        # Also on a connection just made: its greeting may have been sent before this was wanted.
+        # Also on a new connection: its greeting may have been sent before this channel was added.
         connection = await self.connect()
         reply = await connection.subscribe(channel.encode())
         if isinstance(reply, hiredis.ReplyError):
@@ -133,7 +133,7 @@ class Client:
             await self._connection.subscribe(channel.encode(), "UNSUBSCRIBE")
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called after each new connection that follows a loss."""
+        """Call `callback` after each reconnection."""
         self._on_reconnect.append(callback)
 
     @property
@@ -143,14 +143,14 @@ class Client:
 
     @property
     def where(self) -> str:
-        """The server, for messages: never with its password."""
+        """The server's address for messages, without its password."""
         return str(self.address) if self.address else "the server"
 
     async def connect(self) -> Connection:
         """Connect now if not connected.
 
-        Raises `ServerUnavailable` when nobody answers and `ServerRefused` when it does not let us
-        in.
+        Raises `ServerUnavailable` when the server does not answer, and `ServerRefused` when it
+        rejects this client.
         """
         async with self._connecting:
             if self._connection is not None and not self._connection.lost:
@@ -170,7 +170,7 @@ class Client:
                 connection.abort()
                 raise ClientClosed(_CLOSED)
             self._connection = connection
-            self._watch.over(connection, self.address)
+            self._monitor.watch(connection, self.address)
         if self._lost_before:
             for callback in self._on_reconnect:
                 callback()
@@ -179,7 +179,7 @@ class Client:
     async def aclose(self) -> None:
         """Close the connection; later calls raise `ServerUnavailable`."""
         self.closed = True
-        self._watch.end()
+        self._monitor.end()
         if self._coming_back is not None:
             self._coming_back.cancel()
         if self._connection is not None:
@@ -203,13 +203,13 @@ class Client:
         try:
             handler(message[2])
         except Exception as error:
-            # Whoever can publish may say anything: it must not cost the connection.
-            _log.warning("a message that is none of taskq's was dropped: %r", error)
+            # Any client can publish anything; a bad message must not end the connection.
+            _log.warning("ignored a message that taskq did not send: %r", error)
 
     def _on_lost(self) -> None:
         self._lost_before = True
         if self._handlers and not self.closed and self._coming_back is None:
-            # Nobody may call for a while: who listens wants to hear all the same.
+            # There may be no calls for a while, but subscriptions need a connection.
             self._coming_back = asyncio.create_task(self._come_back())
 
     async def _come_back(self) -> None:
@@ -224,7 +224,7 @@ class Client:
                     continue
                 return
         except ServerError:
-            # It refuses us: the next call says so to somebody who can act on it.
+            # The server refuses this client: the next call raises that to its caller.
             return
         finally:
             self._coming_back = None
@@ -232,7 +232,7 @@ class Client:
 
 def _error(reply: hiredis.ReplyError, connection: Connection | None, where: str) -> ServerError:
     if demoted(reply) and connection is not None:
-        # Whoever took its place is found by asking again where the server is.
+        # The next connection locates the server again, and finds the new primary.
         connection.abort()
     return translate(reply, where)
 
@@ -240,10 +240,10 @@ def _error(reply: hiredis.ReplyError, connection: Connection | None, where: str)
 async def retrying(call: Callable[[bool], Awaitable[T]], *, seconds: float, what: str) -> T:
     """Await `call(repeated)` until it is answered, for at most `seconds`.
 
-    Only for calls that may be done twice: `repeated` is true from the second time on. The pauses
-    grow from 20 ms to 1 s with full jitter, so that a thousand clients do not come back at once.
-    Raises `ServerUnavailable` with the last reason, also while a reply is owed on a silent line,
-    and at once when the client was closed.
+    Only for idempotent calls: `repeated` is true from the second time on. The pauses grow from
+    20 ms to 1 s with jitter, so that a thousand clients do not come back at once. Raises
+    `ServerUnavailable` with the last reason, also while a reply is outstanding on a silent
+    connection, and at once when the client was closed.
     """
     pause, repeated = 0.02, False
     last: Exception | None = None

@@ -1,14 +1,15 @@
-"""One connection to the server: RESP3, pipelined, shared by every caller of its event loop.
+"""One connection to the server: RESP3, pipelined, shared by all callers of its event loop.
 
 hiredis packs and parses; this module opens the socket (TLS, user, name, database) and keeps the
 order of replies. A call is written at once and its reply resolves a future, so any number of
 callers share one socket and one round trip. The server's pushes (pub/sub) arrive in between and go
 to `on_push`.
 
-The one invariant: replies arrive in the order of the calls. Each call leaves its reply handler in
-the line; when a caller stops waiting, its reply is still read, and dropped. A subscription is
-answered by a push, its confirmation, or by an error in its place. A push therefore counts as a
-reply only while the call in front asked for exactly that one: servers confirm some unasked.
+The invariant: replies arrive in the order of the calls. Each call appends its reply handler to a
+queue; when a caller stops waiting, its reply is still read, and dropped. A subscription is answered
+by its confirmation, which is a push, or by an error in its place. A push therefore counts as a
+reply only while the first call in the queue asked for exactly that confirmation: servers also send
+unrequested ones.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ __all__ = [
 ]
 
 MESSAGE_BYTES = 4_194_304
-"""No request and no reply has more, unless it is about a single job that is larger.
+"""The largest request and reply, unless a single job is larger.
 
-As `lua/include/bytes.lua`: a server ends the connection of a listener that has 32 MiB unread.
+As `lua/include/bytes.lua`: a server closes the connection of a subscriber with 32 MiB unread.
 """
 
 Locate = Callable[[], Awaitable[Address]]
-"""Where the server is now. Asked before each connection: it may start one, or follow a failover."""
+"""Finds the server before each connection; may start it, or follow a failover."""
 
 ServerCheck = Callable[[Callable[..., Awaitable[Any]], str], Awaitable[None]]
-"""Looks at a server through a new connection's `call`, and raises when it is not fit to be used."""
+"""Checks a server through a new connection's `call`; raises when it is unfit for use."""
 
 
 async def connect(
@@ -64,10 +65,10 @@ async def connect(
     timeout: float,
     check: ServerCheck | None = None,
 ) -> Connection:
-    """A greeted connection to `address`, within `timeout` seconds.
+    """Open a connection to `address` and authenticate, within `timeout` seconds.
 
-    Raises `ServerUnavailable` when nobody answers and `ServerRefused` when it does not let us in,
-    and what `check` raises.
+    Raises `ServerUnavailable` when there is no answer, `ServerRefused` when the server rejects
+    this client, and what `check` raises.
     """
     try:
         async with asyncio.timeout(min(timeout, address.connect_timeout or timeout)):
@@ -123,21 +124,21 @@ async def _greet(
 ) -> None:
     hello: list[str] = ["HELLO", "3"]
     if address.password is not None or address.username is not None:
-        # A user may need no password, and is not to become the default one for that.
+        # A user without a password must not become the default user.
         hello += ["AUTH", address.username or "default", address.password or ""]
     greetings = [connection.call(*hello, "SETNAME", name)]
     if address.database:
         greetings.append(connection.call("SELECT", address.database))
     greetings.extend(map(connection.subscribe, channels))
     try:
-        # All are looked at before one is judged: a future nobody awaits would be complained about.
+        # Await all before checking any: asyncio warns of futures that are never awaited.
         replies = await asyncio.gather(*greetings)
     except ConnectionLost:
-        # Who is turned away is told why, and may lose the words: a line that is closed with
-        # something unread on it is torn down at once.
+        # The server sends its reason for rejecting a client, but the reason may be lost when the
+        # connection is closed with unread data.
         raise ServerUnavailable(
-            f"{address} closed the connection without an answer, as one does that has as many "
-            "clients as its maxclients allows, or that expects TLS (rediss://)"
+            f"{address} closed the connection without an answer: it may have reached its "
+            "maxclients, or expect TLS (rediss://)"
         ) from None
     for reply in replies:
         if isinstance(reply, hiredis.ReplyError):
@@ -145,39 +146,39 @@ async def _greet(
 
 
 _WAIT: Final = {
-    "LOADING": "is loading its data, and is waited for",
-    "BUSY": "is busy with somebody's script, and is waited for; SCRIPT KILL ends it",
-    "READONLY": "takes no writes, for it is a replica now; the primary is looked for again. If "
-    "TASKQ_URL names a replica, let it name the primary",
-    "MASTERDOWN": "is a replica that lost its primary, and is waited for",
-    "NOREPLICAS": "has fewer replicas than its min-replicas-to-write, and is waited for",
-    "MISCONF": "cannot write its data to its disk, and is waited for; free space there, or make "
+    "LOADING": "is loading its data; waiting for it",
+    "BUSY": "is busy running a script; waiting for it. SCRIPT KILL ends the script",
+    "READONLY": "is a replica and takes no writes; looking for the primary again. If "
+    "TASKQ_URL names a replica, change it to the primary",
+    "MASTERDOWN": "is a replica that lost its primary; waiting for it",
+    "NOREPLICAS": "has fewer replicas than its min-replicas-to-write; waiting for them",
+    "MISCONF": "cannot write its data to its disk; waiting for it. Free disk space, or make "
     "its directory writable",
-    "CLUSTERDOWN": "belongs to a cluster that is down, and is waited for",
-    "TRYAGAIN": "is moving its keys, and is waited for",
-    "UNBLOCKED": "let go of a waiting call; it is made again",
-    "ERR max number of clients": "has as many clients as its maxclients allows, and is waited for; "
-    "raise maxclients, or run fewer processes",
+    "CLUSTERDOWN": "belongs to a cluster that is down; waiting for it",
+    "TRYAGAIN": "is moving its keys; waiting for it",
+    "UNBLOCKED": "ended a blocked call; repeating it",
+    "ERR max number of clients": "has reached its maxclients; waiting for it. "
+    "Raise maxclients, or run fewer processes",
 }
-"""By the code of an error that passes: what the server does."""
+"""Errors that pass by themselves, by code: what the message says of the server."""
 
 _CODES = [code for code in _WAIT if " " not in code]
 
 _REFUSALS = ("NOAUTH", "WRONGPASS", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR DB index")
 
-# Redis 6.2 puts the code of an error inside a script behind words of its own, and any server puts
-# one that a script raises again behind ERR.
+# Redis 6.2 puts its own text before the code of an error inside a script, and every server puts
+# ERR before an error that a script raises again.
 _IN_SCRIPT = re.compile(
     rf"^ERR (?:Error running script .*?: -(?=[A-Z]+ )|(?=(?:{'|'.join(_CODES)})\b))(.*)", re.DOTALL
 )
 
 
 def translate(error: hiredis.ReplyError, where: str) -> ServerError:
-    """The error tree's word for an error reply of the server at `where`."""
+    """Translate an error reply of the server at `where` into taskq's error."""
     text = _plain(error)
     if text.startswith("OOM") or "-OOM" in text or "OOM command not allowed" in text:
         return QueueFull(
-            f"{where} is at its maxmemory and takes no more jobs; workers go on draining. Raise "
+            f"{where} is at its maxmemory and takes no more jobs; workers still drain it. Raise "
             "maxmemory, add workers, or try again later"
         )
     for code, words in _WAIT.items():
@@ -188,13 +189,13 @@ def translate(error: hiredis.ReplyError, where: str) -> ServerError:
     if "ACL failure" in text or "NOPERM" in text:
         return ServerRefused(
             f"{where} does not let this user do what taskq needs: {text}; `taskq doctor --acl` "
-            "prints the rule to give it"
+            "prints the ACL rule it needs"
         )
-    return ServerRefused(f"{where} answered an error: {text}")
+    return ServerRefused(f"{where} answered with an error: {text}")
 
 
 def demoted(error: hiredis.ReplyError) -> bool:
-    """Whether the server says that it is not the one to talk to any more."""
+    """Whether the server says that it is no longer the primary."""
     return _plain(error).startswith(("READONLY", "MASTERDOWN"))
 
 
@@ -207,7 +208,7 @@ def _plain(error: hiredis.ReplyError) -> str:
 Reply = Any
 
 ReplyHandler = Callable[[Reply], None]
-"""Takes a reply; an error reply, or `ConnectionLost`, as a value."""
+"""Receives a reply; an error reply or `ConnectionLost` comes as a value."""
 
 _log = logging.getLogger("taskq.broker")
 
@@ -216,11 +217,11 @@ _PARTIAL: Final = object()
 
 
 class ConnectionLost(ConnectionError):
-    """The connection ended; what was sent and not answered may or may not have been done."""
+    """The connection ended; calls without a reply may or may not have been executed."""
 
 
 class _Confirmed:
-    """The place of a subscription in the line: told an error in its turn, or its confirmation."""
+    """The reply handler of a subscription: takes its confirmation, or an error in its place."""
 
     def __init__(self, future: asyncio.Future[Reply], verb: str, channel: bytes) -> None:
         self._future = future
@@ -236,11 +237,11 @@ class _Confirmed:
 class Connection(asyncio.Protocol):
     """A connected socket. `call` sends one command and returns the future of its reply.
 
-    `send` sends one whose reply is given to a function there and then.
+    `send` passes the reply to a function as soon as it is read.
 
-    An error reply resolves the future with a `hiredis.ReplyError`, as a value: the caller looks.
-    `on_push` takes what the server says unasked; it raises `ConnectionLost` to end the connection.
-    `sent` counts bytes; `dropped` tells that the other end closed it and owed replies.
+    An error reply resolves the future with a `hiredis.ReplyError` as a value, which the caller has
+    to check. `on_push` takes pushes; it raises `ConnectionLost` to end the connection. `sent`
+    counts bytes; `dropped`: the server closed the connection while replies were outstanding.
     """
 
     def __init__(self, on_push: Callable[[list[Any]], None], on_lost: Callable[[], None]) -> None:
@@ -257,7 +258,7 @@ class Connection(asyncio.Protocol):
         self.lost = self.dropped = False
 
     def call(self, *command: Any) -> asyncio.Future[Reply]:
-        """Send `command`; its reply's future fails with `ConnectionLost` when the line dies."""
+        """Send `command`; the future of its reply may fail with `ConnectionLost`."""
         future: asyncio.Future[Reply] = self._loop.create_future()
         self.send(partial(_resolve, future), *command)
         return future
@@ -265,7 +266,7 @@ class Connection(asyncio.Protocol):
     def subscribe(
         self, channel: bytes, verb: Literal["SUBSCRIBE", "UNSUBSCRIBE"] = "SUBSCRIBE"
     ) -> asyncio.Future[Reply]:
-        """Begin or end to hear `channel`; the future is as that of `call`."""
+        """Subscribe to `channel` or unsubscribe from it; returns a future as `call` does."""
         future: asyncio.Future[Reply] = self._loop.create_future()
         self.send(_Confirmed(future, verb, channel), verb, channel)
         return future
@@ -275,7 +276,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self.lost:
             on_reply(ConnectionLost("the connection is closed"))
             return
-        # Before it stands in the line: what cannot be written would take the reply to another.
+        # Pack first: a handler for a command that cannot be packed would take the reply of another.
         packed = _pack(command)
         self._waiting.append((on_reply, self._loop.time()))
         self.sent += len(packed)
@@ -283,24 +284,24 @@ class Connection(asyncio.Protocol):
 
     @property
     def owed_since(self) -> float:
-        """When the oldest call was made that is not answered; now when there is none."""
+        """When the oldest unanswered call was made; now when there is none."""
         return self._waiting[0][1] if self._waiting else self._loop.time()
 
     def oldest_wait(self) -> float:
-        """Seconds since anything was heard while a reply is owed; 0 when none is owed."""
+        """Seconds without any data while a reply is outstanding; 0 when none is."""
         if not self._waiting:
             return 0.0
         now = self._loop.time()
         return min(now - self._waiting[0][1], now - self.heard_at)
 
     def abort(self) -> None:
-        """Close without waiting; every owed reply fails with `ConnectionLost`."""
+        """Close without waiting; every outstanding reply fails with `ConnectionLost`."""
         if self._transport is not None:
             self._transport.abort()
         self._end()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not isinstance(): uvloop's transports are no subclasses of asyncio's.
+        # Not isinstance(): uvloop's transports do not derive from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
@@ -343,8 +344,8 @@ class Connection(asyncio.Protocol):
         try:
             on_reply(reply)
         except Exception:
-            # It costs one reply, not the connection of everybody.
-            _log.exception("a reply could not be taken, which is an error of taskq")
+            # Only this reply is lost, and not the connection of all callers.
+            _log.exception("a reply handler failed; this is a bug in taskq")
 
 
 def _resolve(future: asyncio.Future[Reply], reply: Reply) -> None:

@@ -1,17 +1,18 @@
-"""Failpoints: named places where a process can be made to die, stand still or fail.
+"""Failpoints: named places where a process can be made to die, stop or fail.
 
-They prove that nothing is lost there. A process is armed before it starts, by its environment::
+Tests use them to prove that nothing is lost there. They are set in the environment of a process
+before it starts::
 
     TASKQ_FAILPOINTS="finish.sent=kill@3; drain=stop" taskq worker app:q
 
-Each part is `point=action`, or `point=action@n` for the n-th time the point is passed (default the
-first). `kill` ends the process as `kill -9` does, `stop` stops it until it is told to continue, and
+Each part is `point=action`, or `point=action@n` for the n-th time the point is reached (default
+the first). `kill` ends the process as `kill -9` does, `stop` stops it until it gets SIGCONT, and
 `raise` raises `Injected`. The points of a script are `<script>.send` (nothing was sent),
-`<script>.sent` (the server may do it, its reply is not read) and `<script>.answered` (nobody was
-told yet); `drain` is passed when a worker begins to leave.
+`<script>.sent` (the server may run it, its reply was not read) and `<script>.answered` (the reply
+was read, the caller has not seen it); a worker reaches `drain` when it begins to leave.
 
-Not armed, the points of scripts are not there at all, and `drain` is the comparison of a name with
-None.
+Without failpoints in the environment, scripts run without any check, and `drain` costs one
+comparison with None.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ __all__ = ["ARMED", "FailpointClient", "Failpoints"]
 
 
 class FailpointClient(Client):
-    """Passes a failpoint before a script is sent, before its reply is read, and after.
+    """Reaches a failpoint before a script is sent, before its reply is read, and after.
 
-    Only made where failpoints are armed, so that nobody else pays for them.
+    Only used where failpoints are armed, so that they cost nothing elsewhere.
     """
 
     def send_nowait(
         self, on_reply: ReplyHandler, script: Script, keys: tuple[str, ...], *args: Any
     ) -> bool:
-        """Everything passes through `script`, where the failpoints are."""
+        """Sends nothing: every call goes through `script`, which has the failpoints."""
         return False
 
     async def script(self, script: Script, keys: tuple[str, ...], *args: Any) -> Any:
@@ -49,7 +50,7 @@ class FailpointClient(Client):
         ARMED.reach(f"{script.name}.send")
         await self.connect()
         sending = asyncio.ensure_future(super().script(script, keys, *args))
-        # Its first step, which writes the request, comes before the rest of this.
+        # Let its first step write the request.
         await asyncio.sleep(0)
         try:
             ARMED.reach(f"{script.name}.sent")
@@ -78,9 +79,9 @@ _ACTIONS: Final[Mapping[str, Callable[[str], None]]] = {
 
 
 class Failpoints:
-    """What to do at which point, and how often each was passed.
+    """The action for each point, and how often each point was reached.
 
-    `plan` is written as in the environment. Raises `ConfigError` for what it cannot read.
+    `plan` has the form of the environment variable; raises `ConfigError` for an invalid one.
 
     >>> Failpoints("finish.sent=raise@2").reach("finish.sent")
     """
@@ -94,14 +95,14 @@ class Failpoints:
             known = _POINT.fullmatch(point) and action in _ACTIONS
             if not known or not (count or "1").isdigit():
                 raise ConfigError(
-                    f"{VARIABLE}: {part!r} is no failpoint; type drain=kill or finish.sent=kill@3: "
-                    "a script with .send, .sent or .answered, and one of "
-                    f"{', '.join(_ACTIONS)}"
+                    f"{VARIABLE}: {part!r} is not a failpoint; "
+                    "use drain=kill or finish.sent=kill@3: "
+                    f"a script with .send, .sent or .answered, and one of {', '.join(_ACTIONS)}"
                 )
             self._actions.setdefault(point, {})[int(count or "1")] = _ACTIONS[action]
 
     def reach(self, point: str) -> None:
-        """Do what is planned for this time at this point, if anything is."""
+        """Take the action that is planned for this point and count, if any."""
         actions = self._actions.get(point)
         if actions is None:
             return

@@ -1,8 +1,8 @@
-"""Monitoring of a client's connection: one that died silently, and one that was cut off.
+"""Finds out whether a client's silent connection is dead, or the server is slow.
 
-A reply that is owed for a moment raises a doubt, and the server is asked for a sign of life on a
-connection of its own, where it is by now. Only an answer there condemns the silent line: a server
-that is slow, paused or hung answers on neither, and is waited for.
+When a reply is late, a probe connects to the server's current address. Only an answer to the probe
+proves that the silent connection is dead: a server that is slow, paused or hung answers on neither,
+and the client waits for it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ __all__ = ["ConnectionMonitor"]
 _log = logging.getLogger("taskq.broker")
 
 _SMALL_BYTES: Final = 65_536
-"""What is larger takes a slow line, or a busy server, longer than a probe."""
+"""More outstanding data than this may be slower than a probe, without a dead connection."""
 
 _CLOSINGS, _CLOSINGS_SECONDS = 3, 60.0
 _NONE_FOR_BUFFERS: Final = b"client_output_buffer_limit_disconnections:0\r"
 
 
 class ConnectionMonitor:
-    """Watches the connections of one client called `name`, one after the other.
+    """Monitors the current connection of the client called `name`.
 
-    One that owes a reply for `reply_timeout` seconds without a byte heard is ended, and earlier
-    when the server answers elsewhere. One on which nothing is said is asked for a sign of life.
-    A server that goes on closing connections on which it owes replies is reported.
+    Aborts a connection when a reply is outstanding and nothing was received for `reply_timeout`
+    seconds, and earlier when a probe is answered. Pings an idle connection. Logs an error when the
+    server repeatedly closes connections with outstanding replies.
     """
 
     def __init__(self, reply_timeout: float, locate: Locate, name: str) -> None:
@@ -50,8 +50,8 @@ class ConnectionMonitor:
         self._sent: deque[tuple[float, int]] = deque(maxlen=1 + int(reply_timeout / self._pause))
         self._closings: deque[float] = deque(maxlen=_CLOSINGS)
 
-    def over(self, connection: Connection, address: Address) -> None:
-        """Watch this connection to `address` from now on, and no other."""
+    def watch(self, connection: Connection, address: Address) -> None:
+        """Monitor this connection to `address` from now on, in place of the one before."""
         previous, self._connection = self._connection, connection
         self._address = address
         self.end()
@@ -66,7 +66,7 @@ class ConnectionMonitor:
         self._look(connection)
 
     def end(self) -> None:
-        """Watch no more."""
+        """Stop monitoring."""
         for ending in (self._timer, self._task):
             if ending is not None:
                 ending.cancel()
@@ -76,39 +76,39 @@ class ConnectionMonitor:
         if connection.lost:
             return
         loop = asyncio.get_running_loop()
-        # Counted in looks: while this process stands still nobody is silent.
+        # Counted in looks, so that time in which this process was stopped does not count.
         self._silent = min(connection.oldest_wait(), self._silent + self._pause)
         if self._silent > self._reply_timeout:
             connection.abort()
             return
         if self._silent > DOUBT_SECONDS and (self._task is None or self._task.done()):
-            self._task = asyncio.create_task(self._doubt(connection))
+            self._task = asyncio.create_task(self._probe_silent(connection))
         if loop.time() - connection.heard_at > self._reply_timeout / 2:
             connection.send(_nothing, "PING")
         self._sent.append((loop.time(), connection.sent))
         self._timer = loop.call_later(self._pause, self._look, connection)
 
-    async def _doubt(self, connection: Connection) -> None:
-        """Leave a silent line when the server answers on another, or when another one does."""
+    async def _probe_silent(self, connection: Connection) -> None:
+        """Abort a silent connection when a probe is answered, here or at another address."""
         heard_at = connection.heard_at
         try:
             elsewhere = await self._probe()
         except (TaskqError, ConnectionLost, OSError, TimeoutError):
             return
-        # What was held up for both may reach the older line a moment later.
+        # What delayed both may reach the older connection a moment later.
         await asyncio.sleep(WATCH_SECONDS)
         if connection.lost or connection.heard_at != heard_at or not connection.oldest_wait():
             return
-        if elsewhere or self._owed_bytes(connection) <= _SMALL_BYTES:
+        if elsewhere or self._outstanding_bytes(connection) <= _SMALL_BYTES:
             _log.warning(
-                "a connection was silent for %.1f s, while the server answers on a new one: the "
-                "silent one is left",
+                "a connection was silent for %.1f s while the server answers on a new one; "
+                "closing the silent connection",
                 connection.oldest_wait(),
             )
             connection.abort()
 
     async def _probe(self) -> bool:
-        """Whether who answers is found at another address; raises where nobody answers."""
+        """Whether the server that answers has another address; raises without an answer."""
         address = await self._locate()
         probe = await connect(
             address,
@@ -119,33 +119,32 @@ class ConnectionMonitor:
         )
         try:
             async with asyncio.timeout(PROBE_SECONDS):
-                # A script: where writes are paused, a PING would be answered all the same.
+                # A script, because a server that pauses writes still answers PING.
                 await probe.call("EVAL", "return 1", 0)
         finally:
             probe.abort()
         return address != self._address
 
-    def _owed_bytes(self, connection: Connection) -> int:
-        """How much was sent, at most, since the oldest call that is not answered."""
+    def _outstanding_bytes(self, connection: Connection) -> int:
+        """The most bytes that can have been sent since the oldest unanswered call."""
         before = [sent for at, sent in self._sent if at <= connection.owed_since]
         return connection.sent - (before[-1] if before else 0)
 
 
 async def _explain_closings(connection: Connection, address: Address) -> None:
-    """Say why a server goes on closing connections, where it tells."""
+    """Log why a server repeatedly closes connections, if its settings explain it."""
     ask = lenient(connection.call)
     try:
         stats, settings = await asyncio.gather(ask("INFO", "stats"), read_settings(ask, BUFFERS))
     except ConnectionLost:
         return
-    # From 7.0 on; an older server does not count them, and is suspected.
+    # Counted since 7.0; an older server is suspected.
     if isinstance(stats, bytes) and _NONE_FOR_BUFFERS in stats:
         return
     verdict = judge_buffers(Facts({}, settings, address.flags))
     _log.error(
-        "%s closed the connection %d times while it owed a reply, as it does when a reply is "
-        "larger than its %s for pubsub clients: what was fetched cannot be read. %s. What to do: "
-        "%s",
+        "%s closed the connection %d times with replies outstanding, as it does when a reply is "
+        "larger than its %s for pubsub clients: fetched jobs cannot be read. %s. What to do: %s",
         address,
         _CLOSINGS,
         BUFFERS,
@@ -155,4 +154,4 @@ async def _explain_closings(connection: Connection, address: Address) -> None:
 
 
 def _nothing(_: Reply) -> None:
-    """That it came is all that counts."""
+    """Ignore a reply: its arrival is all that counts."""

@@ -339,7 +339,7 @@ class Leader:
 
         An error about this client, or about its rights, is no fault of the schedule.
         """
-        if "answered an error" not in str(error):
+        if "answered with an error" not in str(error):
             raise error
         await self._agenda.pause(_row(firing), str(error))
         return True

@@ -62,8 +62,8 @@ async def test_names_that_no_schedule_has_are_removed_and_said(
     assert look.zrange(keys.schedules, 0, -1) == [b"s"]
     told = [record.getMessage() for record in caplog.records if "not schedules" in record.message]
     assert told == [
-        f"3 members of {keys.schedules} were not schedules, and were removed: somebody else writes "
-        "there"
+        f"3 members of {keys.schedules} were not schedules and were removed: another program "
+        "writes to this key"
     ]
 
 
@@ -137,7 +137,7 @@ async def test_the_codes_schedules_take_the_place_of_what_is_not_one(
 
     async with q.worker() as worker:
         await eventually(lambda: worker.tally.succeeded >= 1)
-    assert "was not a schedule, and was replaced" in caplog.text
+    assert "was not a schedule and was replaced" in caplog.text
 
 
 # --------------------------------------------------------------------------------------- leader
@@ -170,7 +170,7 @@ async def test_what_is_not_a_record_of_the_leader_keeps_nobody_out_of_office(
     assert (seen.owner, taken.owner, taken.term) == (None, "me", 1)
     assert taken.heard is not None
     assert About(scene.now()) == taken.heard.timestamp() * 1000
-    assert caplog.text.count("was not a record of the leader, and was removed") == 1
+    assert caplog.text.count("was not a leader record and was removed") == 1
 
 
 @pytest.mark.leaves_jobs

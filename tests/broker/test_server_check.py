@@ -87,7 +87,7 @@ def test_policies_that_throw_jobs_away_are_bad(policy: str, level: Level) -> Non
         ({"aof_enabled": "1", "aof_last_write_status": "err"}, {}, "bad", "refuses writes"),
         ({"aof_enabled": "0"}, {"save": ""}, "warn", "nothing on disk"),
         ({"aof_enabled": "0"}, {"save": "3600 1"}, "warn", "save 3600 1"),
-        ({"aof_enabled": "0"}, {}, "warn", "does not tell"),
+        ({"aof_enabled": "0"}, {}, "warn", "does not report"),
         ({"aof_enabled": "0", "rdb_last_bgsave_status": "err"}, {}, "bad", "snapshot failed"),
     ],
 )
@@ -307,7 +307,7 @@ async def test_settings_that_cannot_be_read_are_not_guessed(
     verdicts = await examined(app)
     admin.execute_command("ACL", "DELUSER", "tenant")
 
-    assert "does not tell" in verdicts["persistence"].what
+    assert "does not report" in verdicts["persistence"].what
     assert verdicts["eviction"].level == "ok"
 
 

@@ -142,7 +142,7 @@ async def test_a_worker_that_cannot_read_what_it_fetched_says_so(
     async with q.worker():
         await eventually(lambda: "client-output-buffer-limit" in caplog.text, within=20)
 
-    assert f"{server.url} closed the connection 3 times while it owed a reply" in caplog.text
+    assert f"{server.url} closed the connection 3 times with replies outstanding" in caplog.text
     assert "CONFIG SET client-output-buffer-limit 'pubsub 33554432 8388608 60'" in caplog.text
 
     # And as soon as it may be read, it runs

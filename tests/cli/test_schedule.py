@@ -216,7 +216,7 @@ async def test_status_says_who_leads_and_when_nobody_does(
         told = json.loads((await typed("status", *where, "--json")).stdout)["scheduling"]
 
     assert alone.exit_code == 3
-    assert "1 schedule waits for the next fire, and nobody is there to make it" in alone.stdout
+    assert "1 schedule waits for the next fire, and no scheduler is running" in alone.stdout
     assert led.exit_code == 0, led.output
     assert f"1 schedule; {scheduler.name} leads for" in led.stdout
     assert (told["leader"], told["term"], told["active"]) == (scheduler.name, 1, 1)
@@ -242,7 +242,7 @@ async def test_a_leader_that_was_not_heard_of_late_leads_no_more(
     assert looked.exit_code == 3
     assert f"1 schedule; nobody leads: {scheduler.name}, the last to, is silent" in looked.stdout
     assert examined.exit_code == 3
-    assert "1 schedule waits for the next fire, and nobody is there to make it" in examined.stdout
+    assert "1 schedule waits for the next fire, and no scheduler is running" in examined.stdout
     assert "fix: taskq worker, or taskq scheduler" in examined.stdout
 
 

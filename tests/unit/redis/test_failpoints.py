@@ -42,7 +42,7 @@ def test_a_point_may_act_more_than_once() -> None:
     "plan", ["finish.sent", "=kill", "finish.sent=explode", "finish=kill", "drain=kill@x", "x"]
 )
 def test_what_is_no_failpoint_says_how_one_is_written(plan: str) -> None:
-    with pytest.raises(ConfigError, match=r"type drain=kill or finish\.sent=kill@3"):
+    with pytest.raises(ConfigError, match=r"use drain=kill or finish\.sent=kill@3"):
         Failpoints(plan)
 
 
