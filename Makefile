@@ -80,7 +80,7 @@ types: $(VENV)/.stamp-dev ## pyright: strict over taskq
 layers: $(VENV)/.stamp-dev ## import-linter: imports point downwards only
 	@$(BIN)/lint-imports --no-logo --no-cache
 
-budget: $(VENV)/.stamp-dev ## The size of modules, functions and classes
+budget: $(VENV)/.stamp-dev ## The size of modules, functions, classes and the package
 	@$(BIN)/python scripts/budget.py
 
 tests: $(VENV)/.stamp-dev ## The tests alone; TESTS=path picks some of them

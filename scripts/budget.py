@@ -1,4 +1,4 @@
-"""Hold the size budget: small modules, short functions, narrow classes.
+"""Hold the size budget: small modules, short functions, narrow classes, a package that stays small.
 
 How each is counted:
 
@@ -9,10 +9,15 @@ How each is counted:
   ``@overload`` declarations have no body and do not count.
 * ``init-parameters``: every parameter of a written ``__init__`` besides ``self``; ``*args`` and
   ``**kwargs`` count one each.
+* ``modules``: the Python files of the package, ``__init__.py`` included.
+* ``code-lines``: the lines of those files that hold code: no blank lines, comments and docstrings
+  (a string that stands alone below an attribute is a docstring too).
 
-Limits and exceptions stand in ``pyproject.toml`` below ``[tool.taskq.budget]``. An exception names
-one place (``taskq/app.py:TaskQ.run``; a module is its path alone), raises one limit there and gives
-its reason. One that nothing needs any more is an offence too, so that the list only ever shrinks.
+Limits and exceptions stand in ``pyproject.toml`` below ``[tool.taskq.budget]``. The first four
+limits apply to every file below ``paths``, the last two to the whole ``package``. An exception
+names one place (``taskq/app.py:TaskQ.run``; a module is its path alone), raises one limit there and
+gives its reason. An exception that is no longer needed is an offence too, so that the list only
+ever shrinks.
 
 Usage: ``python scripts/budget.py [ROOT]``; exits 1 when something is over its budget.
 """
@@ -20,7 +25,9 @@ Usage: ``python scripts/budget.py [ROOT]``; exits 1 when something is over its b
 from __future__ import annotations
 
 import ast
+import io
 import sys
+import tokenize
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -28,6 +35,15 @@ from pathlib import Path
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 BUDGETS = ("module-lines", "function-lines", "class-methods", "init-parameters")
+TOTALS = ("modules", "code-lines")
+_NO_CODE = {
+    tokenize.COMMENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+    tokenize.INDENT,
+    tokenize.NEWLINE,
+    tokenize.NL,
+}
 
 
 @dataclass(frozen=True)
@@ -52,15 +68,17 @@ class Exemption:
 
 @dataclass(frozen=True)
 class Settings:
-    """What ``[tool.taskq.budget]`` says."""
+    """The contents of ``[tool.taskq.budget]``; ``totals`` are limits of the whole ``package``."""
 
     paths: tuple[str, ...]
     limits: dict[str, int]
+    package: str
+    totals: dict[str, int]
     exceptions: tuple[Exemption, ...]
 
 
 class SettingsError(Exception):
-    """``[tool.taskq.budget]`` cannot be used as it is written."""
+    """``[tool.taskq.budget]`` is invalid."""
 
 
 def read_settings(pyproject: Path) -> Settings:
@@ -70,17 +88,18 @@ def read_settings(pyproject: Path) -> Settings:
     for exemption in exceptions:
         if exemption.budget not in BUDGETS:
             raise SettingsError(
-                f"{exemption.where}: no budget is called {exemption.budget!r}; "
-                f"there are {', '.join(BUDGETS)}"
+                f"{exemption.where}: unknown budget {exemption.budget!r}; "
+                f"use one of {', '.join(BUDGETS)}"
             )
         if not exemption.reason.strip():
             raise SettingsError(f"{exemption.where}: an exception needs a reason")
     limits = {budget: int(table[budget]) for budget in BUDGETS}
-    return Settings(tuple(table["paths"]), limits, exceptions)
+    totals = {budget: int(table[budget]) for budget in TOTALS}
+    return Settings(tuple(table["paths"]), limits, table["package"], totals, exceptions)
 
 
 def measure_file(path: Path, name: str) -> Iterator[Measure]:
-    """Yield every size of one file, under the name it is to be reported by."""
+    """Yield every size of one file, reported under ``name``."""
     source = path.read_text("utf-8")
     yield Measure(name, 1, "module-lines", len(source.splitlines()))
     yield from _measure_block(ast.parse(source), name, ":")
@@ -138,8 +157,31 @@ def measure_tree(root: Path, paths: Iterable[str]) -> Iterator[Measure]:
             yield from measure_file(path, path.relative_to(root).as_posix())
 
 
+def measure_package(package: Path) -> dict[str, int]:
+    """Count the modules of a package, and their code lines."""
+    sources = [path.read_text("utf-8") for path in package.rglob("*.py")]
+    return {"modules": len(sources), "code-lines": sum(map(count_code_lines, sources))}
+
+
+def count_code_lines(source: str) -> int:
+    """Count the lines of a module that hold code."""
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in _NO_CODE:
+            code.update(range(token.start[0], token.end[0] + 1))
+    return len(code - set(_docstring_lines(ast.parse(source))))
+
+
+def _docstring_lines(tree: ast.Module) -> Iterator[int]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            last = node.end_lineno
+            if isinstance(node.value.value, str) and last is not None:
+                yield from range(node.lineno, last + 1)
+
+
 def judge(measures: Iterable[Measure], settings: Settings) -> list[str]:
-    """Return one line per offence: sizes over their limit, exceptions nothing needs."""
+    """Return one line per offence: sizes over their limit, exceptions no longer needed."""
     raised = {(entry.where, entry.budget): entry.limit for entry in settings.exceptions}
     unused = set(raised)
     offences: list[str] = []
@@ -154,10 +196,19 @@ def judge(measures: Iterable[Measure], settings: Settings) -> list[str]:
             place = f"{path}:{found.line}" + (f" {inner}" if inner else "")
             offences.append(f"{place}: {found.value} {found.budget}, the budget is {limit}")
     offences += [
-        f"{where}: the exception for {budget} is not needed any more; remove it"
+        f"{where}: the exception for {budget} is no longer needed; remove it"
         for where, budget in sorted(unused)
     ]
     return offences
+
+
+def judge_totals(totals: dict[str, int], settings: Settings) -> list[str]:
+    """Return one line per total over its limit."""
+    return [
+        f"{settings.package}: {value} {budget}, the budget is {settings.totals[budget]}"
+        for budget, value in totals.items()
+        if value > settings.totals[budget]
+    ]
 
 
 def main(arguments: list[str]) -> int:
@@ -165,10 +216,16 @@ def main(arguments: list[str]) -> int:
     root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
     settings = read_settings(root / "pyproject.toml")
     measures = list(measure_tree(root, settings.paths))
-    offences = judge(measures, settings)
+    totals = measure_package(root / settings.package)
+    offences = judge(measures, settings) + judge_totals(totals, settings)
     for offence in offences:
         print(offence)
     files = sum(found.budget == "module-lines" for found in measures)
+    counts = ", ".join(
+        f"{value:,} {budget.replace('-', ' ')} of {settings.totals[budget]:,}"
+        for budget, value in totals.items()
+    )
+    print(f"{settings.package}: {counts}")
     print(f"size budget: {files} files, {len(offences)} over budget")
     return 1 if offences else 0
 

@@ -76,7 +76,7 @@ def test_everything_keeps_to_the_size_budget():
 
 
 def test_the_budget_finds_what_is_too_large(tmp_path):
-    # Given one offence of every kind, and an exception that nothing needs
+    # Given one offence of every kind, and an exception that is no longer needed
     methods = "\n".join(f"    def m{number}(self): ..." for number in range(3))
     source = (
         "class Wide:\n"
@@ -84,13 +84,17 @@ def test_the_budget_finds_what_is_too_large(tmp_path):
         "        '''Doc.\n\n        More.\n        '''\n"
         "        self.a = a\n\n        # why\n        self.b = b\n"
         f"{methods}\n"
+        "limit: int = (\n    3\n)\n"
+        "'''Doc of an attribute.\n\nMore.\n'''\n"
     )
     (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__init__.py").write_text('"""Doc."""\n# why\n')
     (tmp_path / "pack" / "wide.py").write_text(source)
     (tmp_path / "pyproject.toml").write_text(
         "[tool.taskq.budget]\n"
-        "paths = ['pack']\nmodule-lines = 12\nfunction-lines = 3\nclass-methods = 3\n"
-        "init-parameters = 3\nexceptions = [{ where = 'pack/wide.py:Wide.m0', "
+        "paths = ['pack']\nmodule-lines = 19\nfunction-lines = 3\nclass-methods = 3\n"
+        "init-parameters = 3\npackage = 'pack'\nmodules = 1\ncode-lines = 9\n"
+        "exceptions = [{ where = 'pack/wide.py:Wide.m0', "
         "budget = 'function-lines', limit = 9, reason = 'none' }]\n"
     )
 
@@ -100,12 +104,15 @@ def test_the_budget_finds_what_is_too_large(tmp_path):
     # Then each is named, with its size
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        "pack/wide.py:1: 13 module-lines, the budget is 12",
+        "pack/wide.py:1: 20 module-lines, the budget is 19",
         "pack/wide.py:1 Wide: 4 class-methods, the budget is 3",
         "pack/wide.py:2 Wide.__init__: 4 function-lines, the budget is 3",
         "pack/wide.py:2 Wide.__init__: 4 init-parameters, the budget is 3",
-        "pack/wide.py:Wide.m0: the exception for function-lines is not needed any more; remove it",
-        "size budget: 1 files, 5 over budget",
+        "pack/wide.py:Wide.m0: the exception for function-lines is no longer needed; remove it",
+        "pack: 2 modules, the budget is 1",
+        "pack: 10 code-lines, the budget is 9",
+        "pack: 2 modules of 1, 10 code lines of 9",
+        "size budget: 2 files, 7 over budget",
     ]
 
 
