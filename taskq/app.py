@@ -18,7 +18,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.pool import BrokerPool
 from taskq.broker.scripts import ClockOffset
 from taskq.core.errors import CallError
-from taskq.core.habits import OF_TASKQ, Habits
+from taskq.core.foreign_names import TASKQ_NAMES, ForeignNames
 from taskq.core.ids import check_job_id
 from taskq.core.liveness import ENQUEUE_SECONDS
 from taskq.core.options import Retention, check_known
@@ -64,7 +64,7 @@ CLOSING_SECONDS = 5.0
 """How long a program waits at its end, beyond the grace of deferred calls, for the last of them."""
 
 
-class TaskQ(Habits):
+class TaskQ(ForeignNames):
     """Tasks, and the queue they run through.
 
     `url`: `redis://`, `rediss://` or `unix://`; without it the environment's TASKQ_URL, and without
@@ -83,7 +83,7 @@ class TaskQ(Habits):
     >>> q = TaskQ("redis://localhost:6379/0", namespace="shop")
     """
 
-    _habits = OF_TASKQ
+    _foreign_names = TASKQ_NAMES
 
     def __init__(
         self,

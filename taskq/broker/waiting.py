@@ -18,7 +18,7 @@ from taskq.broker.scripts import ClockOffset, script
 from taskq.core.errors import ServerError, ServerRefused, ServerUnavailable
 from taskq.core.ids import new_id
 from taskq.core.job import Ending, JobState
-from taskq.core.liveness import AGAIN_SECONDS, CALL_SECONDS, RECHECK_SECONDS
+from taskq.core.liveness import CALL_SECONDS, RECHECK_RETRY_SECONDS, RECHECK_SECONDS
 from taskq.redis.client import Client, retrying
 
 __all__ = ["STATES", "Waiting"]
@@ -168,7 +168,7 @@ class Waiting:
         except ConnectionError:
             # Asked again soon and by the next connection; each wait has its own timeout.
             self._asked.clear()
-            self._check_within(AGAIN_SECONDS)
+            self._check_within(RECHECK_RETRY_SECONDS)
         finally:
             self._asker = None
 

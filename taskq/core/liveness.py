@@ -79,10 +79,10 @@ SWEEP_SECONDS = 2.0
 SWEEP_ROUND_SECONDS = 30.0
 """Between two rounds over all queues."""
 
-STUCK_SECONDS = 0.5
+SLOT_WAIT_SECONDS = 0.5
 """What waited for a slot for so long is handed back, to workers that have one free."""
 
-ALONE_SECONDS = 10.0
+ALL_SLOTS_WAIT_SECONDS = 10.0
 """And what waited so long for all slots, to run alone: no other job is fetched meanwhile."""
 
 CANCEL_GRACE_SECONDS = 5.0
@@ -90,19 +90,19 @@ CANCEL_GRACE_SECONDS = 5.0
 
 # ------------------------------------------------------------------------------- how a worker ends
 
-HAND_IN_SECONDS = 5.0
+SETTLE_SECONDS = 5.0
 """How long a worker that leaves tries to hand in its outcomes at least.
 
 Shorter than what it is given beyond its grace.
 """
 
-BEYOND_GRACE_SECONDS = 10.0
+STOP_MARGIN_SECONDS = 10.0
 """What a worker that stops gets beyond its grace, before its process is ended under it."""
 
 END_NOW_SECONDS = 5.0
 """What a worker gets that was told to end now, before its process is ended under it."""
 
-PATIENCE_SECONDS = 5.0
+KILL_MARGIN_SECONDS = 5.0
 """What a supervisor gives a process beyond its grace, and again to end now, before it kills it.
 
 Not shorter than what the process takes by itself, `END_NOW_SECONDS`.
@@ -122,7 +122,7 @@ Shorter than the lease: after it, the other workers do it anyway.
 LEADER_LEASE_SECONDS = LEASE_SECONDS
 """A leader that is silent for so long, on a follower's clock, may be replaced."""
 
-LEADER_LOOK_SECONDS = 0.5
+LEADER_CHECK_SECONDS = 0.5
 """Between two looks of a follower at the leader."""
 
 LEADER_RENEW_SECONDS = 1.0
@@ -143,10 +143,10 @@ Shorter than the lease: it steps down before another one may take over.
 LEADER_SILENT_SECONDS = 10.0
 """A leader silent for so long is reported as missing: a successor had its time by then."""
 
-FIRE_LOOK_SECONDS = 1.0
+PLAN_SECONDS = 1.0
 """Between two looks of the leader at the schedules."""
 
-FIRE_AHEAD_SECONDS = 2.5
+PLAN_AHEAD_SECONDS = 2.5
 """How far a look reaches: a fire is planned at least twice before its time."""
 
 # ------------------------------------------------------------------------------- lines and answers
@@ -160,7 +160,7 @@ REPLY_SECONDS = 10.0
 WATCH_SECONDS = 0.5
 """Between two looks at a connection, or less where its reply timeout asks for it."""
 
-WATCH_LOOKS = 4
+WATCH_CHECKS = 4
 """How often a line is watched within its reply timeout at least: so much later it is given up."""
 
 DOUBT_SECONDS = 1.0
@@ -190,7 +190,7 @@ Longer than `RESEND_SECONDS`, or a batch could be done twice.
 RECHECK_SECONDS = 5.0
 """Messages may be lost: a wait is asked again this often."""
 
-AGAIN_SECONDS = 0.5
+RECHECK_RETRY_SECONDS = 0.5
 """And so long after it could not be asked."""
 
 # ---------------------------------------------------------------------------------- deferred calls
@@ -198,7 +198,7 @@ AGAIN_SECONDS = 0.5
 DURABLE_LEASE_SECONDS = 30.0
 """Default: the queue runs a durable call whose process is silent for so long."""
 
-DURABLE_LOOKS_PER_LEASE = 6
+DURABLE_RENEWALS_PER_LEASE = 6
 """How often in a lease a process puts it off: a call that fails may be tried again in time."""
 
 # ------------------------------------------------------------------------------ the embedded server

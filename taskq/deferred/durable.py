@@ -20,7 +20,7 @@ from taskq.codec.payload import encode_value
 from taskq.core.errors import PayloadError, ServerError
 from taskq.core.ids import new_id
 from taskq.core.job import JobState
-from taskq.core.liveness import DURABLE_LOOKS_PER_LEASE
+from taskq.core.liveness import DURABLE_RENEWALS_PER_LEASE
 from taskq.core.outcome import Failed
 from taskq.deferred.call import Call
 from taskq.execution.ports import JobBackend
@@ -129,7 +129,7 @@ class Durable:
 
     async def _hold(self) -> None:
         while True:
-            await asyncio.sleep(self._lease / DURABLE_LOOKS_PER_LEASE)
+            await asyncio.sleep(self._lease / DURABLE_RENEWALS_PER_LEASE)
             calls = list(self._held.values())
             for start in range(0, len(calls), HOLD_BATCH):
                 await self._hold_batch(calls[start : start + HOLD_BATCH])

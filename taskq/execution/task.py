@@ -13,7 +13,7 @@ from taskq.codec.rebuild import CallRebuilder, result_rebuilder
 from taskq.codec.secret_arguments import SecretWrapper
 from taskq.core.durations import Duration
 from taskq.core.errors import CallError, ConfigError, TaskDefinitionError
-from taskq.core.habits import OF_TASKS, Habits
+from taskq.core.foreign_names import TASK_NAMES, ForeignNames
 from taskq.core.ids import check_name
 from taskq.core.options import ExecutorName, JobOptions, Order, TaskOptions, WhenFull
 from taskq.core.retry import Retry
@@ -111,14 +111,14 @@ class Signature(Generic[R_co]):
         return await _enqueue(self._backend, self._spec, self._options, self.args, self.kwargs)
 
 
-class Task(Habits, Generic[P, R]):
+class Task(ForeignNames, Generic[P, R]):
     """A registered function: call it as before, `enqueue` it, or `defer` it.
 
     `@q.task` makes it. `name` is how jobs refer to it, `function` the plain function, and
     `task_options` its options, a `TaskOptions`.
     """
 
-    _habits = OF_TASKS
+    _foreign_names = TASK_NAMES
 
     def __init__(
         self,
@@ -248,10 +248,10 @@ class SyncTask(Task[P, R]):
         return self.function(*args, **kwargs)
 
 
-class ConfiguredTask(Habits, Generic[P, R]):
+class ConfiguredTask(ForeignNames, Generic[P, R]):
     """A task with options for the jobs made through it."""
 
-    _habits = OF_TASKS
+    _foreign_names = TASK_NAMES
     __slots__ = ("_backend", "_options", "_spec", "_task")
 
     def __init__(

@@ -13,7 +13,7 @@ from collections import deque
 from typing import Final
 
 from taskq.core.errors import TaskqError
-from taskq.core.liveness import DOUBT_SECONDS, PROBE_SECONDS, WATCH_LOOKS, WATCH_SECONDS
+from taskq.core.liveness import DOUBT_SECONDS, PROBE_SECONDS, WATCH_CHECKS, WATCH_SECONDS
 from taskq.redis.connection import Connection, ConnectionLost, Locate, Reply, connect
 from taskq.redis.server_check import BUFFERS, Facts, judge_buffers, lenient, read_settings
 from taskq.redis.url import Address
@@ -39,7 +39,7 @@ class ConnectionMonitor:
 
     def __init__(self, reply_timeout: float, locate: Locate, name: str) -> None:
         self._reply_timeout = reply_timeout
-        self._pause = min(WATCH_SECONDS, reply_timeout / WATCH_LOOKS)
+        self._pause = min(WATCH_SECONDS, reply_timeout / WATCH_CHECKS)
         self._locate = locate
         self._name = name
         self._connection: Connection | None = None

@@ -14,8 +14,8 @@ from taskq.broker.leadership import LeaderRecord, Leadership
 from taskq.core.errors import ServerError, ServerRefused
 from taskq.core.liveness import (
     FRESH_SECONDS,
+    LEADER_CHECK_SECONDS,
     LEADER_LEASE_SECONDS,
-    LEADER_LOOK_SECONDS,
     LEADER_RENEW_SECONDS,
     LEADER_REPLY_SECONDS,
     LEADER_TRUST_SECONDS,
@@ -85,11 +85,11 @@ class Election:
 
     async def run(self) -> None:
         """Stand for office until cancelled; survives the server. Resigns when it led."""
-        pause = LEADER_LOOK_SECONDS
+        pause = LEADER_CHECK_SECONDS
         while True:
             try:
                 await self._step()
-                pause = LEADER_LOOK_SECONDS
+                pause = LEADER_CHECK_SECONDS
             except (ServerError, ConnectionLost, TimeoutError) as error:
                 if isinstance(error, ServerRefused):
                     _log.error("cannot look who leads the schedulers: %s", error)

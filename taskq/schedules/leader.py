@@ -17,7 +17,7 @@ from taskq.broker.broker import Broker
 from taskq.broker.schedules import ChangedSchedule, DueSchedule, Firing, ScheduleStore, Ticked
 from taskq.core.errors import ServerError, ServerRefused, TaskqError
 from taskq.core.ids import new_id
-from taskq.core.liveness import FIRE_AHEAD_SECONDS, FIRE_LOOK_SECONDS
+from taskq.core.liveness import PLAN_AHEAD_SECONDS, PLAN_SECONDS
 from taskq.redis.connection import ConnectionLost
 from taskq.schedules.planner import plan
 from taskq.schedules.spec import Spec, from_ms, spec_of
@@ -203,7 +203,7 @@ class Tally:
 
 _log = logging.getLogger("taskq.scheduler")
 
-_AHEAD_MS = int(FIRE_AHEAD_SECONDS * 1000)
+_AHEAD_MS = int(PLAN_AHEAD_SECONDS * 1000)
 
 LIMIT = 2_000
 BATCH = 100
@@ -290,7 +290,7 @@ class Leader:
 
     async def _look(self) -> None:
         self._changed.clear()
-        self._look_at = self._loop.time() + FIRE_LOOK_SECONDS
+        self._look_at = self._loop.time() + PLAN_SECONDS
         now, beyond, rows = await self._store.due(_AHEAD_MS, LIMIT)
         if not self.has_schedules and (rows or beyond is not None):
             self.has_schedules = True

@@ -12,7 +12,7 @@ from taskq.broker.consumer import DeclaredDead, Room
 from taskq.core.clock import monotonic
 from taskq.core.errors import ServerError, ServerRefused
 from taskq.core.job import KINDS
-from taskq.core.liveness import POLL_SECONDS, STUCK_SECONDS
+from taskq.core.liveness import POLL_SECONDS, SLOT_WAIT_SECONDS
 from taskq.core.rng import RNG
 from taskq.redis.connection import ConnectionLost
 from taskq.worker.in_flight import InFlightJobs
@@ -166,9 +166,9 @@ class Fetcher:
     async def _until_room(self) -> None:
         self._in_flight.changed.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STUCK_SECONDS):
+            async with asyncio.timeout(SLOT_WAIT_SECONDS):
                 await self._in_flight.changed.wait()
-        if self._loop.time() - self._took >= STUCK_SECONDS:
+        if self._loop.time() - self._took >= SLOT_WAIT_SECONDS:
             self._took = self._loop.time()
             self._in_flight.ahead = 0
             self._in_flight.give_back_backlog()

@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypeVar
 from taskq.broker.broker import Broker
 from taskq.core.errors import ServerError
 from taskq.core.ids import process_name
-from taskq.core.liveness import PATIENCE_SECONDS
+from taskq.core.liveness import KILL_MARGIN_SECONDS
 from taskq.core.rng import RNG
 from taskq.execution.executors.frames import how_it_ended
 from taskq.redis.connection import ConnectionLost
@@ -98,7 +98,7 @@ class Quarantine:
         for stop in list(self._stops):
             stop()
         if self._running:
-            await asyncio.wait(self._running, timeout=within + PATIENCE_SECONDS)
+            await asyncio.wait(self._running, timeout=within + KILL_MARGIN_SECONDS)
         for task in self._running:
             task.cancel()
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-from taskq.core.liveness import BEYOND_GRACE_SECONDS, END_NOW_SECONDS
+from taskq.core.liveness import END_NOW_SECONDS, STOP_MARGIN_SECONDS
 from taskq.core.signals import HangUps, stop_signals
 from taskq.execution.executors.set import ExecutorSet
 from taskq.worker.settings import Tally, WorkerSettings
@@ -71,7 +71,7 @@ class Stopping:
 
     def _ask(self) -> None:
         self.asked = True
-        self._deadline = time.monotonic() + self._grace + BEYOND_GRACE_SECONDS
+        self._deadline = time.monotonic() + self._grace + STOP_MARGIN_SECONDS
         self._call()
 
     def _force(self) -> None:

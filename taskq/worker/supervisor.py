@@ -19,7 +19,7 @@ from pathlib import Path
 
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.core.ids import new_id
-from taskq.core.liveness import PATIENCE_SECONDS, REAP_SECONDS, RELOAD_GRACE_SECONDS
+from taskq.core.liveness import KILL_MARGIN_SECONDS, REAP_SECONDS, RELOAD_GRACE_SECONDS
 from taskq.execution.executors.frames import how_it_ended
 from taskq.worker.worker_process import AS_ASKED, RECYCLED, WorkerProcess
 
@@ -234,11 +234,11 @@ class Supervisor:
         forced = asyncio.create_task(self._forced.wait())
         await asyncio.wait(
             {ended, forced},
-            timeout=self._settings.grace + PATIENCE_SECONDS,
+            timeout=self._settings.grace + KILL_MARGIN_SECONDS,
             return_when=asyncio.FIRST_COMPLETED,
         )
         if self._forced.is_set():
-            await asyncio.wait({ended}, timeout=PATIENCE_SECONDS)
+            await asyncio.wait({ended}, timeout=KILL_MARGIN_SECONDS)
         forced.cancel()
         for slot in self._slots:
             if slot.process is not None:

@@ -25,7 +25,7 @@ from typing import Any
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.consumer import handed_over
 from taskq.broker.leases import BeatReply
-from taskq.core.liveness import HAND_IN_SECONDS
+from taskq.core.liveness import SETTLE_SECONDS
 from taskq.core.text import counted
 from taskq.execution.attempt import Interruption
 from taskq.execution.executors.set import ExecutorSet
@@ -281,7 +281,7 @@ class Worker:
         self.in_flight.close()
         await self._session.consumer.leave_idle(self.settings.queues)
         left = await self._wait_for_jobs()
-        await self.in_flight.settler.close(within=max(HAND_IN_SECONDS, left))
+        await self.in_flight.settler.close(within=max(SETTLE_SECONDS, left))
         await quarantine
         self._services.cancel()
         await self._heartbeat.stop()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from taskq.core.liveness import BEYOND_GRACE_SECONDS
+from taskq.core.liveness import STOP_MARGIN_SECONDS
 from tests.docs.test_code_blocks import TUTORIAL, blocks_of
 from tests.support.server import TestServer
 from tests.support.waiting import eventually_sync
@@ -93,7 +93,7 @@ def test_a_container_gives_a_worker_more_time_than_it_gives_its_jobs(where: str)
     command, until_killed = WORKERS[where]
     grace = seconds(command[command.index("--grace") + 1])
 
-    assert until_killed >= grace + BEYOND_GRACE_SECONDS
+    assert until_killed >= grace + STOP_MARGIN_SECONDS
 
 
 @pytest.mark.parametrize("where", WORKERS)

@@ -17,19 +17,19 @@ async def resize(path: str, width: int = 800) -> str:
     return f"{path}-{width}"
 
 
-OF_TASKQ = (
+TASKQ_NAMES = (
     "aclose defer deferred dependency_overrides enqueue_many job lifespan middleware remote run "
     "run_until_empty schedule scheduler schedules send state task worker"
 )
-OF_TASKS = "defer enqueue function job name options s task_options"
+TASK_NAMES = "defer enqueue function job name options s task_options"
 OF_JOBS = "cancel created id info result status"
 
 
 @pytest.mark.parametrize(
     ("thing", "names"),
     [
-        (q, OF_TASKQ),
-        (resize, OF_TASKS),
+        (q, TASKQ_NAMES),
+        (resize, TASK_NAMES),
         (resize.options(delay=1), "defer enqueue options s"),
         (resize.s("a.png"), "args enqueue kwargs options"),
         (resize.job("a"), OF_JOBS),
@@ -44,4 +44,4 @@ def test_completion_shows_the_public_names_only(thing: object, names: str) -> No
 def test_help_describes_the_public_names_of_taskq() -> None:
     page = pydoc.plain(pydoc.render_doc(TaskQ))
     members = re.findall(r"^ \|  (?:async )?([a-z]\w*)(?:\(| =|$)", page, re.MULTILINE)
-    assert sorted(members) == OF_TASKQ.split()
+    assert sorted(members) == TASKQ_NAMES.split()

@@ -272,7 +272,7 @@ async def test_cut_connections_lose_nothing(
 async def test_a_worker_leaves_in_bounded_time_though_the_server_is_gone_for_good(
     fragile: TaskQ, own_server: TestServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "HAND_IN_SECONDS", 0.5)
+    monkeypatch.setattr(worker_module, "SETTLE_SECONDS", 0.5)
     q = fragile
     started, go = asyncio.Event(), asyncio.Event()
 

@@ -184,7 +184,7 @@ async def test_stopping_drains_and_stopping_again_ends_now(q: TaskQ, diary: Diar
 async def test_a_process_that_does_not_end_is_killed(
     q: TaskQ, diary: Diary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "KILL_MARGIN_SECONDS", 0.2)
     made = supervisor(q, diary, "stay", grace=0.1)
     async with running(made) as run:
         await diary.until("serve")

@@ -47,7 +47,7 @@ def test_a_lost_heartbeat_does_not_cost_the_lease():
 
 
 def test_a_silent_heartbeat_line_is_replaced_before_the_lease_is_over():
-    noticed = t.HEARTBEAT_REPLY_SECONDS * (1 + 1 / t.WATCH_LOOKS)
+    noticed = t.HEARTBEAT_REPLY_SECONDS * (1 + 1 / t.WATCH_CHECKS)
     replaced = t.HEARTBEAT_RETRY_SECONDS + t.HEARTBEAT_CONNECT_SECONDS
 
     assert t.HEARTBEAT_SECONDS + noticed + replaced < t.LEASE_SECONDS
@@ -93,21 +93,21 @@ def test_a_lost_renewal_does_not_cost_the_leadership():
 
 
 def test_a_leader_is_reported_missing_only_after_another_had_its_time():
-    followed = t.LEADER_LEASE_SECONDS + t.LEADER_LOOK_SECONDS + t.LEADER_REPLY_SECONDS
+    followed = t.LEADER_LEASE_SECONDS + t.LEADER_CHECK_SECONDS + t.LEADER_REPLY_SECONDS
 
     assert followed < t.LEADER_SILENT_SECONDS
 
 
 def test_a_fire_is_planned_at_least_twice():
-    assert 2 * t.FIRE_LOOK_SECONDS < t.FIRE_AHEAD_SECONDS
+    assert 2 * t.PLAN_SECONDS < t.PLAN_AHEAD_SECONDS
 
 
 def test_a_worker_that_leaves_hands_in_its_outcomes_before_it_is_ended():
-    assert t.HAND_IN_SECONDS < t.BEYOND_GRACE_SECONDS
+    assert t.SETTLE_SECONDS < t.STOP_MARGIN_SECONDS
 
 
 def test_a_supervisor_waits_for_what_a_process_takes_to_end_itself():
-    assert t.END_NOW_SECONDS <= t.PATIENCE_SECONDS
+    assert t.END_NOW_SECONDS <= t.KILL_MARGIN_SECONDS
     assert t.REAP_SECONDS < t.LEASE_SECONDS
 
 
@@ -117,7 +117,7 @@ def test_a_new_server_is_found_within_four_seconds():
     assert doubted + t.PROBE_SECONDS + t.WATCH_SECONDS <= 4.0
     # And several times, before the line is given up anyway
     assert doubted + 2 * t.PROBE_SECONDS < t.REPLY_SECONDS
-    assert t.WATCH_SECONDS * t.WATCH_LOOKS <= t.REPLY_SECONDS
+    assert t.WATCH_SECONDS * t.WATCH_CHECKS <= t.REPLY_SECONDS
 
 
 def test_a_batch_is_not_sent_again_after_the_server_forgot_it():
@@ -125,7 +125,7 @@ def test_a_batch_is_not_sent_again_after_the_server_forgot_it():
 
 
 def test_a_durable_call_is_held_though_one_attempt_to_hold_it_fails():
-    assert t.CALL_SECONDS + t.DURABLE_LEASE_SECONDS / t.DURABLE_LOOKS_PER_LEASE < (
+    assert t.CALL_SECONDS + t.DURABLE_LEASE_SECONDS / t.DURABLE_RENEWALS_PER_LEASE < (
         t.DURABLE_LEASE_SECONDS
     )
 

@@ -1,16 +1,16 @@
-"""What people who come from another library try first, and what it is called here."""
+"""Names from other task queues, and what to use here instead."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-__all__ = ["OF_TASKQ", "OF_TASKS", "Habits"]
+__all__ = ["TASKQ_NAMES", "TASK_NAMES", "ForeignNames"]
 
 _LATER = ".enqueue(...), which gives a Job"
 _WITH_OPTIONS = ".options(delay=..., queue=...).enqueue(...)"
 
-OF_TASKS: Final = {
+TASK_NAMES: Final = {
     "delay": _LATER,
     "send": _LATER,
     "submit": _LATER,
@@ -24,7 +24,7 @@ OF_TASKS: Final = {
     "subtask": ".s(...)",
     "message": ".s(...)",
 }
-OF_TASKQ: Final = {
+TASKQ_NAMES: Final = {
     "enqueue": "the task's own .enqueue(...), or q.send('name', ...) without its code",
     "enqueue_job": "the task's own .enqueue(...), or q.send('name', ...) without its code",
     "send_task": "q.send('name', ...)",
@@ -36,20 +36,20 @@ OF_TASKQ: Final = {
 }
 
 
-class Habits:
-    """A base for classes with names that others would give: asking for one says what to use.
+class ForeignNames:
+    """A base class whose `AttributeError` for a name of another library says what to use instead.
 
-    Type checkers do not see them, so for them the names stay unknown.
+    To type checkers the names stay unknown.
     """
 
     __slots__ = ()
-    _habits: ClassVar[Mapping[str, str]] = {}
+    _foreign_names: ClassVar[Mapping[str, str]] = {}
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             kind = type(self).__name__
             text = f"{kind!r} object has no attribute {name!r}"
-            if name in self._habits:
-                text += f"; use {self._habits[name]}"
+            if name in self._foreign_names:
+                text += f"; use {self._foreign_names[name]}"
             raise AttributeError(text, name=name, obj=self)
