@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -16,6 +16,7 @@ from taskq.cli.options import AsJson
 from taskq.cli.target import Namespace, OptionalTarget, Url, choose, explained
 from taskq.cli.terminal import Note, Page
 from taskq.ops.acl import acl_rule
+from taskq.ops.as_json import doctor_json
 from taskq.ops.doctor import examine
 from taskq.redis.client import Client
 from taskq.redis.server_check import Verdict
@@ -47,18 +48,12 @@ def doctor(
             raise typer.Exit(OK)
         where, found = asyncio.run(_examine(settings_of(choice.app)))
     verdicts = [replace(verdict, fix=choice.aimed(verdict.fix)) for verdict in found]
-    bad = any(verdict.level == "bad" for verdict in verdicts)
+    examined = doctor_json(verdicts, where, choice.namespace)
     if as_json:
-        told = {
-            "server": where,
-            "namespace": choice.namespace,
-            "healthy": not bad,
-            "verdicts": [asdict(verdict) for verdict in verdicts],
-        }
-        print(json.dumps(told, indent=2))
+        print(json.dumps(examined, indent=2))
     else:
         _page(f"{where}, namespace {choice.namespace}", verdicts).show()
-    raise typer.Exit(UNHEALTHY if bad else OK)
+    raise typer.Exit(OK if examined["healthy"] else UNHEALTHY)
 
 
 async def _database(settings: BrokerSettings) -> int:

@@ -22,10 +22,11 @@ from taskq.cli.target import (
     refuse_lone_target,
     target_and,
 )
-from taskq.cli.terminal import json_of, printable
+from taskq.cli.terminal import printable
 from taskq.core.errors import ConfigError, JobError, JobFailed, TaskqError, UnknownTask
 from taskq.core.options import nearest
 from taskq.execution.handle import Job
+from taskq.ops.as_json import json_of
 
 __all__ = ["enqueue"]
 

@@ -10,9 +10,10 @@ import time
 from enum import StrEnum
 from typing import Any, TextIO
 
-from taskq.cli.terminal import indented, json_printable, printable
+from taskq.cli.terminal import indented, printable
 from taskq.execution.executors.reports import text_of
 from taskq.execution.job_log import JOB_LINES, JobLogFilter
+from taskq.ops.as_json import json_printable
 
 __all__ = ["LogFormat", "LogLevel", "configure_logs", "wants_colour"]
 

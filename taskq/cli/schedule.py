@@ -24,11 +24,13 @@ from taskq.cli.target import (
     refuse_lone_target,
     target_and,
 )
-from taskq.cli.terminal import Grid, Note, Page, json_of, printable
+from taskq.cli.terminal import Grid, Note, Page, printable
 from taskq.core.errors import ConfigError, ScheduleNotFound
 from taskq.core.text import counted
+from taskq.ops.as_json import json_of
 from taskq.ops.overview import in_words
-from taskq.schedules.info import ScheduleInfo
+from taskq.schedules.api import next_fires
+from taskq.schedules.info import ScheduleInfo, schedule_json
 from taskq.schedules.policy import Policy
 
 __all__ = ["schedule_commands"]
@@ -75,7 +77,7 @@ def ls(
 
     choice, (infos, now, declared) = _ask(target, url, namespace, look)
     if as_json:
-        _print_json([_told(info) for info in infos])
+        _print_json([schedule_json(info) for info in infos])
         return
     if not infos:
         print(choice.aimed(_none(tag, declared)))
@@ -144,7 +146,7 @@ def show(
 
     _, (info, fires, now) = _ask(target, url, namespace, look)
     if as_json:
-        _print_json(_told(info) | {"next_fires": fires})
+        _print_json(schedule_json(info) | {"next_fires": fires})
         return
     width = 16
     for name, text in _facts(info, now):
@@ -270,15 +272,7 @@ async def _not_ended(q: TaskQ, jobs: tuple[str, ...]) -> tuple[str, ...]:
 async def _next_fires(q: TaskQ, schedule: str | None, n: int) -> list[tuple[datetime, str]]:
     if schedule is not None:
         return [(fire, schedule) for fire in await q.schedules.preview(schedule, n)]
-    active = [info for info in await q.schedules.list() if info.state == "active"]
-    # Listed by their next fire: those behind the first n cannot be among the first n fires.
-    fires = [
-        (fire, info.id)
-        for info in active[:n]
-        if info.trigger is not None
-        for fire in await q.schedules.preview(info.id, n)
-    ]
-    return sorted(fires)[:n]
+    return await next_fires(q.schedules, n)
 
 
 # -------------------------------------------------------------------------------------- telling
@@ -358,12 +352,6 @@ def _instant(at: datetime) -> str:
 def _until(at: datetime, now: datetime) -> str:
     seconds = (at - now).total_seconds()
     return f"in {in_words(seconds)}" if seconds >= 0 else f"late by {in_words(-seconds)}"
-
-
-def _told(info: ScheduleInfo) -> dict[str, Any]:
-    told = {item.name: getattr(info, item.name) for item in fields(ScheduleInfo)}
-    del told["trigger"]
-    return {"explained": info.explain(), **told}
 
 
 def _print_json(told: Any) -> None:

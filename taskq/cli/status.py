@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,7 @@ from taskq.cli.target import Choice, Namespace, OptionalTarget, Url, choose, exp
 from taskq.cli.terminal import Grid, Note, Page
 from taskq.core.errors import ServerUnavailable
 from taskq.core.text import counted
+from taskq.ops.as_json import status_json
 from taskq.ops.overview import (
     Overview,
     QueueState,
@@ -130,40 +131,15 @@ async def _live(client: Client, choice: Choice, every: float, page: Page) -> Non
                 live.update(gone.rich(), refresh=True)
 
 
-# -------------------------------------------------------------------------------------- JSON
-
-
-def _as_json(overview: Overview, where: str, choice: Choice) -> dict[str, Any]:
-    return {
-        "server": where,
-        "namespace": choice.namespace,
-        "healthy": overview.healthy,
-        **{name: _plain(value) for name, value in asdict(overview).items()},
-        "workers": [
-            {**_plain(asdict(worker)), "alive": worker.alive} for worker in overview.workers
-        ],
-        "troubles": [asdict(trouble) for trouble in _troubles(overview, choice)],
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, float):
-        return round(value, 4)
-    if isinstance(value, Mapping):
-        items = cast("Mapping[Any, Any]", value).items()
-        return {str(name): _plain(item) for name, item in items}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in cast("list[Any]", value)]
-    return value
-
-
 # ------------------------------------------------------------------------------------ tables
 
 
 def _troubles(overview: Overview, choice: Choice) -> list[Trouble]:
     return [replace(trouble, fix=choice.aimed(trouble.fix)) for trouble in overview.troubles()]
+
+
+def _as_json(overview: Overview, where: str, choice: Choice) -> dict[str, Any]:
+    return status_json(overview, where, choice.namespace, _troubles(overview, choice))
 
 
 def _page(overview: Overview, where: str, choice: Choice) -> Page:
@@ -180,15 +156,14 @@ def _page(overview: Overview, where: str, choice: Choice) -> Page:
 
 
 def _sum(overview: Overview) -> str:
-    queues = overview.queues
     scheduled = f"{overview.scheduled:,} scheduled"
     if overview.next_due is not None and overview.next_due > 0:
         scheduled += f" (the next in {in_words(overview.next_due)})"
     counts = [
-        f"{sum(queue.waiting for queue in queues):,} waiting",
-        f"{sum(queue.running for queue in queues):,} running",
+        f"{overview.waiting:,} waiting",
+        f"{overview.running:,} running",
         scheduled,
-        f"{sum(queue.failed for queue in queues):,} failed",
+        f"{overview.failed:,} failed",
     ]
     if overview.left_out:
         more = counted(overview.left_out, "lane or worker", "lanes and workers")

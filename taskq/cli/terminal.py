@@ -1,6 +1,6 @@
-"""What commands print: tables and notes, coloured on a terminal and plain elsewhere, and JSON.
+"""The output of commands: tables and notes, in colour on a terminal and plain elsewhere.
 
-Text of others is escaped: control characters never reach the terminal.
+Foreign text is escaped: control characters never reach the terminal.
 """
 
 from __future__ import annotations
@@ -12,27 +12,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from taskq.core.text import CONTROLS
 from taskq.redis.server_check import Level
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderResult
     from rich.table import Table
     from rich.text import Text
-import base64
-import dataclasses
-import json
-import math
-from collections.abc import Iterable, Mapping
-from datetime import date, time
-from enum import Enum
-from typing import Any, Final, cast
 
-__all__ = ["Grid", "Note", "Page", "indented", "json_of", "json_printable", "plain", "printable"]
-
-# Controls, half surrogate pairs, which cannot be written, and what changes the direction of a text.
-_CONTROLS: Final = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+__all__ = ["Grid", "Note", "Page", "indented", "printable"]
 
 
 def printable(text: str, *, lines: bool = False) -> str:
@@ -41,17 +29,12 @@ def printable(text: str, *, lines: bool = False) -> str:
     >>> printable("a\x1b[2Jb\n")
     'a\\x1b[2Jb\\n'
     """
-    return _CONTROLS.sub(_kept if lines else _escaped, text)
+    return CONTROLS.sub(_kept if lines else _escaped, text)
 
 
 def indented(text: str) -> str:
-    """The same with `lines`, where no line but the first can be taken for the first of another."""
+    """`printable` lines, indented after the first so that none can pass for another record."""
     return printable(text, lines=True).replace("\n", "\n  ")
-
-
-def json_printable(text: str) -> str:
-    """JSON with the controls it allows in its strings as the escapes it has for them."""
-    return _CONTROLS.sub(_in_json, text)
 
 
 def _escaped(found: re.Match[str]) -> str:
@@ -60,57 +43,6 @@ def _escaped(found: re.Match[str]) -> str:
 
 def _kept(found: re.Match[str]) -> str:
     return found[0] if found[0] in "\n\t" else _escaped(found)
-
-
-def _in_json(found: re.Match[str]) -> str:
-    # Between its strings there are line feeds, and no other control.
-    return found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}"
-
-
-def json_of(value: Any, *, indent: int | None = None, ascii_only: bool = True) -> str:
-    """JSON that every reader takes, of anything that taskq can carry."""
-    text = json.dumps(plain(value), indent=indent, ensure_ascii=ascii_only, allow_nan=False)
-    return json_printable(text)
-
-
-def plain(value: Any) -> Any:
-    """`value` of what JSON knows: the rest becomes text, an array or an object.
-
-    Bytes are base64, an enum is its value, and a number that JSON has not is its name, such as
-    "NaN". A key that is no text is the JSON of it.
-    """
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else _NAMES.get(value, "NaN")
-    if isinstance(value, (bytes, bytearray)):
-        return base64.b64encode(value).decode()
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    return _container(value)
-
-
-def _container(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        items = cast("Mapping[Any, Any]", value).items()
-        return {_key(key): plain(item) for key, item in items}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in cast("Iterable[Any]", value)]
-    # A pydantic model knows how it looks as JSON; anything else, such as a Decimal, is text.
-    dump = getattr(value, "model_dump", None)
-    return str(value) if dump is None else plain(dump(mode="json"))
-
-
-def _key(key: Any) -> str:
-    shown = plain(key)
-    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
-
-
-_NAMES = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
 _GAP = 2

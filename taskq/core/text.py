@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, cast
 
 from taskq.core.errors import ConfigError
 
 __all__ = [
+    "CONTROLS",
     "MOST_TEXTS",
     "check_text",
     "check_texts",
@@ -25,6 +27,11 @@ def counted(count: int, one: str, many: str) -> str:
     """
     return f"{count:,} {one if count == 1 else many}"
 
+
+CONTROLS: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Control characters, half surrogate pairs, and characters that change the direction of text."""
 
 MOST_TEXTS: Final = 1024
 _MOST_BYTES: Final = 512 * 1024

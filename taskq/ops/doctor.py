@@ -175,14 +175,15 @@ def judge_overview(overview: Overview, keys: Keys) -> list[Verdict]:
     if overview.partially_reaped:
         found["leases"].append(_half_reaped(overview))
     alive = sum(worker.alive for worker in overview.workers)
-    waiting = sum(queue.waiting for queue in overview.queues)
-    queues = (
-        f"{counted(len(overview.queues), 'queue', 'queues')}, "
-        f"{counted(waiting, 'job waits', 'jobs wait')}, each has a worker that listens"
-    )
+    queues = "no job waits"
+    if overview.waiting:
+        queues = (
+            f"{counted(len(overview.queues), 'queue', 'queues')}, "
+            f"{counted(overview.waiting, 'job waits', 'jobs wait')}, each has a worker that listens"
+        )
     leases = counted(alive, "worker beats", "workers beat") if alive else "no workers beat"
     return [
-        *(found["queues"] or [Verdict("queues", "ok", queues if waiting else "no job waits")]),
+        *(found["queues"] or [Verdict("queues", "ok", queues)]),
         *(found["leases"] or [Verdict("leases", "ok", leases)]),
         *(found["schedules"] or [Verdict("schedules", "ok", _schedules(overview))]),
         _entries(overview, keys),

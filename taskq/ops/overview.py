@@ -124,6 +124,21 @@ class Overview:
     scheduling: Scheduling = field(default_factory=Scheduling)
 
     @property
+    def waiting(self) -> int:
+        """Jobs of all queues that could run and have not started."""
+        return sum(queue.waiting for queue in self.queues)
+
+    @property
+    def running(self) -> int:
+        """Jobs of all queues that workers hold."""
+        return sum(queue.running for queue in self.queues)
+
+    @property
+    def failed(self) -> int:
+        """Failed jobs of all queues that are kept."""
+        return sum(queue.failed for queue in self.queues)
+
+    @property
     def healthy(self) -> bool:
         """Whether every job that could run has a worker that will run it."""
         return not any(trouble.serious for trouble in self.troubles())

@@ -35,7 +35,7 @@ from taskq.schedules.policy import ScheduleOptionValues
 from taskq.schedules.spec import Spec, from_ms, spec_of, to_ms
 from taskq.triggers.trigger import Trigger
 
-__all__ = ["Schedules"]
+__all__ = ["Schedules", "next_fires"]
 
 _Infos = list[ScheduleInfo]
 _Times = list[datetime]
@@ -239,6 +239,19 @@ class Schedules:
         else:
             slots = walk(spec, spec.following(to_ms(after)))
         return [spec.fire_time(slot) for slot in islice(slots, n)]
+
+
+async def next_fires(schedules: Schedules, n: int) -> list[tuple[datetime, str]]:
+    """The next `n` fire times of all active schedules, each with the id of its schedule."""
+    active = [info for info in await schedules.list() if info.state == "active"]
+    # Listed by their next fire: only the first n can have one of the first n fires.
+    fires = [
+        (fire, info.id)
+        for info in active[:n]
+        if info.trigger is not None
+        for fire in await schedules.preview(info.id, n)
+    ]
+    return sorted(fires)[:n]
 
 
 def _to_come(stored: StoredSchedule, spec: Spec, now: int) -> Iterator[int]:

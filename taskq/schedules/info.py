@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -15,7 +15,15 @@ from taskq.schedules.spec import Spec, from_ms, spec_of
 from taskq.triggers.packing import pack_trigger
 from taskq.triggers.trigger import Trigger
 
-__all__ = ["ScheduleInfo", "ScheduleState", "begun", "check_trigger", "info_of", "make_spec"]
+__all__ = [
+    "ScheduleInfo",
+    "ScheduleState",
+    "begun",
+    "check_trigger",
+    "info_of",
+    "make_spec",
+    "schedule_json",
+]
 
 
 def check_trigger(trigger: Any) -> Trigger:
@@ -134,6 +142,13 @@ class ScheduleInfo:
     def explain(self) -> str:
         """When it fires, in plain words."""
         return "it cannot be read here" if self.trigger is None else self.trigger.explain()
+
+
+def schedule_json(info: ScheduleInfo) -> dict[str, Any]:
+    """A schedule without its trigger, which `explained` describes; `json_of` writes it."""
+    shown = {item.name: getattr(info, item.name) for item in fields(info)}
+    del shown["trigger"]
+    return {"explained": info.explain(), **shown}
 
 
 def info_of(stored: StoredSchedule) -> ScheduleInfo:

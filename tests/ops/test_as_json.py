@@ -1,4 +1,4 @@
-"""What JSON does not know, as the commands print it with `--json`."""
+"""Values that JSON lacks, as `--json` prints them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from pydantic import BaseModel
 
 from taskq import Secret
-from taskq.cli.terminal import json_of
 from taskq.codec.payload import decode_call, encode_call
+from taskq.ops.as_json import json_of
 from tests.support.names import steady_name
 
 
