@@ -22,7 +22,7 @@ from taskq.core.text import counted
 from taskq.execution.lifespan import run_through
 from taskq.worker.recycling import Stopping
 from taskq.worker.worker import Worker
-from taskq.worker.worker_process import RECYCLED, Supervised
+from taskq.worker.worker_process import RECYCLED, SupervisorLink
 
 __all__ = ["again_command", "loop_factory", "serve"]
 
@@ -49,7 +49,7 @@ def loop_factory(wanted: bool) -> LoopFactory:
 def serve(
     worker: Worker,
     factory: LoopFactory,
-    supervised: Supervised | None,
+    supervised: SupervisorLink | None,
     announce: Callable[[], Awaitable[None]],
     directory: Path,
 ) -> int:
@@ -95,7 +95,7 @@ def _note_break(error: BaseException | None) -> None:
 class _Service:
     """One worker's life in this process."""
 
-    def __init__(self, worker: Worker, supervised: Supervised | None) -> None:
+    def __init__(self, worker: Worker, supervised: SupervisorLink | None) -> None:
         self._worker = worker
         self._supervised = supervised
         self._stopping = Stopping(worker.settings.grace, supervised)
@@ -168,7 +168,7 @@ class _Service:
         self._ready = True
         _log.info("worker %s is ready", self._worker.name)
         if self._supervised is not None:
-            self._supervised.tell_ready()
+            self._supervised.send_ready()
 
     def _stop(self) -> None:
         if self._ready and self._asked.is_set():

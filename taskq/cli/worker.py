@@ -27,7 +27,7 @@ from taskq.core.ids import check_name, new_id, process_name
 from taskq.worker.settings import WorkerSettings, WorkerSettingValues
 from taskq.worker.supervisor import SupervisorSettings
 from taskq.worker.worker import Worker
-from taskq.worker.worker_process import Supervised
+from taskq.worker.worker_process import SupervisorLink
 
 __all__ = ["worker"]
 
@@ -233,7 +233,7 @@ def worker(
         log_format=log_format,
         name=name,
     )
-    supervised = Supervised.from_environment()
+    supervised = SupervisorLink.from_environment()
     configure_logs(log_level, log_format, with_pid=command.needs_supervisor, jobs=log_jobs)
     # Before the application is imported, which may go elsewhere.
     directory = Path.cwd()
@@ -255,7 +255,7 @@ def _queues(typed: list[str] | None) -> list[str] | None:
     return list(dict.fromkeys(name for name in names if name)) or None
 
 
-def _name(command: _Command, supervised: Supervised | None) -> str | None:
+def _name(command: _Command, supervised: SupervisorLink | None) -> str | None:
     """A name never used twice: what a dead worker held must not look like its successor's."""
     if supervised is not None:
         return supervised.name
@@ -266,7 +266,7 @@ def _serve(
     command: _Command,
     loaded: Loaded,
     made: Worker,
-    supervised: Supervised | None,
+    supervised: SupervisorLink | None,
     directory: Path,
 ) -> int:
     factory = loop_factory(command.uvloop)

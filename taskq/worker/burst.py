@@ -1,4 +1,4 @@
-"""Burst: when a worker that shall end has nothing left to do."""
+"""Burst: finds out when a worker that stops by itself has nothing left to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskq.worker.quarantine import Quarantine
 
 __all__ = ["until_empty", "until_no_suspects"]
 
-LOOK_SECONDS = 0.2
+CHECK_SECONDS = 0.2
 
 
 async def until_empty(
@@ -24,9 +24,9 @@ async def until_empty(
     leases: Leases,
     quarantine: Quarantine,
 ) -> None:
-    """Return when a look at the queues, after promoting what is due, finds nothing left to do.
+    """Return when, after promoting due jobs, the queues are empty and no job is left to run.
 
-    Jobs of a worker that died may be all there is, and nobody else there to take them over.
+    Jobs of a dead worker may be the only ones left, with no other worker to take them over.
     """
     while True:
         moved = await _promote(promoter)
@@ -54,26 +54,26 @@ async def until_no_suspects(fetcher: Fetcher, in_flight: InFlightJobs) -> None:
 
 
 async def _taken_over(leases: Leases) -> bool:
-    """Whether jobs of the dead came back; returns when all who hold jobs are known to live."""
+    """Wait until every worker that holds jobs is alive; true if one was dead and reaped."""
     try:
-        unheard = await leases.holders()
-        while unheard:
-            await asyncio.sleep(LOOK_SECONDS)
-            heard = await leases.heartbeats()
-            if not unheard.keys() <= heard.keys():
+        unconfirmed = await leases.holders()
+        while unconfirmed:
+            await asyncio.sleep(CHECK_SECONDS)
+            latest = await leases.heartbeats()
+            if not unconfirmed.keys() <= latest.keys():
                 # This worker, or another one, took its jobs back.
                 return True
-            unheard = {name: beat for name, beat in unheard.items() if beat == heard[name]}
+            unconfirmed = {name: beat for name, beat in unconfirmed.items() if beat == latest[name]}
     except (ServerUnavailable, ConnectionLost):
         return True
     return False
 
 
 async def _promote(promoter: Promoter) -> bool:
-    """Whether jobs became due, or may have: the answer can be lost."""
+    """Whether jobs became due, or may have: the reply can be lost."""
     try:
         moved, _ = await promoter.promote()
     except (ServerUnavailable, ConnectionLost):
-        # No haste: what follows waits until the fetcher has reached the server.
+        # The caller then waits until the fetcher has reached the server.
         return True
     return moved > 0

@@ -1,4 +1,4 @@
-"""Fetcher: keeps the slots full, and a short backlog behind them."""
+"""Fetcher: keeps the slots full and a short backlog behind them."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ __all__ = ["Fetcher"]
 _log = logging.getLogger("taskq.worker")
 
 AHEAD_SECONDS = 0.02
-"""The backlog holds what the slots end in this time, so a job waits in it about as long."""
+"""The backlog holds as many jobs as the slots end in this time, so a job waits about as long."""
 
 AHEAD_MOST = 4
-"""And no more than so many for each slot: the server fills one backlog while another one runs."""
+"""The most jobs in the backlog for each slot: one backlog is fetched while another one runs."""
 
 HANDED_SECONDS = 0.001
-"""How long a job that was handed over may take before the next fetch does not wait for its end."""
+"""How long the next fetch waits for a job that was handed over to end first."""
 
 BATCH = 500
-"""So many jobs take the server some milliseconds."""
+"""The most jobs in one fetch, which keeps the server busy for a few milliseconds."""
 
 
 class Fetcher:
-    """One background loop: ask for as many jobs as there is room for, wait until there is more.
+    """One background loop: fetch as many jobs as there is room for, then wait for more room.
 
-    `executors` gives those that some task runs on. `on_suspects` is called when suspects wait;
-    without it this worker serves suspects alone.
+    `executors` returns the executors that registered tasks use. `on_suspects` is called when
+    suspects wait; without it, this worker serves only suspects.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Fetcher:
         self._on_suspects = on_suspects
 
     async def run(self) -> None:
-        """Fetch until `stop`; survives the server."""
+        """Fetch until `stop`; retries while the server is unavailable."""
         pause = 0.05
         while not self.paused:
             try:
@@ -89,20 +89,20 @@ class Fetcher:
                 pause = min(2.0, pause * 2)
 
     def look_soon(self) -> None:
-        """A job was handed over with a push, and the server no longer counts this worker as idle.
+        """Fetch soon: a job was pushed, and the server no longer counts this worker as idle.
 
-        A quick job is to be settled first: the fetch would make its outcome wait at the server.
+        A quick job is settled first; otherwise its outcome would wait behind the fetch.
         """
         self._handed = True
         self._loop.call_later(HANDED_SECONDS, self.wake.set)
 
     def settled(self) -> None:
-        """The server has an outcome; the fetch that was held back for it may go."""
+        """The server has an outcome: send the fetch that was held back for it."""
         if self._handed:
             self.wake.set()
 
     def stop(self) -> None:
-        """Start no further fetch; the one on its way is waited for, never cancelled."""
+        """Start no further fetch. A fetch in progress is awaited, never cancelled."""
         self.paused = True
         self.wake.set()
         self._in_flight.changed.set()
@@ -121,7 +121,7 @@ class Fetcher:
         finally:
             self.fetching = False
         if consumer is not self._session.consumer:
-            # Declared dead meanwhile: what was given under the old name is others' now.
+            # Declared dead in the meantime: jobs fetched under the old name belong to others.
             return
         self._session.renew(sent)
         self._in_flight.take(jobs)
@@ -136,7 +136,7 @@ class Fetcher:
 
     def _want(self) -> int:
         if self._on_suspects is None:
-            # As many as may run together, and none beside them.
+            # One group at a time: as many as may run together, and no others beside them.
             return 0 if self._in_flight.known else self._settings.concurrency
         return min(BATCH, self._in_flight.room())
 
@@ -150,9 +150,10 @@ class Fetcher:
         return "l"
 
     def _room(self) -> Room:
-        """What can be started of each kind; the kinds take turns, and only those known are awaited.
+        """How many jobs of each kind can start.
 
-        Jobs of other kinds may have come for tasks that nobody here knows: a poll finds them.
+        The kinds take turns. The fetch waits only for kinds that registered tasks use; a poll finds
+        jobs of other kinds, whose tasks are unknown here.
         """
         load, ahead, turn = self._in_flight.load, self._in_flight.ahead, self._turns % 3
         self._turns += 1
@@ -183,7 +184,7 @@ class Fetcher:
             return
 
     def _measure(self) -> None:
-        """Let the backlog hold what the slots ended in the last `AHEAD_SECONDS`."""
+        """Size the backlog to the number of jobs that ended in the last `AHEAD_SECONDS`."""
         now, ended = self._loop.time(), self._tally.finished
         then, before = self._pace
         if now - then >= AHEAD_SECONDS:
@@ -193,7 +194,7 @@ class Fetcher:
             self._pace = (now, ended)
 
     def _queues(self) -> tuple[str, ...]:
-        """The queues, each first in its turn."""
+        """The queues, rotated so that each is first in turn."""
         queues = self._queue_names
         self._turn = (self._turn + 1) % len(queues)
         return queues[self._turn :] + queues[: self._turn]

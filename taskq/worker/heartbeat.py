@@ -1,8 +1,8 @@
-"""Heartbeat: tells the server once a second that the worker lives.
+"""Heartbeat: tells the server once a second that the worker is alive.
 
-It has a thread and a connection of its own, so a job that blocks the event loop does not cost the
-worker its lease. Each answer lists the other workers' heartbeats: `Observer` judges who has fallen
-silent, and the same thread takes their jobs back. Every worker does this; none leads.
+It has its own thread and connection, so a job that blocks the event loop does not cost the worker
+its lease. Each reply lists workers that were silent lately: `Observer` decides which of them are
+dead, and the same thread reaps their jobs. Every worker does this; there is no leader.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class _Landed(NamedTuple):
 
 
 class Observer:
-    """Judges other workers by the order of all heartbeats, on this machine's monotonic clock alone.
+    """Decides which workers are dead from the order of heartbeats and this process's clock alone.
 
-    The server numbers heartbeats. A worker whose last one has a lower number than one of ours has
-    not been heard since we had the answer to that one. It is dead when that was `dead_after`
-    seconds before we asked, and ours landed all the while: when the server pauses or the network
-    breaks, nobody is heard, and the count begins anew. No wall clock, key expiry or idle time takes
-    part. Who was not heard for `silent_after` seconds is silent.
+    The server numbers all heartbeats. A worker whose last heartbeat has a lower number than one of
+    ours has sent none since ours was answered. It is dead if that answer came `dead_after` seconds
+    before we asked again, and our own heartbeats arrived throughout: when the server pauses or the
+    network breaks, no heartbeat arrives and the count starts over. Wall clocks, key expiry and idle
+    times play no part. A worker without a heartbeat for `silent_after` seconds is silent.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Observer:
         self._landed: deque[_Landed] = deque()
 
     def since(self, now: float) -> int:
-        """The heartbeat to name at `now`: who was not heard after it is silent. 0 names none."""
+        """The heartbeat to send at `now`: workers without a later one are silent. 0: none are."""
         return self._before(now - self._silent_after)
 
     def landed(self, number: int, sent: float, answered: float) -> None:
-        """Our heartbeat, sent at `sent`, was answered at `answered` (monotonic seconds)."""
+        """Note that our heartbeat, sent at `sent`, was answered at `answered` (monotonic)."""
         last = self._landed[-1] if self._landed else None
-        # The server lost what it had written last: earlier numbers were given again.
+        # The server lost its last writes, so it reuses earlier numbers.
         went_back = last is not None and number <= last.number
         if last is not None and (went_back or answered - last.answered > FRESH_SECONDS):
             self._landed.clear()
@@ -74,12 +74,12 @@ class Observer:
             self._landed.popleft()
 
     def dead(self, silent: Iterable[Silent], sent: float) -> list[Silent]:
-        """Which of the silent, as the answer to what was sent at `sent` lists them, are dead."""
+        """The dead among `silent`, which came with the answer to the heartbeat sent at `sent`."""
         limit = self._before(sent - self._dead_after)
         return [worker for worker in silent if worker.heartbeat < limit or worker.heartbeat < 0]
 
     def next_death(self, silent: Iterable[Silent]) -> float:
-        """When the first of these will be dead, if it stays silent; infinity for none."""
+        """When the first of these will be dead, unless it is heard; infinity if there are none."""
         return min((self._heard_before(worker) for worker in silent), default=float("inf"))
 
     def forget(self) -> None:
@@ -100,15 +100,15 @@ class Observer:
 
 _log = logging.getLogger("taskq.worker")
 
-_BREATH_SECONDS = 0.05
-"""Between two heartbeats at least, when another worker may be about to die."""
+_MIN_PAUSE_SECONDS = 0.05
+"""The shortest pause between two heartbeats, when another worker may be about to die."""
 
 
 class Heartbeat:
-    """Beats for the worker of `session`, described by `describe()`.
+    """Sends the heartbeats of the worker of `session`, with the description by `describe()`.
 
-    `on_reply` is called in the worker's loop with the name, each answer (None means declared dead)
-    and when that heartbeat was sent. `monitor` runs in the same thread.
+    `on_reply` is called in the worker's loop with the worker's name, the reply (None: declared
+    dead) and the time at which the heartbeat was sent. `monitor` runs in the same thread.
     `promotes`: whether this worker may be the one that promotes due jobs.
     """
 
@@ -136,23 +136,23 @@ class Heartbeat:
         self._next: asyncio.Event | None = None
         self._reaping: dict[str, asyncio.Task[None]] = {}
         self._ended = False
-        self._thread = threading.Thread(target=self._live, name="taskq-heart", daemon=True)
+        self._thread = threading.Thread(target=self._run_thread, name="taskq-heart", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     async def stop(self) -> None:
-        """End the thread; the worker's last heartbeat stays as it is."""
+        """Stop the thread; the worker's last heartbeat stays at the server."""
         self._ended = True
         if self._own is not None and self._next is not None and self._thread.is_alive():
             self._own.call_soon_threadsafe(self._next.set)
         await asyncio.to_thread(self._thread.join, 2.0)
 
-    def _live(self) -> None:
-        asyncio.run(self._beat_until_ended())
+    def _run_thread(self) -> None:
+        asyncio.run(self._run())
 
-    async def _beat_until_ended(self) -> None:
+    async def _run(self) -> None:
         self._own = asyncio.get_running_loop()
         self._next = asyncio.Event()
         broker = Broker(
@@ -179,28 +179,26 @@ class Heartbeat:
             await broker.aclose()
 
     async def _beat(self, broker: Broker) -> float | None:
-        """One heartbeat, and what follows from its answer; seconds until the next one.
-
-        None when it did not land.
-        """
+        """Send a heartbeat and act on its reply; seconds until the next one, None if it failed."""
         name, sent = self._session.name, monotonic()
         if name != self._observed:
-            # The numbers that were seen under another name are not this worker's.
+            # Numbers seen under another name are not this worker's.
             self._observed, self._observer = name, Observer()
         since = self._observer.since(sent)
         promotes = self._promotes and not self._monitor.stalled
         try:
-            # Connection and reply are bounded by themselves; finding the server is not.
+            # Connecting and waiting for a reply have timeouts of their own; finding the server has
+            # none.
             async with asyncio.timeout(HEARTBEAT_CONNECT_SECONDS + 2 * HEARTBEAT_REPLY_SECONDS):
                 reply = await broker.leases.beat(
                     name, self._describe(), since=since, promotes=promotes
                 )
         except (ServerError, ConnectionLost, TimeoutError):
-            # The fetcher says what is wrong with the server.
+            # The fetcher logs what is wrong with the server.
             return None
         except Exception:
             # Without heartbeats the worker would be declared dead while it works.
-            _log.exception("a heartbeat failed, which is an error of taskq; the next one follows")
+            _log.exception("a heartbeat failed, which is an error in taskq; the next one follows")
             return None
         self._monitor.call(self._on_reply, name, reply, sent)
         return HEARTBEAT_SECONDS if reply is None else self._observe(broker, reply, sent)
@@ -214,10 +212,10 @@ class Heartbeat:
                 task = asyncio.create_task(self._reap(broker, worker))
                 self._reaping[worker.worker] = task
                 task.add_done_callback(lambda _, name=worker.worker: self._reaping.pop(name))
-        # Not a heartbeat later than need be.
+        # Send the next heartbeat as soon as another worker may be dead.
         dying = [worker for worker in reply.silent if worker not in dead]
         soonest = observer.next_death(dying) - monotonic()
-        return min(HEARTBEAT_SECONDS, max(_BREATH_SECONDS, soonest))
+        return min(HEARTBEAT_SECONDS, max(_MIN_PAUSE_SECONDS, soonest))
 
     async def _reap(self, broker: Broker, dead: Silent) -> None:
         try:
@@ -225,7 +223,7 @@ class Heartbeat:
                 dead.worker, broker.reap_policy, heartbeat=dead.heartbeat
             )
         except (ServerError, ConnectionLost):
-            # It is silent in the next answer too.
+            # The next reply lists it again.
             return
         if reaped is None:
             return

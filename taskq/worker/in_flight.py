@@ -1,8 +1,8 @@
 """In-flight jobs: every job this worker holds, from the fetch to the server's confirmation.
 
 A fetched job waits in the backlog for a slot, runs in it, and is known until the server has its
-outcome. The backlog is short, so that priorities stay honest: it holds what the slots take in a few
-milliseconds, and is handed back when they take longer.
+outcome. The backlog is short, so that priorities hold: it has as many jobs as the slots take in a
+few milliseconds, and is handed back when they take longer.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from taskq.worker.slots import Slots, StartClaims
 __all__ = ["InFlightJobs", "Load"]
 
 AHEAD_MOST = 4
-"""No more jobs wait for each thread or process than so many."""
+"""How many jobs may wait for each thread or process."""
 
 
 class Load:
-    """How many jobs wait or run in threads (`t`) and in processes (`p`), as their lanes say.
+    """How many jobs wait for or run in threads (`t`) and processes (`p`), by their lanes.
 
-    `limits`: how many run there at once. `on_room` is called when a thread or a process comes free,
-    and the last fetch brought all it could for it: there may be more.
+    `limits`: how many run there at once. `on_room` is called when a thread or process becomes free
+    and the last fetch brought all it asked for, so there may be more.
     """
 
     def __init__(self, limits: Mapping[str, int]) -> None:
@@ -39,13 +39,13 @@ class Load:
         self.on_room: Callable[[], None] | None = None
 
     def add(self, delivery: Delivery) -> None:
-        """It waits here, or runs."""
+        """Count a job that waits or runs here."""
         if (kind := delivery.lane[-1]) in self._taken:
             self._taken[kind] += 1
             self._asked[kind] -= 1
 
     def remove(self, delivery: Delivery) -> None:
-        """It waits and runs here no more."""
+        """Stop counting a job: it no longer waits or runs here."""
         if (kind := delivery.lane[-1]) not in self._taken:
             return
         self._taken[kind] -= 1
@@ -53,7 +53,7 @@ class Load:
             self.on_room()
 
     def ask(self, kind: str, ahead: int) -> int:
-        """How many more a fetch may bring, `ahead` of them to wait."""
+        """How many more jobs a fetch may bring, `ahead` of them to wait."""
         limit = self._limits[kind]
         room = max(0, limit + min(ahead, AHEAD_MOST * limit) - self._taken[kind])
         self._asked[kind] = room
@@ -61,7 +61,7 @@ class Load:
 
     @property
     def lacks_jobs(self) -> bool:
-        """Whether something came free during the last fetch, which did not ask for so much."""
+        """Whether a thread or process became free that the last fetch did not ask jobs for."""
         return any(self._lacks(kind) for kind in self._limits)
 
     def _lacks(self, kind: str) -> bool:
@@ -69,10 +69,10 @@ class Load:
 
 
 class InFlightJobs:
-    """Starts what was fetched as slots come free, and settles what has ended.
+    """Starts fetched jobs as slots become free, and settles those that have ended.
 
-    `concurrency`: jobs that run at once. `ahead`: how many more may wait for a slot. `changed` is
-    set whenever a slot or the backlog changes.
+    `concurrency`: how many jobs run at once. `ahead`: how many more may wait for a slot. `changed`
+    is set whenever a slot or the backlog changes.
     """
 
     def __init__(
@@ -104,17 +104,17 @@ class InFlightJobs:
 
     @property
     def running(self) -> int:
-        """Jobs that occupy a slot."""
+        """The number of jobs that occupy a slot."""
         return len(self.slots)
 
     @property
     def known(self) -> int:
-        """Jobs fetched whose outcome the server has not confirmed."""
+        """The number of fetched jobs whose outcome the server has not confirmed."""
         return len(self._known)
 
     @property
     def busy(self) -> bool:
-        """Whether a job waits, runs, or is being settled."""
+        """Whether a job waits, runs or is being settled."""
         return bool(len(self.slots) or self._backlog) or not self.settler.idle
 
     def knows(self, entry: bytes) -> bool:
@@ -126,11 +126,11 @@ class InFlightJobs:
         return self._concurrency - len(self.slots) + self.ahead - len(self._backlog)
 
     def take(self, deliveries: Iterable[Delivery]) -> None:
-        """Hold deliveries, and start what there are slots for; when closed, hand them back.
+        """Take deliveries and start those for which there are slots; when closed, hand them back.
 
-        One that is held already is the same: a server that lost what it had written last may hand
-        it out again, under the number it had. With a higher number it was handed back meanwhile,
-        and came again.
+        A delivery that is already held is ignored: a server that lost its last writes may deliver
+        it again under the same fence. With a higher fence, it was handed back in the meantime and
+        delivered anew.
         """
         known = self._known
         for delivery in deliveries:
@@ -150,7 +150,7 @@ class InFlightJobs:
             self.fill()
 
     def fill(self) -> None:
-        """Start what there are slots for, unless the server has to say first that it knows us."""
+        """Start waiting jobs in free slots, once the server has confirmed this worker lately."""
         self._filling = False
         slots, backlog = self.slots, self._backlog
         may_start = self._session.fresh and not self._closed
@@ -161,12 +161,12 @@ class InFlightJobs:
         self.changed.set()
 
     def close(self) -> None:
-        """Start nothing more; what waits for a slot is handed back, and so is what arrives."""
+        """Start no more jobs; hand back those that wait for a slot and those that still arrive."""
         self._closed = True
         self.give_back_backlog()
 
     def give_back_backlog(self) -> None:
-        """Hand back what waits for a slot; its attempts are not counted."""
+        """Hand back the jobs that wait for a slot; their attempts are not counted."""
         while self._backlog:
             delivery = self._backlog.popleft()
             self.load.remove(delivery)
@@ -176,7 +176,7 @@ class InFlightJobs:
                 self._known.discard(delivery.entry)
 
     def cancel(self, job_id: str) -> None:
-        """Interrupt a job that runs here; one in the backlog never starts."""
+        """Cancel a job: a running one is interrupted, a waiting one never starts."""
         waiting = next((delivery for delivery in self._backlog if delivery.id == job_id), None)
         if waiting is None:
             self.slots.cancel(job_id)
@@ -189,7 +189,7 @@ class InFlightJobs:
             self._known.discard(waiting.entry)
 
     def forget_all(self) -> None:
-        """Nothing of what is held is ours any more: stop it, and tell nobody."""
+        """Stop all jobs without reporting outcomes: they belong to other workers now."""
         for delivery in self._backlog:
             self.load.remove(delivery)
         self._backlog.clear()
@@ -199,7 +199,7 @@ class InFlightJobs:
         self.slots.interrupt_all(Interruption.LOST)
 
     async def until_idle(self) -> None:
-        """Wait until nothing runs and nothing waits for a slot."""
+        """Wait until no job runs or waits for a slot."""
         while len(self.slots) or self._backlog:
             self.changed.clear()
             await self.changed.wait()
@@ -212,11 +212,11 @@ class InFlightJobs:
         if delivery.lane[-1] > "9":
             self.load.remove(delivery)
         if not len(self.slots):
-            # Nothing else can end in this turn.
+            # No other job can end in this turn of the loop.
             self.settler.flush()
             self.fill()
         elif not self._filling:
-            # With all that ends in this turn.
+            # Together with everything else that ends in this turn of the loop.
             self._filling = True
             self._loop.call_soon(self.fill)
 
@@ -230,6 +230,6 @@ class InFlightJobs:
 
 
 def _older(waiting: Iterable[Delivery], new: Delivery) -> Delivery | None:
-    """The delivery of the same entry that was handed back before it started."""
+    """An earlier delivery of the same entry, which was handed back before it started."""
     same = (one for one in waiting if one.entry == new.entry and one.fence < new.fence)
     return next(same, None)

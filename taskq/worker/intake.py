@@ -1,4 +1,4 @@
-"""From a delivery to an attempt, or to the outcome of one that cannot even start."""
+"""Intake: turns a delivery into an attempt, or into an outcome if it cannot start."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["Intake"]
 _log = logging.getLogger("taskq.worker")
 
 _MOST: Final = 2**53
-"""Counts from here on are not exact in a script, so no script has made them."""
+"""Scripts count exactly only below this, so a larger count is not from a script."""
 
 
 class Intake:
     """Verifies and reads envelopes, and looks up tasks.
 
-    A delivery names its lane itself, and the seal of its envelope says only that the job belongs
-    there. So jobs of other queues than those of `settings` are handed back, however they came.
+    A delivery names its own lane, and the seal of its envelope only proves that the job belongs
+    there. So jobs of queues that are not in `settings` are handed back, however they arrived.
     """
 
     def __init__(
@@ -55,17 +55,19 @@ class Intake:
         self._unknown_limit = settings.unknown_limit
         self._open = session.signing.open_job if session.signing.enabled else _unverified
         self._loop = asyncio.get_running_loop()
-        # One for all attempts: each of a million jobs would leave one behind.
+        # One bound method for all attempts: a new one for each job would be garbage to collect.
         self._reporter: Reporter = self._report
 
     def attempt(self, delivery: Delivery) -> tuple[Attempt, float] | Outcome:
-        """The attempt and its result's ttl in seconds, or why there can be none."""
+        """The attempt and the ttl of its result in seconds, or the outcome if it cannot start."""
         queue = self._lanes.get(delivery.lane)
         if queue is None:
             return self._misdelivered(delivery)
         number = delivery.fence - delivery.unstarted
         if not (0 < number < _MOST and 0 <= delivery.failures < _MOST):
-            return Failed("DecodeError", "its attempt or failures are not a count", "", "malformed")
+            return Failed(
+                "DecodeError", "its number of attempts or failures is invalid", "", "malformed"
+            )
         try:
             message = self._open(delivery.id, delivery.lane, delivery.envelope)
             envelope = unpack_envelope(message)
@@ -77,10 +79,10 @@ class Intake:
         return self._known(delivery, envelope, task, queue)
 
     def _misdelivered(self, delivery: Delivery) -> Released:
-        """A worker that was restarted under its name with other queues may be handed such a job."""
+        """A job of another queue: possible if a worker restarts under its name with new queues."""
         self._tally.misdelivered += 1
         _log.warning(
-            "job %s: it waits in %s, which this worker does not serve; it is handed back",
+            "job %s is in %s, which this worker does not serve; handing it back",
             delivery.id,
             delivery.lane,
             extra=delivery_fields(delivery),
@@ -88,7 +90,7 @@ class Intake:
         return Released(started=False)
 
     def _unusable(self, error: PayloadError) -> Failed:
-        """What nobody may run, or can read, goes to the dead letter as it is."""
+        """Fail a job that is untrusted or unreadable; it becomes a dead letter unchanged."""
         kind: FailureKind = "malformed"
         if isinstance(error, UntrustedMessage):
             kind = "unsigned" if isinstance(error, UnsignedMessage) else "forged"
@@ -118,14 +120,14 @@ class Intake:
         return attempt, task.task_options.result_ttl if ttl is None else ttl
 
     def _unknown(self, delivery: Delivery, envelope: Envelope) -> Outcome:
-        """Another worker may know the task: give the job back, later and later, then give up."""
+        """Hand the job back, with growing delays, in case another worker knows it; then give up."""
         times = delivery.unknown + 1
         if times >= self._unknown_limit:
             error = self._registry.unknown(envelope.task)
-            return Failed("UnknownTask", f"{error} (asked {times} times)", "", "unknown_task")
+            return Failed("UnknownTask", f"{error} (tried {times} times)", "", "unknown_task")
         if times == 1:
             _log.warning(
-                "job %s: %s It is given back, in case another worker knows it",
+                "job %s: %s Handing it back, in case another worker knows it",
                 delivery.id,
                 self._registry.unknown(envelope.task),
                 extra=delivery_fields(delivery) | {"task": envelope.task},
@@ -141,8 +143,8 @@ class Intake:
         async def send() -> None:
             if not await consumer.progress(job_id, fence, data):
                 raise AttemptLost(
-                    f"attempt {fence} of job {job_id} no longer holds it: another worker was "
-                    "given it"
+                    f"attempt {fence} of job {job_id} has lost it: the job was given to another "
+                    "worker"
                 )
 
         try:
@@ -153,7 +155,7 @@ class Intake:
             asyncio.run_coroutine_threadsafe(send(), self._loop)
             return None
         sending = self._loop.create_task(send())
-        # A report nobody awaits may be lost without a word.
+        # Retrieves the error of a report that is not awaited, so that asyncio does not log it.
         sending.add_done_callback(_seen)
         return sending
 
@@ -163,7 +165,7 @@ def _unverified(_job_id: str, _lane: str, data: bytes) -> bytes:
 
 
 def _merged(task: Task[Any, Any], envelope: Envelope) -> Any:
-    """A job's own retry numbers, with the exception filters of its task."""
+    """A job's own retry options with the exception filters of its task."""
     if envelope.retry is None:
         return None
     own, filters = envelope.retry, task.task_options.retry

@@ -1,6 +1,6 @@
-"""Promoter: moves due jobs to their queues on time, and removes what nobody uses any more.
+"""Promoter and sweeper: move due jobs to their queues, and remove unused data.
 
-One worker does this; the others stand by.
+One worker does this at a time; the others stand by.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["Promoter", "Sweeper"]
 
 
 class Sweeper:
-    """One background loop: look at some queues, pause, and begin again after the last."""
+    """One background loop: sweep some queues, pause, and start over after the last queue."""
 
     def __init__(self, broker: Broker, promoter: Promoter) -> None:
         self._broker = broker
         self._promoter = promoter
 
     async def run(self) -> None:
-        """Sweep until cancelled; survives the server."""
+        """Sweep until cancelled; retries while the server is unavailable."""
         cursor = "0"
         while True:
             if self._promoter.chosen:
@@ -38,19 +38,19 @@ class Sweeper:
 _log = logging.getLogger("taskq.worker")
 
 LIMIT = 250
-"""So many jobs take the server some milliseconds; others are answered in between."""
+"""Jobs per call, which keep the server busy for a few milliseconds."""
 
 
 class Promoter:
-    """One background loop: promote, then sleep until the next job is due or a nearer one comes.
+    """One background loop: promote due jobs, then sleep until the next one is due.
 
-    The answer to each heartbeat says whether this worker is the one. Two that believe it for a
-    moment do no harm: the server decides who moves a job.
+    The reply to each heartbeat says whether this worker is the one that promotes. It does no harm
+    when two workers believe so for a moment: the server moves each job once.
     """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._nearer = asyncio.Event()
+        self._sooner = asyncio.Event()
         self._chosen = asyncio.Event()
 
     @property
@@ -59,23 +59,23 @@ class Promoter:
         return self._chosen.is_set()
 
     def choose(self, chosen: bool) -> None:
-        """Promote from now on, or no longer."""
+        """Start or stop promoting."""
         if chosen == self._chosen.is_set():
             return
         if chosen:
             self._chosen.set()
         else:
             self._chosen.clear()
-        self._nearer.set()
+        self._sooner.set()
 
     async def run(self) -> None:
-        """Promote while chosen, until cancelled; survives the server."""
+        """Promote while chosen, until cancelled; retries while the server is unavailable."""
         client, channel = self._broker.client, self._broker.keys.next_channel
         while True:
             await self._chosen.wait()
             try:
-                # Before the first look: what comes between the two is heard.
-                await client.subscribe(channel, lambda _: self._nearer.set())
+                # Subscribe before the first call, so that no job in between is missed.
+                await client.subscribe(channel, lambda _: self._sooner.set())
                 while self._chosen.is_set():
                     await self._step()
                 await client.unsubscribe(channel)
@@ -83,17 +83,17 @@ class Promoter:
                 await asyncio.sleep(RNG.uniform(PROMOTE_SECONDS / 2, PROMOTE_SECONDS))
 
     async def _step(self) -> None:
-        self._nearer.clear()
+        self._sooner.clear()
         moved, next_in = await self.promote()
         if moved >= LIMIT:
             return
         pause = PROMOTE_SECONDS if next_in is None else min(next_in, PROMOTE_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause):
-                await self._nearer.wait()
+                await self._sooner.wait()
 
     async def promote(self) -> tuple[int, float | None]:
-        """Promote what is due: how many jobs, and seconds until the next (None: none is known)."""
+        """Promote due jobs: how many, and the seconds until the next is due (None: none known)."""
         record_ttl = self._broker.settings.retention.failure_seconds
         moved, next_in = await self._broker.upkeep.promote(LIMIT, record_ttl)
         if moved:

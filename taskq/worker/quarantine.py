@@ -1,8 +1,8 @@
-"""Quarantine: jobs whose workers died again and again run in workers of their own.
+"""Quarantine: runs suspects, jobs whose workers keep dying, in workers of their own.
 
-So the next crash hits nobody else, and the rest of the queue goes on. The server hands such
-suspects out in groups, half of those that crashed together: each crash halves them until the guilty
-one is alone, and innocent ones run together. See `reap.lua`.
+The next crash then hits no other jobs, and the rest of the queue goes on. The server delivers
+suspects in groups, half of those that crashed together: each crash halves the group until the
+poison message is alone, while innocent jobs run together. See `reap.lua`.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from taskq.core.rng import RNG
 from taskq.execution.executors.frames import how_it_ended
 from taskq.redis.connection import ConnectionLost
 from taskq.worker.settings import WorkerSettings
-from taskq.worker.worker_process import AS_ASKED, WorkerProcess
+from taskq.worker.worker_process import CLEAN_EXITS, WorkerProcess
 
 __all__ = ["Quarantine"]
 
 _log = logging.getLogger("taskq.worker")
 
 _MOST: Final = 4
-"""Groups that run at once: one that takes long does not keep the others."""
+"""Groups that run at once, so that a slow one does not hold up the others."""
 
 _SPREAD_SECONDS: Final = 0.5
-"""Of many workers that hear of suspects the first to look takes them."""
+"""The random delay after which a worker takes suspects: of many workers, the first one does."""
 
 _FAILED_STARTS: Final = 3
-"""A command that starts no worker so often is not tried again."""
+"""After this many failed starts in a row, the command is not tried again."""
 
 
 T = TypeVar("T")
 
 
 class _Worker(Protocol):
-    """What serves suspects in this process."""
+    """A worker in this process that serves suspects."""
 
     async def run(self) -> None: ...
 
@@ -52,8 +52,8 @@ class _Worker(Protocol):
 class Quarantine:
     """Starts workers for suspects of the queues of `settings`, up to four at once.
 
-    `command` starts a worker process like this one. Without it the worker runs in this process,
-    beside the other jobs, made by `make`: what it proves is the same, but a crash hits them too.
+    `command` starts a worker process like this one. Without it, `make` creates a worker in this
+    process, beside the other jobs. That finds the poison message too, but a crash hits all jobs.
     """
 
     def __init__(
@@ -71,17 +71,17 @@ class Quarantine:
         self._running: set[asyncio.Task[None]] = set()
         self._stops: set[Callable[[], None]] = set()
         self._closed = False
-        self._told = False
+        self._logged = False
 
     def start(self) -> None:
-        """Suspects wait: run a group of them, unless others take it."""
+        """Run a group of suspects, unless another worker takes it."""
         if len(self._running) < _MOST and not self._closed:
             task = asyncio.create_task(self._run_group(), name="taskq-quarantine")
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
     async def had_suspects(self) -> bool:
-        """Whether suspects waited or ran; returns when those that run here have ended."""
+        """Whether suspects waited or ran; waits until those that run here have ended."""
         if not self._running:
             try:
                 if not await self._broker.leases.suspects_wait(self._settings.queues):
@@ -93,7 +93,7 @@ class Quarantine:
         return True
 
     async def close(self, within: float) -> None:
-        """Start none any more; those that run get `within` seconds to finish."""
+        """Start no more groups; running suspects get `within` seconds to finish."""
         self._closed = True
         for stop in list(self._stops):
             stop()
@@ -109,9 +109,9 @@ class Quarantine:
                 return
         except (ServerError, ConnectionLost):
             return
-        if not self._told:
-            self._told = True
-            _log.warning("jobs whose workers died again and again run in a worker of their own")
+        if not self._logged:
+            self._logged = True
+            _log.warning("suspects, jobs whose workers keep dying, run in a worker of their own")
         if self._command is None or self._failed_starts >= _FAILED_STARTS:
             worker = self._make()
             await self._stoppable(worker.stop, worker.run())
@@ -131,11 +131,11 @@ class Quarantine:
         finally:
             process.kill()
         self._failed_starts = 0 if process.served else self._failed_starts + 1
-        if code in AS_ASKED:
+        if code in CLEAN_EXITS:
             return
         _log.error("the worker for suspects (pid %d) %s", process.pid, how_it_ended(code))
         with contextlib.suppress(ServerError, ConnectionLost):
-            # Now, rather than when its silence is noticed.
+            # Reap it now, before its missing heartbeats are noticed.
             await self._broker.leases.reap(name, self._broker.reap_policy)
 
     async def _stoppable(self, stop: Callable[[], None], run: Awaitable[T]) -> T:

@@ -1,7 +1,6 @@
-"""Recycling and stopping: a worker that has done enough, or has grown too large, ends.
+"""Stopping a worker process: by signals, and by recycling when it has reached a limit.
 
-The supervisor starts a fresh one; without a supervisor the process ends with an exit code that says
-so.
+After recycling, the supervisor starts a new process; without a supervisor, the exit code says so.
 """
 
 from __future__ import annotations
@@ -22,22 +21,25 @@ from taskq.core.liveness import END_NOW_SECONDS, STOP_MARGIN_SECONDS
 from taskq.core.signals import HangUps, stop_signals
 from taskq.execution.executors.set import ExecutorSet
 from taskq.worker.settings import Tally, WorkerSettings
-from taskq.worker.worker_process import Heard, Supervised
+from taskq.worker.worker_process import SupervisorLink, SupervisorMessage
 
 __all__ = ["Recycling", "Stopping"]
 
-_LOOK_SECONDS = 0.25
+_log = logging.getLogger("taskq.worker")
+
+CHECK_SECONDS = 0.25
+_STATM = Path("/proc/self/statm")
 
 
 class Stopping:
-    """The stop signals: `on_stop` is called at the first, and again at the second.
+    """The stop signals: `on_stop` is called in the loop at the first, and again at the second.
 
-    Under a supervisor any number of them count as the first, and its word is the second; when the
-    supervisor is gone, that is the first as well. `on_stop` is called in the loop. `grace`: seconds
-    from the first on after which, with some more, the process is ended whatever it does.
+    Under a supervisor all signals count as the first, and a message from the supervisor is the
+    second; the end of the supervisor counts as the first, too. `grace`: seconds after the first
+    signal; a few seconds beyond that, the process ends whatever it does.
     """
 
-    def __init__(self, grace: float, supervised: Supervised | None) -> None:
+    def __init__(self, grace: float, supervised: SupervisorLink | None) -> None:
         self._grace = grace
         self._supervised = supervised
         self._own_pid = os.getpid()
@@ -49,17 +51,17 @@ class Stopping:
         self.forced = False
 
     def install(self, on_stop: Callable[[], None]) -> None:
-        """Take the signals over; called in the loop, in the main thread."""
+        """Install the signal handlers; call it in the loop, in the main thread."""
         self._loop = asyncio.get_running_loop()
         self._on_stop = on_stop
         # Not the loop's own handlers: they do not run while a job blocks it.
         for signum in stop_signals():
             signal.signal(signum, self._handle)
-        threading.Thread(target=self._look, name="taskq-stopping", daemon=True).start()
+        threading.Thread(target=self._watch, name="taskq-stopping", daemon=True).start()
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._own_pid:
-            # A process that a job forked: it ends as it would have ended without us.
+            # In a process that a job forked: end as it would have ended without this handler.
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
             return
@@ -84,34 +86,28 @@ class Stopping:
         if self._loop is not None and self._on_stop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._on_stop)
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         supervised = self._supervised
         while True:
             if supervised is None:
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(CHECK_SECONDS)
             else:
-                heard = supervised.hear(_LOOK_SECONDS)
-                # Not by a signal: its handler waits for the main thread, which a job may hold.
-                if heard is not Heard.NOTHING and not self.asked:
+                message = supervised.receive(CHECK_SECONDS)
+                # Not by a signal: its handler runs in the main thread, which a job may block.
+                if message is not SupervisorMessage.NOTHING and not self.asked:
                     self._ask()
-                if heard is Heard.END_NOW:
+                if message is SupervisorMessage.END_NOW:
                     self._force()
-                elif heard is Heard.GONE:
+                elif message is SupervisorMessage.GONE:
                     supervised = None
             if time.monotonic() > self._deadline:
-                # Not through logging: the thread that hangs may hold its lock.
-                os.write(2, b"taskq: this worker did not end in time and is ended now\n")
+                # Not through logging: the blocked thread may hold its lock.
+                os.write(2, b"taskq: this worker did not stop in time; killing it\n")
                 os._exit(1)
 
 
-_log = logging.getLogger("taskq.worker")
-
-LOOK_SECONDS = 0.25
-_STATM = Path("/proc/self/statm")
-
-
 class Recycling:
-    """One background loop that looks whether the worker should make way for a fresh one."""
+    """One background loop that checks whether the worker should be replaced by a new one."""
 
     def __init__(
         self,
@@ -128,10 +124,10 @@ class Recycling:
         self.reason: str | None = None
 
     async def run(self) -> None:
-        """Look until cancelled or there is a reason."""
+        """Check until there is a reason, or until cancelled."""
         while self.reason is None:
-            await asyncio.sleep(LOOK_SECONDS)
-            self.reason = self._why()
+            await asyncio.sleep(CHECK_SECONDS)
+            self.reason = self._reason_now()
         _log.info("recycling this worker: %s", self.reason)
         self._stop()
 
@@ -148,12 +144,12 @@ class Recycling:
         """Threads and coroutines that outlived their interruption."""
         return self._tally.leaked + self._executors.threads.leaked
 
-    def _why(self) -> str | None:
+    def _reason_now(self) -> str | None:
         settings = self._settings
         if settings.max_jobs is not None and self._tally.finished >= settings.max_jobs:
             return f"it ended {self._tally.finished} attempts (--max-jobs {settings.max_jobs})"
         if settings.max_memory is not None and self.memory() > settings.max_memory:
             return f"it holds {self.memory() >> 20} MiB (--max-memory)"
         if self.leaked >= settings.leak_limit:
-            return f"{self.leaked} timed-out jobs go on in threads that cannot be stopped"
+            return f"{self.leaked} timed-out jobs still run in threads that cannot be stopped"
         return None

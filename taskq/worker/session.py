@@ -1,4 +1,4 @@
-"""Under which name a worker is known to the server, and when the server last said so."""
+"""A worker's session: its name at the server, and when the server last confirmed it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ __all__ = ["Session"]
 
 
 class Session:
-    """A worker's name and the traffic under it.
+    """A worker's name, and the consumer that fetches and finishes under it.
 
-    A worker that was declared dead goes on under a new name: what it did under the old one is
-    fenced, whatever it still tries.
+    A worker that was declared dead continues under a new name; everything it still tries under the
+    old one is fenced.
 
-    A worker that stood still does not know what became of the jobs it holds: it starts none before
-    the server has answered it. So what it was handed before, and others have run since, is not run
-    again.
+    A worker that was suspended cannot know what became of the jobs it holds, so it starts none
+    until the server has answered it. Jobs that others have run in the meantime are not run again.
     """
 
     def __init__(self, broker: Broker, name: str | None) -> None:
@@ -36,20 +35,20 @@ class Session:
 
     @property
     def fresh(self) -> bool:
-        """Whether the server said within a lease that it knows this worker."""
+        """Whether the server has confirmed this worker within the last lease."""
         return monotonic() - self._renewed < LEASE_SECONDS
 
     def renew(self, sent: float) -> None:
-        """The server knew this worker when it answered what was sent at `sent`."""
+        """Note that the server confirmed this worker in its answer to a call sent at `sent`."""
         self._renewed = max(self._renewed, sent)
 
     async def register(
         self, describe: Callable[[], bytes], settings: WorkerSettings, *, promotes: bool
     ) -> BeatReply:
-        """Have the server know this worker, what it serves, and whether it may promote due jobs.
+        """Register this worker, what it serves, and whether it may promote due jobs.
 
-        A name that a dead worker left behind is free once that one's lease is over. Raises
-        `ConfigError` when a living worker has it.
+        The name of a dead worker becomes free when its lease runs out. Raises `ConfigError` when a
+        living worker has the name.
         """
         leases, seen, since, looked = self._broker.leases, None, 0.0, 0.0
         while True:
@@ -67,14 +66,15 @@ class Session:
             heartbeat = await leases.last_heartbeat(self.name)
             now = monotonic()
             if now - looked > FRESH_SECONDS:
-                # The server, or this process, stood still: so may the other one's heartbeats have.
+                # The server or this process was suspended; the other worker's heartbeats may have
+                # stopped with it.
                 since = now
             looked = now
             if heartbeat != seen:
                 if seen is not None and heartbeat is not None:
                     raise ConfigError(
                         f"a worker with the name {self.name!r} is running: use another name, or "
-                        "leave it out for one that is never used twice"
+                        "leave it out to get a unique one"
                     )
                 seen, since = heartbeat, now
             elif now - since >= LEASE_SECONDS:

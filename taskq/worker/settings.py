@@ -1,4 +1,4 @@
-"""Settings of a worker, what it counts, and the description it sends with each heartbeat."""
+"""A worker's settings, its counters, and the description it sends with each heartbeat."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def describe(
     memory: int,
     stopping: bool,
 ) -> bytes:
-    """The description as bytes.
+    """The description of a worker, packed.
 
-    `queues` are those it listens to; `born` is in seconds since the epoch, `memory` in bytes.
+    `queues` are those it serves; `born` is in seconds since the epoch, `memory` in bytes.
     """
     return msgpack.packb(
         {
@@ -53,10 +53,10 @@ def describe(
 class Tally:
     """Counters of one worker since it started.
 
-    `fenced` are outcomes the server refused because the job had been given to another worker;
-    `adopted` are jobs found again after the reply that handed them out was lost; `untrusted` are
-    jobs that were not run because they were unsigned or forged, `misdelivered` those handed back
-    because they are of a queue that is not served here.
+    `fenced` counts outcomes that the server refused because the job had been given to another
+    worker, `adopted` jobs that were recovered after the reply that delivered them was lost,
+    `untrusted` jobs that were not run because they were unsigned or forged, and `misdelivered`
+    jobs that were handed back because their queue is not served here.
     """
 
     started: int = 0
@@ -75,12 +75,12 @@ class Tally:
 
     @property
     def finished(self) -> int:
-        """Attempts that ended here, one way or another."""
+        """Attempts that ended here, with any outcome."""
         return self.succeeded + self.failed + self.retried + self.cancelled + self.released
 
 
 _MOST: Final = 1_000_000
-"""More jobs at once no process holds: a number above is a mistake."""
+"""No process runs more jobs at once; a larger number is a mistake."""
 
 
 class WorkerSettingValues(TypedDict, total=False):
@@ -103,22 +103,21 @@ class WorkerSettingValues(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """What a worker serves and how.
+    """Which queues a worker serves, and how.
 
-    `queues`: their names; of equal priority they take turns. `concurrency`: jobs at once.
-    `threads`, `processes`: of these, how many in threads and in processes of their own.
-    `grace`: seconds that running jobs get when the worker stops. `burst`: stop when nothing is due.
-    `low_share`: from 0 to 1, how many of the fetches serve the lowest priorities first, so that
-    they do not starve; 0 is strict. `max_jobs`: stop after so many. `max_memory`: stop when the
-    resident memory passes so many bytes. `leak_limit`: stop when so many threads or coroutines
-    outlived their timeout. `unknown_limit`: how often a job whose task is not registered is
-    given back before it fails. `name`: the worker's name, which no other living worker
-    may have; None makes one.
-    `scheduler`: stand ready to fire schedules, if nobody else does; never with `burst`.
-    `directory`: where the processes of process tasks start, whatever jobs make the current
-    directory; None for the one in which the worker starts.
+    `queues`: names of queues; jobs of equal priority are taken from them in turn. `concurrency`:
+    how many jobs run at once. `threads`, `processes`: how many of these may run in threads and in
+    processes. `grace`: seconds that running jobs get when the worker stops. `burst`: stop when
+    nothing is due. `low_share`: the share of fetches, from 0 to 1, that serve the lowest priorities
+    first, so that they do not starve; 0 means strict priorities. `max_jobs`: stop after this many
+    attempts. `max_memory`: stop when resident memory exceeds this many bytes. `leak_limit`: stop
+    when this many threads or coroutines have outlived their timeout. `unknown_limit`: how often a
+    job whose task is not registered is handed back before it fails. `name`: the worker's name,
+    unique among living workers; None generates one. `scheduler`: stand by to fire schedules; never
+    with `burst`. `directory`: the working directory of process tasks; None for the directory in
+    which the worker starts.
 
-    Raises `ConfigError` for what no worker can run with.
+    Raises `ConfigError` for invalid settings.
     """
 
     queues: Sequence[str] = ("default",)
@@ -145,17 +144,17 @@ def _queues(name: str, value: Any) -> tuple[str, ...]:
     listed = isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
     queues = tuple(cast("Iterable[Any]", value)) if listed else ()
     if not queues:
-        raise ConfigError(f"{name}={value!r}: type a list of names, such as ['default']")
+        raise ConfigError(f"{name}={value!r}: use a list of names, such as ['default']")
     return tuple(dict.fromkeys(check_name("queue", queue) for queue in queues))
 
 
 def _whole(name: str, value: Any, *, most: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name}={value!r}: type a whole number")
+        raise ConfigError(f"{name}={value!r}: use a whole number")
     if value < 1:
-        raise ConfigError(f"{name}={value!r}: type 1 or more")
+        raise ConfigError(f"{name}={value!r}: use 1 or more")
     if most is not None and value > most:
-        raise ConfigError(f"{name}={value!r}: type at most {most:,}")
+        raise ConfigError(f"{name}={value!r}: use at most {most:,}")
     return value
 
 
@@ -165,7 +164,7 @@ def _limit(name: str, value: Any) -> int | None:
 
 def _share(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ConfigError(f"{name}={value!r}: type a share from 0 to 1")
+        raise ConfigError(f"{name}={value!r}: use a share from 0 to 1")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Settler: outcomes go to the server in batches; those of one turn of the loop travel together."""
+"""Settler: sends outcomes to the server, those of one turn of the loop in one batch."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _log = logging.getLogger("taskq.worker")
 _REFUSED, _UNKNOWN = 0, 3
 
 REFUSED_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Seconds between the times an outcome is offered to a server that refuses it."""
+"""Seconds between attempts to store an outcome that the server refuses."""
 
 
 class Settler:
-    """Sends outcomes until the server has answered for each.
+    """Sends outcomes until the server has confirmed each.
 
-    `on_settled` is called with a delivery when the server no longer counts it as ours.
+    `on_settled` is called with a delivery that the server no longer counts as this worker's.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class Settler:
 
     @property
     def idle(self) -> bool:
-        """Whether the server has answered for everything."""
+        """Whether the server has confirmed every outcome."""
         return not self._waiting and not self._unanswered
 
     def settle(self, delivery: Delivery, outcome: Outcome, result_ttl_ms: int) -> None:
-        """Store how an attempt ended, with what else ends in this turn of the loop."""
+        """Store an outcome, together with all others of this turn of the loop."""
         frame = self._frame(delivery, outcome, result_ttl_ms)
         size = len(frame[2])
         if self._waiting_bytes + size > MESSAGE_BYTES:
@@ -65,24 +65,24 @@ class Settler:
         self._waiting_bytes += size
 
     def hand_back(self, delivery: Delivery) -> None:
-        """Give back what never started; its attempt is not counted."""
+        """Hand back a job that never started; its attempt is not counted."""
         self.settle(delivery, Released(started=False), 0)
 
     async def drain(self) -> None:
-        """Wait until the server has answered for everything."""
+        """Wait until the server has confirmed every outcome."""
         self.flush()
         while self._unanswered:
             self._answered.clear()
             await self._answered.wait()
 
     async def close(self, within: float) -> None:
-        """As `drain`, for at most `within` seconds; what was not told by then is lost."""
+        """As `drain`, for at most `within` seconds; unconfirmed outcomes are lost then."""
         try:
             async with asyncio.timeout(within):
                 await self.drain()
         except TimeoutError:
             _log.error(
-                "the server did not take every outcome within %.0f s; those jobs will run again",
+                "the server did not confirm every outcome within %.0f s; those jobs will run again",
                 within,
             )
             self._given_up = True
@@ -91,7 +91,7 @@ class Settler:
             await asyncio.gather(*self._sending, return_exceptions=True)
 
     def flush(self) -> None:
-        """Send what has ended now, where nothing else can end in this turn."""
+        """Send the batch now, where no other job can end in this turn of the loop."""
         if not self._waiting:
             return
         batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
@@ -112,7 +112,7 @@ class Settler:
         task.add_done_callback(self._sending.discard)
 
     async def _send(self, batch: list[Frame]) -> None:
-        self._settle(batch, await self._told(batch))
+        self._settle(batch, await self._finish(batch))
 
     def _settle(self, batch: list[Frame], answers: list[int]) -> None:
         for (delivery, *_), answer in zip(batch, answers, strict=True):
@@ -128,7 +128,7 @@ class Settler:
             elif answer == _UNKNOWN:
                 self._tally.lost += 1
                 _log.warning(
-                    "job %s: the server no longer knows it",
+                    "job %s is no longer known to the server",
                     delivery.id,
                     extra=delivery_fields(delivery),
                 )
@@ -136,17 +136,19 @@ class Settler:
         self._unanswered -= 1
         self._answered.set()
 
-    async def _told(self, frames: list[Frame]) -> list[int]:
-        """The server's answers; a refusal is asked about again, for it may be lifted meanwhile."""
+    async def _finish(self, frames: list[Frame]) -> list[int]:
+        """The server's answers; retried when refused, as the cause may pass."""
         for pause in (*REFUSED_PAUSES, None):
             try:
                 return await self._session.consumer.finish(frames)
             except Exception as error:
                 if pause is None:
-                    _log.exception("%d outcomes are given up; their jobs run again", len(frames))
+                    _log.exception(
+                        "giving up on %d outcomes; their jobs will run again", len(frames)
+                    )
                     break
                 _log.error(
-                    "%d outcomes could not be stored: %s; again in %g s", len(frames), error, pause
+                    "cannot store %d outcomes: %s; trying again in %g s", len(frames), error, pause
                 )
                 await asyncio.sleep(pause)
         return [1] * len(frames)

@@ -1,7 +1,7 @@
 """Slots: the jobs that run in this worker.
 
-A delivery is claimed either by the event loop, which starts it, or by the heartbeat's thread, which
-hands back what a blocked loop cannot start.
+Either the event loop claims a delivery and starts it, or the heartbeat's thread claims it and hands
+it back because the loop is blocked.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ __all__ = ["Ended", "Slots", "StartClaims"]
 
 
 class StartClaims:
-    """Decides between two threads, once for each delivery: who claims it first has it.
+    """Decides between two threads which one gets a delivery: the first to claim it.
 
-    A job that blocks the event loop must not keep those that have not started. The heartbeat's
-    thread claims them, also such as the loop has not even read yet, and the loop leaves them alone
-    when it comes to them. `dict.setdefault` is one step for both threads. An entry has one claim:
-    its fence where the loop started it, and less than zero where it was handed back.
+    A job that blocks the event loop must not hold up jobs that have not started. The heartbeat's
+    thread claims those, even ones the loop has not read yet, and the loop then skips them.
+    `dict.setdefault` is atomic for both threads. The claim of an entry is its fence if the loop
+    started it, and the negative fence if it was handed back.
 
-    A claim of an earlier delivery of the same entry is there only when that one was handed back and
-    never arrived; then both threads go through a lock.
+    An entry still has the claim of an earlier delivery only if that delivery was handed back and
+    never arrived; in that case both threads use a lock.
     """
 
     def __init__(self) -> None:
@@ -46,28 +46,28 @@ class StartClaims:
         self._renewing = threading.Lock()
 
     def start(self, delivery: Delivery) -> bool:
-        """Whether the event loop may start this delivery, or hand it back itself."""
+        """Claim a delivery for the event loop, which starts it or hands it back itself."""
         fence = delivery.fence
         return self._claims.setdefault(delivery.entry, fence) == fence or self._again(delivery)
 
     def hand_back(self, entry: bytes, fence: int) -> bool:
-        """Whether the heartbeat's thread may hand it back."""
+        """Claim a delivery for the heartbeat's thread, which hands it back."""
         claim = self._claims.setdefault(entry, -fence)
         return claim == -fence or (-fence < claim < 0 and self._renew(entry, -fence))
 
     def end(self, delivery: Delivery) -> None:
-        """The server no longer counts it as this worker's."""
+        """Drop the claim of a delivery that the server no longer counts as this worker's."""
         self._claims.pop(delivery.entry, None)
 
     def clear(self) -> None:
-        """Nothing of what is held is this worker's any more."""
+        """Drop all claims: the jobs belong to other workers now."""
         self._claims.clear()
 
     def _again(self, delivery: Delivery) -> bool:
         if self._renew(delivery.entry, delivery.fence):
             return True
         if self._claims.get(delivery.entry) == -delivery.fence:
-            # It was handed back, and nobody asks again.
+            # It was handed back and is not asked about again.
             self.end(delivery)
         return False
 
@@ -83,10 +83,10 @@ class StartClaims:
 _log = logging.getLogger("taskq.worker")
 
 _APART_SECONDS = 0.005
-"""Between two jobs that were in a crash: the first of them shows what it does."""
+"""Between the starts of two jobs that were in a crash: the first has time to crash again."""
 
 Ended = Callable[[Delivery, Outcome | None, float], None]
-"""Takes a delivery, its outcome (None: nobody wants it), and its result's ttl in seconds."""
+"""Takes a delivery, its outcome (None: not wanted) and the ttl of its result in seconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -115,31 +115,31 @@ class Slots:
         self._tally = tally
         self._claims = claims
         self._loop = asyncio.get_running_loop()
-        # Jobs start wherever there is room, inside another one as well: they share no context.
+        # A job may be started from inside another one; they must not share a context.
         self._context = copy_context()
         self._running: dict[bytes, _Run] = {}
-        self._watcher = self._watch
+        self._on_interrupt = self._watch_interrupted
         self._beginning = asyncio.Lock()
         self._next_begin = 0.0
-        self.on_end: Ended = _unheard
+        self.on_end: Ended = _ignore
 
     def __len__(self) -> int:
         return len(self._running)
 
     def start(self, delivery: Delivery) -> None:
-        """Run a delivery."""
+        """Start the job of a delivery."""
         run = self._running[delivery.entry] = _Run(delivery)
         run.task = self._loop.create_task(self._run(run), context=self._context.copy())
 
     def cancel(self, job_id: str) -> None:
-        """Interrupt a job that somebody cancelled, if it runs here."""
+        """Interrupt a job that was cancelled, if it runs here."""
         for run in self._running.values():
             if run.delivery.id == job_id and run.attempt is not None:
                 run.attempt.interrupt(Interruption.CANCEL)
                 return
 
     def interrupt_all(self, why: Interruption) -> None:
-        """Interrupt everything that runs."""
+        """Interrupt all running jobs."""
         for run in list(self._running.values()):
             if run.attempt is not None:
                 run.attempt.interrupt(why)
@@ -147,12 +147,12 @@ class Slots:
                 run.interruption = why
 
     def abandon_all(self) -> None:
-        """What still runs does so for nobody: its outcomes are not wanted any more."""
+        """Give up on jobs that still run: their outcomes are no longer wanted."""
         self._tally.leaked += len(self._running)
         self._running.clear()
 
     def mass_cancelled(self, culprit: str | None) -> None:
-        """Every task of the event loop is being cancelled, by the job `culprit` if by any."""
+        """Note that the job `culprit`, or the program (None), cancels every task of the loop."""
         for run in self._running.values():
             if run.attempt is not None and run.delivery.id != culprit:
                 run.attempt.mass_cancelled = True
@@ -173,19 +173,19 @@ class Slots:
         attempt, run.result_ttl = made
         run.attempt = attempt
         if run.interruption is not None:
-            # Between its slot and its first step.
+            # Interrupted between taking its slot and its first step.
             attempt.interruption = run.interruption
             self._end(run, interrupted(attempt, run.interruption))
             return
-        attempt.on_interrupt = self._watcher
+        attempt.on_interrupt = self._on_interrupt
         self._tally.started += 1
         try:
             outcome = await self._begin(attempt, run.delivery) if run.delivery.crashes else None
             if outcome is None:
                 outcome = await run_attempt(attempt, self._executors)
         except BaseException as error:
-            # Whatever it is, it must not keep the slot. A future that carries GeneratorExit closes
-            # all coroutines that await it, run_attempt among them.
+            # No error may keep the slot. A future that carries GeneratorExit closes all coroutines
+            # that await it, run_attempt among them.
             closed = isinstance(error, GeneratorExit)
             outcome = judged(attempt, error) if closed else unforeseen(attempt.id, error)
         if run.delivery.entry in self._running:
@@ -194,9 +194,9 @@ class Slots:
             self._tally.leaked -= 1
 
     async def _begin(self, attempt: Attempt, delivery: Delivery) -> Outcome | None:
-        """Say that a job begins which was in a crash; why it does not after all.
+        """Tell the server that a job which was in a crash begins; an outcome if it must not.
 
-        One begins at a time: should it bring this worker down too, it is the one that began last.
+        One begins at a time: if this worker crashes too, the job that began last is the suspect.
         """
         async with self._beginning:
             await asyncio.sleep(self._next_begin - self._loop.time())
@@ -210,8 +210,8 @@ class Slots:
             return interrupted(attempt, attempt.interruption)
         return None if ours else Released(started=False)
 
-    def _watch(self, attempt: Attempt) -> None:
-        """An interrupted coroutine may refuse to end; the job and the slot do not wait for it."""
+    def _watch_interrupted(self, attempt: Attempt) -> None:
+        """Give an interrupted coroutine some time to end; then free its slot without it."""
         self._loop.call_later(CANCEL_GRACE_SECONDS, self._abandon, attempt)
 
     def _abandon(self, attempt: Attempt) -> None:
@@ -219,7 +219,7 @@ class Slots:
         if run is None:
             return
         _log.warning(
-            "job %s: %s goes on though it was interrupted %g s ago; its slot counts as leaked",
+            "job %s: %s still runs %g s after it was interrupted; its slot counts as leaked",
             attempt.id,
             attempt.task.name,
             CANCEL_GRACE_SECONDS,
@@ -238,5 +238,5 @@ class Slots:
         self.on_end(run.delivery, outcome, run.result_ttl)
 
 
-def _unheard(_: Delivery, __: Outcome | None, ___: float) -> None:
-    """Nothing has ended before somebody listens."""
+def _ignore(_: Delivery, __: Outcome | None, ___: float) -> None:
+    """Before `on_end` is set, no job has started."""

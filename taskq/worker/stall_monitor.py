@@ -1,6 +1,6 @@
-"""Stall monitor: notices that the event loop stands still, from the heartbeat's thread.
+"""Stall monitor: notices from the heartbeat's thread that a job blocks the event loop.
 
-It names the job and the line that hold the loop, and hands back what this worker has not started.
+It logs the job and the line that block the loop, and hands back jobs that have not started.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _log = logging.getLogger("taskq.worker")
 
 
 class StallMonitor:
-    """Asks the event loop it was made in for a sign of life, four times a second.
+    """Checks four times a second whether the event loop it was created in responds.
 
-    While the loop stands still, the worker of `session` is not idle for `queues`, and deliveries
-    that `claims` grants go back to their place. `on_resumed` is called in the loop when it is over.
+    While the loop is blocked, the worker of `session` is not idle for `queues`, and deliveries that
+    `claims` grants are handed back. `on_resumed` is called in the loop when it responds again.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class StallMonitor:
         self._main_thread = threading.get_ident()
         self._ticked = time.monotonic()
         self.stalled = False
-        """Whether the loop stands still."""
+        """Whether the loop is blocked."""
         self.abandoned = False
-        """Whether the loop is closed, and nothing is left to watch."""
+        """Whether the loop is closed and there is nothing left to watch."""
 
     async def run(self, broker: Broker, on_stall: Callable[[], None]) -> None:
-        """Watch until cancelled, in another thread; `on_stall` is called there."""
+        """Watch until cancelled, in another thread; `on_stall` is called in that thread."""
         warned = False
         while not self.abandoned:
             self.call(self._tick)
@@ -93,12 +93,12 @@ class StallMonitor:
             self.call(self._on_resumed)
 
     async def _hand_back(self, broker: Broker) -> None:
-        """Give back what the loop has not started, also what it has not even read."""
+        """Hand back the jobs that the loop has not started, including those it has not read yet."""
         name = self._session.name
         consumer = broker.consumer(name)
         try:
             async with asyncio.timeout(HEARTBEAT_SECONDS):
-                # First, so that nothing more is handed over.
+                # First, so that no more jobs are pushed.
                 await consumer.leave_idle(self._queues)
                 held = await broker.leases.held(name)
                 unstarted = [
@@ -108,10 +108,10 @@ class StallMonitor:
                 ]
                 await _release(consumer, unstarted)
         except (ServerError, ConnectionLost, TimeoutError):
-            # Tried again at the next look.
+            # The next check tries again.
             return
         if unstarted:
-            _log.info("%d jobs that wait behind it are handed back", len(unstarted))
+            _log.info("handing back %d jobs that wait behind it", len(unstarted))
 
     def _warn(self, stalled: float) -> None:
         frame = sys._current_frames().get(self._main_thread)  # pyright: ignore[reportPrivateUsage]

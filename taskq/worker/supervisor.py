@@ -1,12 +1,12 @@
-"""Supervisor: keeps worker processes running, and tells the server at once when one died.
+"""Supervisor: keeps worker processes running, and reports a dead one to the server at once.
 
-It runs no job. Each of its slots holds one process and starts another when that ends::
+It runs no jobs. Each of its slots holds one process. When that ends::
 
-    asked to stop ................ no other
-    burst, and nothing is due .... no other
-    recycled, reloaded, drained .. another, at once
-    died at work ................. its jobs go to others, another after a pause
-    could not start .............. another after a pause, a few times; then all are stopped
+    asked to stop ................ no new process
+    burst, and nothing is due .... no new process
+    recycled, reloaded, drained .. a new process at once
+    died while it worked ......... its jobs go to others; a new process after a pause
+    failed to start .............. a new process after a pause, a few times; then all are stopped
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from taskq.broker.broker import Broker, BrokerSettings
 from taskq.core.ids import new_id
 from taskq.core.liveness import KILL_MARGIN_SECONDS, REAP_SECONDS, RELOAD_GRACE_SECONDS
 from taskq.execution.executors.frames import how_it_ended
-from taskq.worker.worker_process import AS_ASKED, RECYCLED, WorkerProcess
+from taskq.worker.worker_process import CLEAN_EXITS, RECYCLED, WorkerProcess
 
 __all__ = ["Supervisor", "SupervisorSettings"]
 
@@ -29,7 +29,7 @@ _log = logging.getLogger("taskq.supervisor")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 SETTLED_SECONDS = 10.0
-"""A process that lived so long starts the pauses anew."""
+"""After a process has lived this long, the pauses start over."""
 
 MOST_FAILED_STARTS = 5
 
@@ -38,11 +38,11 @@ MOST_FAILED_STARTS = 5
 class SupervisorSettings:
     """What a supervisor keeps running.
 
-    `command`: starts one worker, which finds its name in the environment (see `Supervised`).
-    `directory`: where it is started.
-    `workers`: how many. `name`: what their names begin with. `grace`: seconds that their running
-    jobs get when they stop. `burst`: a worker that ended by itself is done. `reloads`: whether
-    `reload` will be called, so that a worker that cannot start waits for the next change.
+    `command`: starts one worker, which finds its name in the environment (see `SupervisorLink`).
+    `directory`: its working directory. `workers`: how many to run. `name`: the prefix of their
+    names. `grace`: seconds that running jobs get when they stop. `burst`: do not replace a worker
+    that ended by itself. `reloads`: `reload` will be called, so a worker that cannot start waits
+    for the next change.
     """
 
     command: Sequence[str]
@@ -61,14 +61,14 @@ class _Slot:
     pause: float = FIRST_PAUSE
     failed_starts: int = 0
     reloading: bool = False
-    nudge: asyncio.Event = field(default_factory=asyncio.Event)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Supervisor:
     """Keeps the workers of `settings` running until it is stopped.
 
-    >>> supervisor = Supervisor(q.settings, settings)  # doctest: +SKIP
-    >>> all_well = await supervisor.run()  # doctest: +SKIP
+    >>> supervisor = Supervisor(broker_settings, settings)
+    >>> clean = await supervisor.run()
     """
 
     def __init__(self, broker: BrokerSettings, settings: SupervisorSettings) -> None:
@@ -79,62 +79,64 @@ class Supervisor:
         self._reaping: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._forced = asyncio.Event()
-        self._all_well = True
+        self._clean = True
 
     async def run(self) -> bool:
-        """Until every worker has ended for good; whether all of them did so as they were asked."""
+        """Run until every worker has ended for good; whether all of them stopped cleanly."""
         ended = asyncio.gather(*(self._keep(slot) for slot in self._slots))
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                await self._see_out(ended)
+                await self._await_or_kill(ended)
             await ended
             if self._reaping:
                 await asyncio.wait(self._reaping)
         finally:
             stopping.cancel()
-            # Only when this call was cancelled is there anything left.
+            # Anything is left only if this call was cancelled.
             ended.cancel()
             for slot in self._slots:
                 if slot.process is not None:
                     slot.process.kill()
             if self._broker is not None:
                 await self._broker.aclose()
-        return self._all_well
+        return self._clean
 
     def stop(self) -> None:
-        """Have the workers finish their running jobs and end; called again, end now."""
+        """Let the workers finish their running jobs and stop; a second call stops them at once."""
         if self._stopping.is_set():
             self._forced.set()
         else:
             _log.info("stopping the workers")
         self._stopping.set()
         for slot in self._slots:
-            slot.nudge.set()
+            slot.wake.set()
             if slot.process is not None and self._forced.is_set():
                 slot.process.end_now()
             elif slot.process is not None:
                 slot.process.drain()
 
     def reload(self) -> None:
-        """Replace every worker by a fresh one; jobs that run longer than 5 s are handed back."""
+        """Replace every worker by a new one; jobs that run for more than 5 s are handed back."""
         grace = min(RELOAD_GRACE_SECONDS, self._settings.grace)
         for slot in self._slots:
-            slot.nudge.set()
+            slot.wake.set()
             slot.reloading = True
             if slot.process is not None:
                 slot.process.drain()
-                asyncio.get_running_loop().call_later(grace, self._hurry, slot, slot.process)
+                asyncio.get_running_loop().call_later(
+                    grace, self._end_if_running, slot, slot.process
+                )
 
-    def _hurry(self, slot: _Slot, process: WorkerProcess) -> None:
+    def _end_if_running(self, slot: _Slot, process: WorkerProcess) -> None:
         if slot.process is process:
             process.end_now()
 
     async def _keep(self, slot: _Slot) -> None:
-        """Keep one process running, one after the other."""
+        """Keep one process running in a slot: start another whenever one ends."""
         while not self._stopping.is_set():
-            slot.nudge.clear()
+            slot.wake.clear()
             slot.reloading = False
             try:
                 process = slot.process = await WorkerProcess.start(
@@ -149,15 +151,15 @@ class Supervisor:
                 process.drain()
             code, age = await process.wait()
             slot.process = None
-            if not await self._goes_on(slot, process, code, age):
+            if not await self._restarts(slot, process, code, age):
                 return
 
-    async def _goes_on(self, slot: _Slot, process: WorkerProcess, code: int, age: float) -> bool:
-        """Whether the slot is to hold another process, after the pause that it takes."""
+    async def _restarts(self, slot: _Slot, process: WorkerProcess, code: int, age: float) -> bool:
+        """Whether to start another process in the slot; waits before it if necessary."""
         if code not in (0, RECYCLED):
             self._report(slot, process, code)
         if self._stopping.is_set():
-            self._all_well = self._all_well and (code in AS_ASKED or not process.served)
+            self._clean = self._clean and (code in CLEAN_EXITS or not process.served)
             return False
         if slot.reloading:
             return True
@@ -169,7 +171,7 @@ class Supervisor:
         slot.failed_starts = 0 if process.served else slot.failed_starts + 1
         if slot.failed_starts and self._settings.reloads:
             _log.error("worker %d could not start; waiting for a change", slot.number)
-            await slot.nudge.wait()
+            await slot.wake.wait()
         elif slot.failed_starts >= MOST_FAILED_STARTS:
             return self._give_up(slot, code)
         else:
@@ -180,23 +182,23 @@ class Supervisor:
         pause, slot.pause = slot.pause, min(LONGEST_PAUSE, slot.pause * 2)
         try:
             async with asyncio.timeout(pause):
-                await slot.nudge.wait()
+                await slot.wake.wait()
         except TimeoutError:
             return
 
     def _give_up(self, slot: _Slot, code: int) -> bool:
         _log.critical(
-            "giving up: worker %d did not start %d times in a row, and %s; the reason stands above",
+            "giving up: worker %d failed to start %d times in a row and %s; see the errors above",
             slot.number,
             slot.failed_starts,
             how_it_ended(code),
         )
-        self._all_well = False
+        self._clean = False
         self.stop()
         return False
 
     def _report(self, slot: _Slot, process: WorkerProcess, code: int) -> None:
-        """Say that a process died, here and to the server."""
+        """Log that a process died, and report it to the server."""
         asked = process.killed or ((self._stopping.is_set() or slot.reloading) and code < 0)
         level = logging.INFO if asked else logging.ERROR
         _log.log(level, "worker %d (pid %d) %s", slot.number, process.pid, how_it_ended(code))
@@ -206,7 +208,7 @@ class Supervisor:
             task.add_done_callback(self._reaping.discard)
 
     async def _reap(self, process: WorkerProcess) -> None:
-        """Give a dead process's jobs to others now, rather than when its silence is noticed."""
+        """Reap a dead process now, before its missing heartbeats are noticed."""
         broker = self._broker = self._broker or Broker(
             self._broker_settings, name="taskq-supervisor"
         )
@@ -217,7 +219,7 @@ class Supervisor:
                 )
         except (ConnectionError, TimeoutError) as error:
             _log.warning(
-                "cannot give the jobs of %s to others at once: %s; they run some seconds later",
+                "cannot give the jobs of %s to others now: %s; they will run some seconds later",
                 process.name,
                 error or "the server does not answer",
             )
@@ -229,8 +231,8 @@ class Supervisor:
                 reaped.poisoned,
             )
 
-    async def _see_out(self, ended: asyncio.Future[list[None]]) -> None:
-        """Wait for the workers as long as they may take, then kill those that are left."""
+    async def _await_or_kill(self, ended: asyncio.Future[list[None]]) -> None:
+        """Wait for the workers for the grace period and some seconds, then kill the rest."""
         forced = asyncio.create_task(self._forced.wait())
         await asyncio.wait(
             {ended, forced},
@@ -242,9 +244,9 @@ class Supervisor:
         forced.cancel()
         for slot in self._slots:
             if slot.process is not None:
-                _log.error("worker %d did not end and is killed", slot.number)
+                _log.error("worker %d did not stop; killing it", slot.number)
                 slot.process.kill()
 
     def _new_name(self, slot: _Slot) -> str:
-        """A name never used twice: what a dead process held must not look like its successor's."""
+        """A unique name: jobs of a dead process must not seem to be those of its successor."""
         return f"{self._settings.name}-{slot.number}-{new_id()[-8:]}"

@@ -1,12 +1,12 @@
-"""A worker: wires the services, starts them in order, and drains them in the opposite one.
+"""A worker: wires its services together, starts them in order and drains them in reverse.
 
 ::
 
-    Heart (own thread) ── heartbeats ──> server     it takes back the jobs of the dead, and hands
-      └ StallMonitor                                back what a blocked event loop does not start
-    Fetcher ──> Holdings ──> Slots ──> run_attempt ──> Settler ──> server
-                  ^── cancels and wake-ups come by push; Reconciler finds what a lost reply hid
-    Promoter, Sweeper: one worker for all           Quarantine: suspects, in workers of their own
+    Heartbeat (own thread) ── heartbeats ──> server    also reaps dead workers
+      └ StallMonitor                                   hands back what a blocked loop cannot start
+    Fetcher ──> InFlightJobs ──> Slots ──> run_attempt ──> Settler ──> server
+                  ^── cancellations and wake-ups are pushed; Reconciler finds jobs of lost replies
+    Promoter, Sweeper: run in one worker for all       Quarantine: suspects, in workers of their own
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ _log = logging.getLogger("taskq.worker")
 class Worker:
     """Runs jobs of `registry`'s tasks until it is stopped.
 
-    Use it as `async with worker: ...`, or `await worker.run()` until `worker.stop()`. A `companion`
-    runs beside it: it begins last and ends first, before running jobs are waited for.
-    `on_shutdown` is awaited when the jobs are over, before what they use is closed. `command`, when
-    it is known, starts a process with a worker like this one.
+    Use `async with worker: ...`, or `await worker.run()` until `worker.stop()`. A `companion` runs
+    beside it: it starts last and stops first, before the worker waits for running jobs.
+    `on_shutdown` is awaited after the jobs have ended and before their resources are closed.
+    `command`, if known, starts a process with a worker like this one.
     """
 
     command: Sequence[str] | None = None
@@ -77,22 +77,22 @@ class Worker:
         self.broker_settings = broker
         self.resources = resources
         self._companion = companion
-        self._at_last = on_shutdown
+        self._on_shutdown = on_shutdown
         self._stop = asyncio.Event()
         self._force = asyncio.Event()
         self._starting_over = False
         self._suspects_only = False
 
     def serve_suspects(self) -> None:
-        """Run only jobs whose workers died again and again, until none waits; before it starts."""
+        """Run only suspects, jobs whose workers keep dying, until none waits; before the start."""
         self._suspects_only = True
         self._companion = None
 
     async def __aenter__(self) -> Worker:
         if not self.registry.names():
             _log.warning(
-                "no tasks are registered, so every job would be given back: import the modules "
-                "that define them where the TaskQ is made"
+                "no tasks are registered, so every job would be handed back: import the modules "
+                "that define them where the TaskQ is created"
             )
         await self.resources.open()
         self._build()
@@ -121,16 +121,16 @@ class Worker:
     ) -> None:
         try:
             await self._drain()
-            if self._at_last is not None:
-                await self._at_last()
+            if self._on_shutdown is not None:
+                await self._on_shutdown()
         finally:
             await self.resources.close()
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Work until `stop`, or with `burst` until nothing is due.
 
-        `on_ready` is called once the server knows this worker. Raises `ServerError` or
-        `ConnectionLost` when it cannot be told; later the worker waits for its server.
+        `on_ready` is called once the worker is registered. Raises `ServerError` or
+        `ConnectionLost` when it cannot register; after that it waits for its server.
         """
         async with self:
             if on_ready is not None:
@@ -158,14 +158,14 @@ class Worker:
             done.cancel()
 
     def stop(self) -> None:
-        """Drain and end; called again, end now."""
+        """Drain and stop; a second call stops at once."""
         if self._stop.is_set():
             self._force.set()
         self._stop.set()
 
     @property
     def name(self) -> str:
-        """The name under which the server knows this worker now."""
+        """The name under which the worker is registered now."""
         return self._session.name
 
     def _build(self) -> None:
@@ -222,13 +222,13 @@ class Worker:
         if message == b"work":
             self.fetcher.wake.set()
         elif message.startswith(b"job "):
-            # As `enqueue.lua` counts: one that held nothing and has another slot is idle still.
+            # As in `enqueue.lua`: a worker that held nothing and has another slot is still idle.
             idle = self.in_flight.known == 0 and self.settings.concurrency > 1
             self.in_flight.take((handed_over(message[4:]),))
             if not idle:
                 self.fetcher.look_soon()
             if self.in_flight.room() <= 0:
-                # Idle for other queues still, as the server sees it, and full.
+                # The server still counts it as idle for other queues, but it is full.
                 consumer, queues = self._session.consumer, self.settings.queues
                 self._services.send(consumer.leave_idle(queues, fetches=True))
         elif message.startswith(b"cancel "):
@@ -251,12 +251,12 @@ class Worker:
             self._services.send(self._reconciler.compare(reply.held))
 
     async def _start_over(self) -> None:
-        """The server counts this worker as dead: its jobs are others' now."""
+        """Go on under a new name: the server declared this worker dead and gave its jobs away."""
         old = self._session.name
         self._session.rename()
         _log.error(
             "this worker was declared dead (stopped for too long, or the server lost its data): "
-            "%s interrupted; going on as %s",
+            "%s interrupted; continuing as %s",
             counted(self.in_flight.running, "running job is", "running jobs are"),
             self._session.name,
         )
@@ -266,7 +266,7 @@ class Worker:
                 await self._broker.client.unsubscribe(self._broker.keys.wake_channel + old)
                 await self._register()
         finally:
-            # Until now the server did not know the new name either.
+            # Until now the new name was unknown to the server too.
             self._starting_over = False
 
     async def _drain(self) -> None:
@@ -291,9 +291,9 @@ class Worker:
         await self._broker.aclose()
 
     async def _wait_for_jobs(self) -> float:
-        """Let jobs finish within the grace, then interrupt them and hand them back.
+        """Let jobs finish within the grace period, then interrupt them and hand them back.
 
-        Gives the seconds of the grace that are left.
+        Returns the seconds that are left of the grace period.
         """
         began = time.monotonic()
         idle = asyncio.create_task(self.in_flight.until_idle())

@@ -1,12 +1,12 @@
-"""A worker process and its supervisor: what they have agreed on, seen from either side.
+"""The protocol between a worker process and its supervisor, from either side.
 
-A worker process is given its name and its end of a socket in one environment variable. It removes
-that variable at once: a program that a job starts must not believe that it is supervised.
+A worker process gets its name and its end of a socket in one environment variable. It removes that
+variable at once, so that a program started by a job does not believe that it is supervised.
 
-The worker writes one byte when it serves, so that its supervisor can tell a process that could not
-start from one that died at work. One byte from the supervisor ends it now; the end of the line
-means that the supervisor is gone. SIGTERM drains the worker, however often it comes: a service
-manager may signal the supervisor and all its children.
+The worker writes one byte when it is ready, so that its supervisor can tell a process that failed
+to start from one that died later. One byte from the supervisor stops the worker at once; a closed
+socket means that the supervisor is gone. SIGTERM drains the worker, however often it is sent: a
+service manager may signal the supervisor and all its children.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from pathlib import Path
 from typing import Final
 
 __all__ = [
-    "AS_ASKED",
+    "CLEAN_EXITS",
     "DRAIN",
     "END_NOW",
     "ENVIRONMENT",
     "READY",
     "RECYCLED",
-    "Heard",
-    "Supervised",
+    "SupervisorLink",
+    "SupervisorMessage",
     "WorkerProcess",
 ]
 
 
 class WorkerProcess:
-    """A child process that runs one worker under a name the supervisor chose; made by `start`."""
+    """A child process that runs one worker under a name its parent chose; created by `start`."""
 
     def __init__(self, process: asyncio.subprocess.Process, name: str, line: socket.socket) -> None:
         self._process = process
@@ -52,21 +52,21 @@ class WorkerProcess:
     async def start(
         cls, command: Sequence[str], name: str, directory: Path, *, suspects: bool = False
     ) -> WorkerProcess:
-        """Start `command` in `directory`, to serve `suspects` alone if they are named.
+        """Start `command` in `directory`; with `suspects`, the worker serves only those.
 
-        Raises `OSError` when the system does not let it.
+        Raises `OSError` if the process cannot be started.
         """
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        tie = f"{name} {theirs.fileno()}" + " suspects" * suspects
+        link = f"{name} {theirs.fileno()}" + " suspects" * suspects
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 cwd=directory,
-                env=os.environ | {ENVIRONMENT: tie},
+                env=os.environ | {ENVIRONMENT: link},
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,
-                # Ctrl-C in the terminal reaches the supervisor alone, which says it to all.
+                # Ctrl-C in the terminal reaches only the supervisor, which stops all workers.
                 start_new_session=True,
             )
         except BaseException:
@@ -78,30 +78,30 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     @property
     def served(self) -> bool:
-        """Whether it ever came so far as to take jobs."""
+        """Whether it was ever ready to take jobs."""
         if not self._served:
-            with suppress(OSError):  # it has said nothing, or has ended
+            with suppress(OSError):  # it is not ready yet, or has ended
                 self._served = self._line.recv(1) == READY
         return self._served
 
     async def wait(self) -> tuple[int, float]:
-        """Its exit code (minus the signal that killed it) and its age in seconds, once it ended."""
+        """Wait for its end: the exit code (negative: a signal) and its age in seconds."""
         code = await self._process.wait()
         _ = self.served
         self._line.close()
         return code, time.monotonic() - self._born
 
     def drain(self) -> None:
-        """Have it finish its running jobs and end."""
+        """Make it finish its running jobs and stop."""
         self._signal(DRAIN)
 
     def end_now(self) -> None:
-        """Have it hand back its running jobs and end."""
+        """Make it hand back its running jobs and stop."""
         if self.served:
             with suppress(OSError):  # it has ended
                 self._line.send(END_NOW)
@@ -109,15 +109,15 @@ class WorkerProcess:
             self._signal(signal.SIGKILL)
 
     def kill(self) -> None:
-        """End it without asking, and whatever else is in its process group."""
+        """Kill it and everything else in its process group."""
         self.killed = True
         with suppress(ProcessLookupError, PermissionError):
             if self._process.returncode is None:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def _signal(self, which: signal.Signals) -> None:
-        # Not Process.send_signal: it polls first, and a process that has just ended is then reaped
-        # before asyncio learns its exit code.
+        # Not Process.send_signal: it polls first, which reaps a process that has just ended before
+        # asyncio learns its exit code.
         with suppress(ProcessLookupError):
             if self._process.returncode is None:
                 os.kill(self.pid, which)
@@ -128,14 +128,14 @@ DRAIN: Final = signal.SIGTERM
 READY: Final = b"1"
 END_NOW: Final = b"!"
 RECYCLED: Final = 75
-"""Exit code of a worker that made way for a fresh one."""
+"""Exit code of a worker that is to be replaced by a new one."""
 
-AS_ASKED: Final = (0, RECYCLED, -DRAIN)
-"""How a process ends that was stopped: killed by our signal means that it was just leaving."""
+CLEAN_EXITS: Final = (0, RECYCLED, -DRAIN)
+"""How a stopped process ends; one that was just exiting is killed by our signal."""
 
 
-class Heard(Enum):
-    """What a worker process learns of its supervisor."""
+class SupervisorMessage(Enum):
+    """What a worker process learns from its supervisor."""
 
     NOTHING = "nothing"
     END_NOW = "end now"
@@ -143,17 +143,17 @@ class Heard(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Supervised:
-    """A worker process's tie to its supervisor: `line` is a file descriptor."""
+class SupervisorLink:
+    """A worker process's link to its supervisor; `line` is the file descriptor of its socket."""
 
     name: str
     line: int
     suspects: bool = False
-    """Whether it is to serve suspects alone, and to end when none wait."""
+    """Whether it serves only suspects, and stops when none wait."""
 
     @classmethod
-    def from_environment(cls) -> Supervised | None:
-        """The tie of this process, or None when nobody supervises it."""
+    def from_environment(cls) -> SupervisorLink | None:
+        """The link of this process, or None if it has no supervisor."""
         text = os.environ.pop(ENVIRONMENT, None)
         if text is None:
             return None
@@ -161,19 +161,19 @@ class Supervised:
         os.set_inheritable(int(line), False)
         return cls(name, int(line), bool(suspects))
 
-    def tell_ready(self) -> None:
-        """Tell the supervisor that this worker serves; once."""
-        with suppress(OSError):  # it died: `hear` says so
+    def send_ready(self) -> None:
+        """Tell the supervisor that this worker is ready; call it once."""
+        with suppress(OSError):  # it is gone, as `receive` will report
             os.write(self.line, READY)
 
-    def hear(self, within: float) -> Heard:
-        """Wait up to `within` seconds for a word of the supervisor, or its end."""
+    def receive(self, within: float) -> SupervisorMessage:
+        """Wait up to `within` seconds for a message from the supervisor, or for its end."""
         waiting = select.poll()
         waiting.register(self.line, select.POLLIN)
         if not waiting.poll(within * 1000):
-            return Heard.NOTHING
+            return SupervisorMessage.NOTHING
         try:
-            said = os.read(self.line, 1)
+            message = os.read(self.line, 1)
         except OSError:
-            said = b""
-        return Heard.END_NOW if said == END_NOW else Heard.GONE
+            message = b""
+        return SupervisorMessage.END_NOW if message == END_NOW else SupervisorMessage.GONE

@@ -167,8 +167,8 @@ async def test_a_worker_whose_loops_fail_goes_on(
     book.drained(worker)
     await book.verdict(interrupted=20)
     log = (tmp_path / "worker-0.log").read_text()
-    assert "the fetcher failed, which is an error of taskq; it goes on in 1 s" in log
-    assert "a heartbeat failed, which is an error of taskq" in log
+    assert "the fetcher failed, which is an error in taskq; restarting it in 1 s" in log
+    assert "a heartbeat failed, which is an error in taskq" in log
 
 
 PRODUCER = """

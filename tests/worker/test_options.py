@@ -344,7 +344,7 @@ def test_an_unknown_option_is_a_type_error_as_an_unknown_keyword_is() -> None:
     assert issubclass(UnknownOption, TypeError)
     with pytest.raises(UnknownOption, match="did you mean 'concurrency'"):
         TaskQ("redis://localhost").worker(concurency=10)
-    with pytest.raises(ConfigError, match="type 1 or more"):
+    with pytest.raises(ConfigError, match="use 1 or more"):
         TaskQ("redis://localhost").worker(concurrency=0)
     with pytest.raises(ConfigError, match="list of names"):
         TaskQ("redis://localhost").worker("images")

@@ -120,7 +120,7 @@ async def test_a_process_that_cannot_start_is_given_up_after_five_times(
 
     assert all_well is False
     assert len(diary.entries("start")) == 6
-    assert "did not start 5 times in a row, and ended with exit code 2" in caplog.text
+    assert "failed to start 5 times in a row and ended with exit code 2" in caplog.text
     assert [entry["slot"] for entry in diary.entries("signal")] == ["1"]
 
 
@@ -290,4 +290,4 @@ async def test_a_server_that_is_gone_keeps_nobody(
         os.kill(first["pid"], signal.SIGKILL)
 
         await diary.until("serve", times=2)
-        await eventually(lambda: "they run some seconds later" in caplog.text)
+        await eventually(lambda: "they will run some seconds later" in caplog.text)

@@ -64,7 +64,7 @@ async def test_after_so_many_times_it_fails_and_names_what_is_near(
     assert caught.value.error_type == "UnknownTask"
     assert "no task is registered as 'app.tasks.rezise'" in caught.value.error_text
     assert "the nearest registered name is 'app.tasks.resize'" in caught.value.error_text
-    assert "asked 3 times" in caught.value.error_text
+    assert "tried 3 times" in caught.value.error_text
     info = await job.info()
     assert info.attempts[-1].outcome == "unknown_task"
     assert len(info.attempts) == 3

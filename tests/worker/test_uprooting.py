@@ -62,7 +62,7 @@ def test_jobs_beside_one_that_ends_the_program_are_handed_back(
 async def test_a_service_that_was_cancelled_begins_again(
     q: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(services, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(services, "RESTART_SECONDS", 0.01)
 
     @q.task(name="meddle")
     async def meddle() -> None:
@@ -81,5 +81,5 @@ async def test_a_service_that_was_cancelled_begins_again(
         later = await well.options(delay=0.1).enqueue()
         assert await later.result(timeout=5) == "alive"
 
-    assert "the fetcher was cancelled by a job or by this program; it begins again" in caplog.text
+    assert "the fetcher was cancelled by a job or by this program; restarting it" in caplog.text
     assert f"job {job.id} cancels every asyncio task" in caplog.text
