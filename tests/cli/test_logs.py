@@ -113,7 +113,7 @@ def test_json_is_written_whatever_it_was_given() -> None:
         JsonFormatter().format(record(mute=Mute(), endless=endless, pairs={(1, 2): 3}))
     )
 
-    assert line["mute"] == "<Mute without a text>"
+    assert line["mute"] == "<Mute without text>"
     assert line["endless"] == "[[...]]"
     assert line["pairs"] == "{(1, 2): 3}"
 

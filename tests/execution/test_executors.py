@@ -340,7 +340,7 @@ class TestThreads:
         await executor.aclose(1)
 
     async def test_a_limit_below_one_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match="type 1 or more"):
+        with pytest.raises(ConfigError, match="use 1 or more"):
             ThreadExecutor(limit=0)
 
     def test_a_leaked_thread_keeps_neither_the_process_nor_makes_noise(
@@ -524,7 +524,7 @@ class TestProcessJobs:
         assert len(await call(processes, sample.big_result, 1_000_000)) == 1_000_000
 
     async def test_a_limit_below_one_is_refused(self) -> None:
-        with pytest.raises(ConfigError, match="type 1 or more"):
+        with pytest.raises(ConfigError, match="use 1 or more"):
             ProcessExecutor(limit=0)
 
     @pytest.mark.parametrize("missing", [None, ""])

@@ -172,7 +172,7 @@ HOSTILE: list[tuple[Callable[[], BaseException], str, str]] = [
     (lambda: Anonymous("who"), "Anonymous", "who"),
     (lambda: Trapped(), "Trapped", "trapped"),
     (lambda: Undecided(1), "Undecided", "asked for another attempt in 1 (and its delay is no"),
-    (lambda: Negative(), "Negative", "not ready (and its delay is no number of seconds"),
+    (lambda: Negative(), "Negative", "not ready (and its delay is not a number of seconds"),
     (buried, "ExceptionGroup", "a layer"),
 ]
 

@@ -1,4 +1,4 @@
-"""Where one attempt of a task runs: a thread of taskq's own, or a process of its own.
+"""Where an attempt runs other than in the event loop: in a thread or in a process of its own.
 
-Executors know functions, arguments and limits. They know no job, no broker and no retry policy.
+Executors know functions, arguments and limits; they do not know jobs, brokers or retries.
 """

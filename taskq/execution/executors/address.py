@@ -1,6 +1,6 @@
-"""Where a function is found: how one process names a function for another to import it.
+"""The address of a function: how one process tells another which function to import.
 
-Addresses are made from registered function objects, never from what a message says.
+Addresses come from registered function objects, never from messages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _importing_main = threading.Event()
 class FunctionAddress:
     """A function as its module and qualified name.
 
-    A function of the main module has `module="__main__"` and either `main_path`, the file that was
+    A function of the main module has `module="__main__"`, and either `main_path`, the file that was
     run, or `main_name`, the module that was run with `python -m`.
     """
 
@@ -45,8 +45,8 @@ class FunctionAddress:
 def address_of(fn: Callable[..., Any]) -> FunctionAddress:
     """The address of `fn`, for a process that will import it.
 
-    Raises `TaskDefinitionError` for a function that no other process could import: a lambda, a
-    function defined inside another one, or one typed at a prompt.
+    Raises `TaskDefinitionError` for a function that another process cannot import: a lambda, a
+    function inside another one, or one defined at a prompt.
 
     >>> str(address_of(os.path.join))
     'posixpath.join'
@@ -85,17 +85,17 @@ def _address_in_main(fn: Callable[..., Any], qualname: str) -> FunctionAddress:
     raise TaskDefinitionError(
         f"{qualname} is defined at a prompt, in a notebook or in an archive, and a task with "
         "executor='process' is imported by its own process: write it to a file, such as tasks.py, "
-        f"and type `from tasks import {qualname.partition('.')[0]}`"
+        f"and use `from tasks import {qualname.partition('.')[0]}`"
     )
 
 
 def refuse_unguarded_main() -> None:
-    """Raise `ConfigError` in a child that runs the whole program when it only imports its main.
+    """Raise `ConfigError` if this child runs the whole program while it imports the main module.
 
-    Every such child would enqueue its jobs again, or start children of its own, and these theirs.
+    Such a child would enqueue jobs again, or start children that do the same.
     """
     child_main = sys.modules.get(CHILD_MAIN)
-    # The event for our own children: a program that imports multiprocessing changes the modules.
+    # The event is for taskq's own children; a program that imports multiprocessing changes modules.
     by_multiprocessing = child_main is not None and child_main is not sys.modules.get(MAIN)
     if by_multiprocessing or _importing_main.is_set():
         raise ConfigError(
@@ -105,9 +105,9 @@ def refuse_unguarded_main() -> None:
 
 
 def load_function(address: FunctionAddress) -> Callable[..., Any]:
-    """Import the function at `address`; of a task, its plain function.
+    """Import the function at `address`; for a task, its plain function.
 
-    Raises `ConfigError` when the module has no such function, and whatever the import raises.
+    Raises `ConfigError` if the module has no such function, and whatever the import raises.
     """
     module = _import_main(address) if address.module == MAIN else _import(address.module)
     found: Any = module
@@ -116,7 +116,7 @@ def load_function(address: FunctionAddress) -> Callable[..., Any]:
     found = getattr(found, "function", found)
     if not callable(found):
         raise ConfigError(
-            f"there is no function {address} in a fresh process, only {found!r}: define it at the "
+            f"a new process finds no function {address}, only {found!r}: define it at the "
             "top level of its module, not under a condition such as `if __name__ == '__main__':`"
         )
     return found
@@ -127,10 +127,10 @@ def _import(name: str) -> ModuleType:
 
 
 def _import_main(address: FunctionAddress) -> ModuleType:
-    # As multiprocessing's spawn does: the file runs under a name of its own, so that what stands
-    # under `if __name__ == "__main__":` does not run, and answers to `__main__` from then on.
+    # As multiprocessing's spawn does: the file runs under another name, so that code under
+    # `if __name__ == "__main__":` does not run, and is then known as `__main__`.
     known = sys.modules.get(CHILD_MAIN)
-    # Importing multiprocessing puts this process's own main module there, not the program's.
+    # After an import of multiprocessing, this is the process's own main module, not the program's.
     if known is not None and hasattr(known, _LOADED):
         return known
     module = ModuleType(CHILD_MAIN)

@@ -1,7 +1,7 @@
 """The child's side of the process executor: imports functions and runs them, one at a time.
 
-A child lives as long as its pipe to the parent. It is told addresses, which the parent made from
-registered functions, and never names out of a message.
+A child lives as long as its pipe to the parent. It receives addresses that the parent made from
+registered functions, never names from a message.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ __all__ = ["ChildLink", "Original", "flush_output", "job_scope", "main"]
 
 
 class Original:
-    """The process that this object was made in; around what may fork, it ends the copies.
+    """The process that created this object. As a context around code that forks, it ends copies.
 
-    A copy ends as a program does that ran to its end or raised, without exit handlers: those are
-    the child's own.
+    A copy ends like a program that returned or raised, but without exit handlers, which belong to
+    the child.
     """
 
     def __init__(self) -> None:
@@ -57,11 +57,11 @@ class Original:
 
     @property
     def here(self) -> bool:
-        """Whether this is the process itself, and no copy."""
+        """Whether this is the process itself rather than a copy."""
         return os.getpid() == self._pid
 
     def end_copies(self) -> None:
-        """Go on in the process itself only."""
+        """Exit if this process is a copy."""
         if not self.here:
             _end(None)
 
@@ -79,7 +79,7 @@ class Original:
 
 
 def flush_output() -> None:
-    """Write out what was printed: a process that is killed later would take it along."""
+    """Flush what was printed: it would be lost if the process is killed later."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
@@ -111,11 +111,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 class ChildLink:
-    """What a running job says to its parent: each message arrives at the parent's `on_message`.
+    """Sends messages of a running job to its parent, which calls `on_message` with each.
 
-    There is one for each job, and it is closed with it: what a thread left over by an earlier job
-    sends goes nowhere, rather than to the job that runs now. Nor does what a process sends that the
-    job forked: it may outlive the job, and two that write at once cut each other's frames in two.
+    Each job has its own link, closed when it ends: messages of a thread left over from an earlier
+    job are dropped instead of being taken for the current job's. So are messages of a process that
+    the job forked: it may outlive the job, and two concurrent writers would corrupt frames.
     """
 
     def __init__(self, channel: _Channel, limit: SoftLimit) -> None:
@@ -132,22 +132,22 @@ class ChildLink:
         frame = pack_frame({"m": message})
         if not self._channel.original.here:
             return
-        # An alarm must cut no frame in two and leave no lock taken.
+        # An alarm must not interrupt a half-written frame or leave a lock taken.
         with self._limit.held(), self._lock:
             if not self._closed:
                 self._channel.send(frame)
 
     def close(self) -> None:
-        """After this nothing more is sent."""
+        """Send nothing more."""
         with self._lock:
             self._closed = True
 
 
 @contextmanager
 def job_scope(context: dict[str, Any], link: ChildLink) -> Generator[None]:
-    """Around every job, in its own contextvars context: makes it the current one.
+    """Make a job the current one inside the block, in its own contextvars context.
 
-    `context` is what the caller of `ProcessExecutor.run` gave, `link` is the way back to it.
+    `context` comes from the caller of `ProcessExecutor.run`; `link` leads back to it.
     """
 
     def report(_job: RunningJob, progress: Progress) -> None:
@@ -164,7 +164,7 @@ class _Rebuilder(Protocol):
 
 
 class _Channel:
-    """Frames over the socket, both ways; blocking. In a copy of this process, none."""
+    """Frames over the socket in both directions, blocking. Copies of this process exit instead."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.original = Original()
@@ -192,36 +192,36 @@ class _Child:
     def __init__(self, channel: _Channel) -> None:
         self._channel = channel
         self._limit = SoftLimit()
-        # Between a frame of the parent and the answer to it somebody reads what is sent.
-        self._heard = False
+        # The parent reads log records only between its frame and the answer to it.
+        self._parent_reads = False
         self._log_lock = threading.Lock()
         logging.getLogger().addHandler(LogSender(self._send_log))
         self._functions: dict[tuple[Any, ...], tuple[Callable[..., Any], _Rebuilder | None]] = {}
 
     def serve(self) -> None:
-        # One loop for all jobs, made by the first coroutine: clients that a module keeps between
-        # its jobs are bound to a loop.
+        # One loop for all jobs, created by the first coroutine: clients that a module keeps between
+        # jobs are bound to a loop.
         with closing(asyncio.Runner()) as runner:
             try:
                 while (frame := self._channel.receive()) is not None:
                     self._channel.send(self._answer(frame, runner))
             except (OSError, ValueError):
-                # The pipe is broken, as by a job that closed every file: nobody hears us.
+                # The pipe is broken, for example by a job that closed every file.
                 os._exit(1)
 
     def _send_log(self, described: dict[str, Any]) -> bool:
-        """Send a log record to the parent; false where nobody would read it."""
+        """Send a log record to the parent; false if the parent does not read now."""
         frame = pack_frame({"log": described})
         if not self._channel.original.here:
             return False
-        # An alarm must cut no frame in two and leave no lock taken.
+        # An alarm must not interrupt a half-written frame or leave a lock taken.
         with self._limit.held(), self._log_lock:
-            if self._heard:
+            if self._parent_reads:
                 self._channel.send(frame)
-            return self._heard
+            return self._parent_reads
 
     def _answer(self, frame: dict[str, Any], runner: asyncio.Runner) -> bytes:
-        self._heard = True
+        self._parent_reads = True
         try:
             if "load" in frame:
                 set_levels(frame["levels"])
@@ -229,12 +229,12 @@ class _Child:
                 return pack_frame({"ready": True})
             return pack_frame({"ok": self._perform(frame, runner)})
         except BaseException as error:
-            # SystemExit and KeyboardInterrupt too: they end the job, not the process.
+            # Including SystemExit and KeyboardInterrupt: they end the job, not the process.
             return pack_frame({"error": failure_of(error)})
         finally:
             flush_output()
             with self._log_lock:
-                self._heard = False
+                self._parent_reads = False
 
     def _load(self, address: tuple[Any, ...], argv: list[str]) -> None:
         sys.argv[:] = argv
@@ -274,17 +274,17 @@ class _Child:
                 value = call()
         finally:
             self._limit.disarm()
-        # A wrapper that is a plain function may give the coroutine of what it wraps.
+        # A plain wrapper function may return the coroutine of the function it wraps.
         return self._run_coroutine(value, soft, runner) if type(value) is CoroutineType else value
 
     def _run_coroutine(self, coroutine: Any, soft: float | None, runner: asyncio.Runner) -> Any:
-        # Its outcome comes back as a value: an exception such as SystemExit would break out of the
-        # loop before the tasks it left over are ended. One in another task of the job does, and
-        # what would be left in the loop then is the next job's to stumble over: so it goes on.
+        # The outcome is returned as a value: an exception such as SystemExit would end the loop
+        # before leftover tasks are cancelled. SystemExit in another task of the job does end it;
+        # then the loop continues, so that nothing is left in it for the next job.
         value, error = run_through(
             runner.get_loop(),
             self._outcome(coroutine, soft),
-            # In a copy of this process, it is the copy's end.
+            # A copy of this process ends here.
             lambda _: self._channel.original.end_copies(),
             context=copy_context(),
         )
@@ -304,7 +304,7 @@ class _Child:
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
-        # Nothing of a job outlives it, as with `asyncio.run`.
+        # No task outlives its job, as with `asyncio.run`.
         await asyncio.gather(*left, return_exceptions=True)
         return value, failure
 
@@ -312,21 +312,21 @@ class _Child:
 def main(sock: socket.socket, parent: int) -> None:
     """Serve `sock` until the process `parent` closes its end; entry point of a child process."""
     os.set_inheritable(sock.fileno(), False)
-    _die_with(parent, sock)
-    _leave_signals_to_parent()
+    _die_with_parent(parent, sock)
+    _ignore_stop_signals()
     with sock:
         _Child(_Channel(sock)).serve()
     if os.getppid() != parent:
-        # Nobody waits for threads and exit handlers of user code any more.
+        # The parent is gone: do not wait for threads and exit handlers of user code.
         os._exit(1)
 
 
-def _die_with(parent: int, sock: socket.socket) -> None:
-    """Have this process killed when its parent dies, in the middle of a job too."""
+def _die_with_parent(parent: int, sock: socket.socket) -> None:
+    """Arrange that this process is killed when its parent dies, even during a job."""
     if not (sys.platform == "linux" and _signalled_by_kernel()):
         threading.Thread(target=_exit_at_hang_up, args=(sock.fileno(),), daemon=True).start()
     if os.getppid() != parent:
-        # It died before the kernel was asked.
+        # It died before the kernel could be asked.
         os._exit(1)
 
 
@@ -345,16 +345,16 @@ def _exit_at_hang_up(fd: int) -> None:
     os._exit(1)
 
 
-def _leave_signals_to_parent() -> None:
-    """A service manager may signal every process of a worker; the worker decides what ends.
+def _ignore_stop_signals() -> None:
+    """Ignore stop signals: a service manager may signal all processes, but the worker decides.
 
-    Handlers, not SIG_IGN: programs that a job starts would inherit the latter.
+    Uses handlers rather than SIG_IGN, which programs that a job starts would inherit.
     """
     own = os.getpid()
 
     def ignore(signum: int, _frame: FrameType | None) -> None:
         if os.getpid() != own:
-            # A process that the job forked: it ends as it would have ended without us.
+            # In a process that a job forked: end as it would have ended without this handler.
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
@@ -363,7 +363,7 @@ def _leave_signals_to_parent() -> None:
 
 
 def _check_fit(function: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> None:
-    """Raise `TypeError` for a call that does not fit: by name it is enqueued unchecked."""
+    """Raise `TypeError` for arguments that do not fit: an enqueue by name does not check them."""
     signature = call_signature(function)
     if signature is not None:
         signature.bind(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""The frames an executor and its child process exchange: a length, then a msgpack map.
+"""The frames that an executor and its child process exchange: a length, then a msgpack map.
 
 ::
 
@@ -11,8 +11,8 @@
                     {"ok": bytes}         the result, serialised
                     {"error": {...}}      the failure, as text
 
-The child answers a `load` with `ready` or `error`, a `call` with any number of `m` and then `ok` or
-`error`; `log` may come in between. Nothing else ever travels, and nothing in a frame is code.
+The child answers `load` with `ready` or `error`, and `call` with any number of `m` and then `ok` or
+`error`; `log` may come in between. Nothing else is sent, and nothing in a frame is code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["FRAME_LIMIT", "HEADER_SIZE", "frame_size", "how_it_ended", "pack_fra
 
 
 def how_it_ended(code: int) -> str:
-    """An exit code, or minus the signal that killed it, in words.
+    """An exit code (negative: the signal that killed the process) in words.
 
     >>> how_it_ended(3)
     'ended with exit code 3'
@@ -38,14 +38,14 @@ def how_it_ended(code: int) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = " (by somebody, or by the kernel when memory ran out)" if name == "SIGKILL" else ""
+    hint = " (by a user, or by the kernel when memory ran out)" if name == "SIGKILL" else ""
     return f"was killed by {name}{hint}"
 
 
 HEADER_SIZE = 4
 
 FRAME_LIMIT = 256 * 1024 * 1024
-"""No frame of taskq comes near it: a larger length is noise on the pipe, not a frame."""
+"""No frame of taskq comes near it; a larger length means that the pipe was written to by others."""
 
 
 _packb = cast("Callable[..., bytes]", msgpack.packb)
@@ -53,7 +53,7 @@ _unpackb = cast("Callable[..., Any]", msgpack.unpackb)
 
 
 def pack_frame(frame: dict[str, Any]) -> bytes:
-    """The bytes of a frame; raises `TypeError` or `ValueError` for what msgpack does not have."""
+    """The bytes of a frame; raises `TypeError` or `ValueError` for values msgpack cannot encode."""
     body = _packb(frame)
     return len(body).to_bytes(HEADER_SIZE, "big") + body
 
@@ -67,11 +67,11 @@ def frame_size(header: bytes) -> int:
 
 
 def unpack_frame(body: bytes) -> dict[str, Any]:
-    """The frame; raises `ValueError` for bytes that are none."""
+    """The frame in `body`; raises `ValueError` if there is none."""
     try:
         frame = _unpackb(body, strict_map_key=False)
-    except Exception as error:  # msgpack documents that any may come
-        raise ValueError(f"no frame: {error}") from error
+    except Exception as error:  # msgpack may raise any exception
+        raise ValueError(f"not a frame: {error}") from error
     if not isinstance(frame, dict):
-        raise ValueError("a frame is a map")
+        raise ValueError("not a frame: it must be a map")
     return cast("dict[str, Any]", frame)

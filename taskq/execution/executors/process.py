@@ -1,4 +1,4 @@
-"""Runs functions in processes of their own: a crash or a kill there ends one job and no more."""
+"""Runs functions in processes of their own, so that a crash or kill ends only one job."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ __all__ = [
     "current_directory",
 ]
 
-# For exit handlers in idle children; nothing of a job depends on them.
-_LEAVE_WITHIN = 1.0
+# For exit handlers in idle children; no job depends on them.
+_EXIT_SECONDS = 1.0
 
 
 class ProcessExecutor:
-    """Runs functions in spawned processes, at most `limit` at once, in the order they came.
+    """Runs functions in spawned processes, at most `limit` at once, in order of arrival.
 
-    Each job has a process to itself. Processes are spawned when they are needed, import a function
-    when they first run it, and are kept for the next job; one that died or was killed is replaced
-    by a fresh one. They die with the parent process, whatever ends it.
+    Each job has a process to itself. Processes are spawned when needed, import a function when they
+    first run it, and are kept for the next job; one that died or was killed is replaced by a new
+    one. They die with the parent process, however it ends.
 
-    `limit`: processes, default one for each CPU. `start_timeout`: seconds that a process may take
-    to start and to import a function. `directory`: where they start, default the current one now.
-    Raises `ConfigError` for a limit below 1, and where processes cannot be spawned.
+    `limit`: processes, by default one for each CPU. `start_timeout`: seconds that a process may
+    take to start and to import a function. `directory`: where they start, by default the current
+    directory at this moment. Raises `ConfigError` for a limit below 1, and where processes cannot
+    be spawned.
 
-    >>> executor = ProcessExecutor(limit=2)  # doctest: +SKIP
-    >>> payload = encode_call(("a.png",), {})  # doctest: +SKIP
-    >>> await executor.run(address_of(resize), payload, context=facts)  # doctest: +SKIP
+    >>> executor = ProcessExecutor(limit=2)
+    >>> payload = encode_call(("a.png",), {})
+    >>> await executor.run(address_of(resize), payload, context=facts)
     """
 
     def __init__(
@@ -52,14 +53,14 @@ class ProcessExecutor:
     ) -> None:
         limit = (os.cpu_count() or 1) if limit is None else limit
         if limit < 1:
-            raise ConfigError(f"limit={limit} leaves no process to run a task: type 1 or more")
+            raise ConfigError(f"limit={limit} leaves no process to run a task: use 1 or more")
         _refuse_without_spawning()
         self._slots = asyncio.Semaphore(limit)
         self._start_timeout = start_timeout
-        # Of this moment: a job may go elsewhere, and what the next process imports lies here.
+        # The directory of this moment: a job may change it, and the next process imports from here.
         self._directory = directory or current_directory()
         self._children: set[SpawnedChild] = set()
-        # The last used is used next: it is the warmest, and the others may be swapped out.
+        # The last one used is used next: its caches are warm, and others may be swapped out.
         self._idle: list[SpawnedChild] = []
         self._loading: set[asyncio.Task[SpawnedChild]] = set()
         self._running = 0
@@ -67,7 +68,7 @@ class ProcessExecutor:
 
     @property
     def running(self) -> int:
-        """Jobs that run at this moment."""
+        """How many jobs run now."""
         return self._running
 
     async def run(
@@ -80,18 +81,19 @@ class ProcessExecutor:
         on_message: Callable[[Any], None] | None = None,
         on_start: Callable[[], None] | None = None,
     ) -> bytes:
-        """Run the function at `address` with the call that `payload` encodes; gives its result.
+        """Run the function at `address` with the call that `payload` encodes; returns its result.
 
-        `context` is plain data for the child's `job_scope`. After `soft_timeout` seconds of running
-        the function gets `SoftTimeout`. `on_message` is called with what the job sends over its
-        `ChildLink`. `on_start` is called when a process is free and has imported the function, just
-        before the job begins: waiting and importing need not count against a time limit.
+        `context` is plain data for the child's `job_scope`. After `soft_timeout` seconds,
+        `SoftTimeout` is raised in the function. `on_message` is called with each message that the
+        job sends over its `ChildLink`. `on_start` is called when a process is free and has imported
+        the function, just before the job begins, so that waiting and importing do not count against
+        a timeout.
 
-        Raises `RemoteError` with what the function raised, `ProcessDied` when its process ended
-        before it did, `ConfigError` in a child that imports a main module without a guard, and
-        `RuntimeError` once the executor is closed. If the awaiting task is cancelled, the process
-        is killed, and is gone when `CancelledError` arrives; one that still imports the function is
-        kept for the next job instead, or a slow import would fail for ever.
+        Raises `RemoteError` with what the function raised, `ProcessDied` if its process ended
+        first, `ConfigError` in a child that imports a main module without a guard, and `RuntimeError` once
+        the executor is closed. If the awaiting task is cancelled, the process is killed and gone
+        when `CancelledError` is raised. A process that is still importing the function is kept for
+        the next job instead; otherwise a slow import would never succeed.
         """
         refuse_unguarded_main()
         child = await self._claim(address)
@@ -112,24 +114,24 @@ class ProcessExecutor:
         return result
 
     async def aclose(self) -> None:
-        """End all processes: idle ones are let go, those that run a job are killed."""
+        """Stop all processes: idle ones exit, those that run a job are killed."""
         self._closed = True
         idle, self._idle = self._idle, []
         for child in self._children.difference(idle):
             child.kill("the worker's process executor was closed")
         if idle:
-            await asyncio.gather(*(child.end(_LEAVE_WITHIN) for child in idle))
+            await asyncio.gather(*(child.end(_EXIT_SECONDS) for child in idle))
         self._children.difference_update(idle)
         await asyncio.gather(*(child.gone() for child in self._children))
         if self._loading:
             await asyncio.wait(self._loading)
 
     async def _claim(self, address: FunctionAddress) -> SpawnedChild:
-        """A child that knows the function, and a slot: the caller gives back both."""
+        """A child that has imported the function, and a slot; the caller releases both."""
         await self._slots.acquire()
         if self._closed:
             self._slots.release()
-            raise RuntimeError("the process executor is closed: it takes no more jobs")
+            raise RuntimeError("the process executor is closed and takes no more jobs")
         child = self._pick(address)
         if child is not None and child.knows(address):
             return child
@@ -169,7 +171,7 @@ class ProcessExecutor:
             if isinstance(error, TimeoutError):
                 raise ProcessDied(
                     f"a process did not import {address} within {self._start_timeout:g} s and was "
-                    "ended: what starts the program must stand under `if __name__ == '__main__':`"
+                    "killed: put what starts the program under `if __name__ == '__main__':`"
                 ) from None
             raise
         return child
@@ -196,7 +198,7 @@ class ProcessExecutor:
 
 
 def current_directory() -> str | None:
-    """The current directory; None where it was deleted."""
+    """The current directory; None if it was deleted."""
     try:
         return os.getcwd()
     except OSError:
@@ -205,9 +207,9 @@ def current_directory() -> str | None:
 
 def _refuse_without_spawning() -> None:
     if sys.platform == "win32":
-        raise ConfigError("executor='process' needs a POSIX system: type executor='thread'")
+        raise ConfigError("executor='process' needs a POSIX system: use executor='thread'")
     if not sys.executable or getattr(sys, "frozen", False):
         raise ConfigError(
-            "executor='process' needs a Python interpreter to start, and this program has none of "
-            "its own (sys.executable): type executor='thread', or run a worker outside of it"
+            "executor='process' needs a Python interpreter to start, and this program has none "
+            "(sys.executable): use executor='thread', or run a worker outside of it"
         )

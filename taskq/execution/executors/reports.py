@@ -1,6 +1,6 @@
-"""What a job's process reports to its parent: failures as text, and log records as plain data.
+"""What a child process reports to its parent: failures as text, and log records as plain data.
 
-An exception is never rebuilt from a name.
+Exceptions are never rebuilt from their names.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _unpackb = cast("Callable[..., Any]", msgpack.unpackb)
 
 
 class LogSender(logging.Handler):
-    """The handler of a job's process: gives records as plain data to `send`.
+    """The logging handler of a child process: passes records as plain data to `send`.
 
-    One that `send` refuses, with false, is printed as Python does where logging is not configured.
+    If `send` returns false, the record is printed as in a program that does not configure logging.
     """
 
     def __init__(self, send: Callable[[dict[str, Any]], bool]) -> None:
@@ -55,7 +55,7 @@ class LogSender(logging.Handler):
         self._send = send
 
     def createLock(self) -> None:  # noqa: N802 - logging's name
-        """None: a soft limit may raise anywhere, and would leave it taken."""
+        """No lock: a soft limit may raise anywhere, and would leave it locked."""
         self.lock = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -73,7 +73,7 @@ class LogSender(logging.Handler):
 
 
 def handle_record(described: Mapping[str, Any]) -> None:
-    """Have this process's logging handle a record of another one."""
+    """Handle a record of another process in this process's logging."""
     name, level = described.get("name"), described.get("levelno")
     if not isinstance(name, str) or not isinstance(level, int):
         return
@@ -92,24 +92,24 @@ def handle_record(described: Mapping[str, Any]) -> None:
 
 
 def configured_levels() -> dict[str, int]:
-    """The levels that were given to this process's loggers; "" is the root."""
+    """The levels that were set on this process's loggers; "" is the root."""
     known = list(logging.root.manager.loggerDict.items())
     own = {name: log.level for name, log in known if isinstance(log, logging.Logger) and log.level}
     return own | {"": logging.root.level}
 
 
 def set_levels(levels: Mapping[str, int]) -> None:
-    """Give this process's loggers the levels of another process's."""
+    """Set the levels of another process on this process's loggers."""
     for name, level in levels.items():
         logging.getLogger(name or None).setLevel(level)
 
 
 def text_of(value: object) -> str:
-    """The text of any value: a log line is written whatever it was given."""
+    """The text of any value, so that a log line can always be written."""
     try:
         return plain_text(str(value))
     except Exception:
-        return f"<{type(value).__name__} without a text>"
+        return f"<{type(value).__name__} without text>"
 
 
 def _described(record: logging.LogRecord) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _described(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value where msgpack has it, lists and maps of such as well; its text otherwise."""
+    """The value if msgpack can encode it, else its text, also inside lists and maps."""
     try:
         return _unpackb(_packb(value, default=text_of), strict_map_key=False)
     except Exception:
@@ -146,28 +146,28 @@ _KINDS: tuple[tuple[type[BaseException], RemoteKind], ...] = (
 
 _TEXT_LIMIT = 64 * 1024
 
-# A century. Where the text of a failure is needed, a delay nobody can mean must not get in its way.
+# A century: an absurd delay must not prevent the report of a failure.
 _MOST_DELAY = 3e9
 
-# Not by way of the error, whose class may have its own.
+# Not as attributes of the error, whose class may override them.
 _MEMBERS: Final[Any] = BaseExceptionGroup.exceptions
 _TRACEBACK: Final[Any] = BaseException.__traceback__
 
-# The package that runs attempts: its frames say nothing about the failure.
-_OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
+# The package that runs attempts, whose frames say nothing about a failure.
+_EXECUTION_FOLDER = os.path.dirname(os.path.dirname(__file__)) + os.sep
 
 
 class ProcessDied(TaskqError):
-    """The process of the job ended before the job did; the text says how."""
+    """The process of the job ended before the job did; the message says how."""
 
 
 class RemoteError(TaskqError):
-    """The function raised, in its own process.
+    """The function raised an exception in its own process.
 
     `type_name` is the name of the exception's class, `mro` the names of that class and its bases,
-    `text` its text and `traceback_text` the traceback there. `kind` is `error`, or what it means to
-    taskq: `retry_later` (with `delay` in seconds), `reject`, `soft_timeout`, `unfit_arguments` (the
-    payload does not fit the function) or `unfit_result` (the value cannot travel).
+    `text` its message and `traceback_text` its traceback. `kind` is `error`, or one with a meaning
+    to taskq: `retry_later` (with `delay` in seconds), `reject`, `soft_timeout`, `unfit_arguments`
+    (the payload does not fit the function) or `unfit_result` (the value cannot be serialised).
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class RemoteError(TaskqError):
         )
 
     def control(self) -> RetryLater | Reject | SoftTimeout | None:
-        """taskq's own signal that the function raised, None for any other exception."""
+        """The `RetryLater`, `Reject` or `SoftTimeout` that the function raised, None otherwise."""
         if self.kind == "retry_later":
             return RetryLater(self.delay or 0.0, self.text)
         if self.kind == "reject":
@@ -212,7 +212,7 @@ class RemoteError(TaskqError):
 
 
 class Unfit(Exception):
-    """Arguments that do not fit the function, or a result that cannot travel; see `error`."""
+    """The arguments do not fit the function, or its result cannot be serialised; see `error`."""
 
     def __init__(self, kind: RemoteKind, error: Exception) -> None:
         super().__init__(kind)
@@ -221,15 +221,15 @@ class Unfit(Exception):
 
 
 def failure_of(error: BaseException) -> dict[str, Any]:
-    """What `RemoteError.of` takes, as plain data; never raises, whatever `error` is."""
+    """Describe any error as plain data for `RemoteError.of`; never raises."""
     if type(error) is Unfit:
         return failure_of(error.error) | {"kind": error.kind}
     meant = meant_by(error)
     kind, text = _kind_of(meant), _text_of(meant)
     delay = _delay_of(meant) if kind == "retry_later" else None
     if kind == "retry_later" and delay is None:
-        # Nobody can say when; at once and for ever would be the worst answer.
-        kind, text = "error", f"{text} (and its delay is no number of seconds from 0 on)"
+        # Without a valid delay, the job would retry at once and for ever.
+        kind, text = "error", f"{text} (and its delay is not a number of seconds, 0 or more)"
     return {
         "type": name_of(type(meant)),
         "text": plain_text(text),
@@ -241,7 +241,7 @@ def failure_of(error: BaseException) -> dict[str, Any]:
 
 
 def meant_by(error: BaseException) -> BaseException:
-    """The `RetryLater` or `Reject` that a group consists of, `error` itself otherwise.
+    """The single `RetryLater` or `Reject` in a group, else `error` itself.
 
     An asyncio.TaskGroup wraps whatever its body raises.
     """
@@ -265,7 +265,7 @@ def _kind_of(error: BaseException) -> RemoteKind:
 
 
 def _leaves(group: BaseException) -> list[BaseException]:
-    """What is no group, at any depth, each once."""
+    """The exceptions in a group at any depth that are not groups themselves, each once."""
     found: list[BaseException] = []
     seen: set[int] = set()
     left = [group]
@@ -283,14 +283,14 @@ def _leaves(group: BaseException) -> list[BaseException]:
 
 def _text_of(error: BaseException) -> str:
     try:
-        # A `str` of its own kind may be as hostile as the error.
+        # An instance of a subclass of `str` may misbehave like the error itself.
         return str.__str__(str(error))
     except BaseException as failure:
         return f"<str() of this {name_of(type(error))} raised {name_of(type(failure))}>"
 
 
 def _traceback_of(error: BaseException) -> str:
-    trace = _without_ours(_TRACEBACK.__get__(error))
+    trace = _user_frames(_TRACEBACK.__get__(error))
     whole = _shown(lambda: traceback.format_exception(type(error), error, trace))
     if whole is not None:
         return whole
@@ -305,10 +305,10 @@ def _shown(lines: Callable[[], list[str]]) -> str | None:
         return None
 
 
-def _without_ours(trace: TracebackType | None) -> TracebackType | None:
-    """From the first frame of the user's code on; all of it if there is none."""
+def _user_frames(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame of the user's code on; all of it if there is none."""
     first = trace
-    while first is not None and first.tb_frame.f_code.co_filename.startswith(_OURS):
+    while first is not None and first.tb_frame.f_code.co_filename.startswith(_EXECUTION_FOLDER):
         first = first.tb_next
     return first or trace
 
@@ -316,12 +316,12 @@ def _without_ours(trace: TracebackType | None) -> TracebackType | None:
 def _delay_of(error: BaseException) -> float | None:
     try:
         delay = getattr(error, "delay", 0.0)
-        # Not a number is neither.
+        # NaN fails the comparison, too.
         return float(min(delay, _MOST_DELAY)) if delay >= 0 else None
     except BaseException:
         return None
 
 
 def plain_text(text: str) -> str:
-    """Text that can be encoded, and is not so long that nobody would read it."""
+    """Text that can be encoded, shortened to a readable length."""
     return fitting(text, _TEXT_LIMIT)

@@ -1,4 +1,4 @@
-"""The executors of one event loop: threads and processes are started when first needed."""
+"""The executors of one event loop; threads and processes start when first needed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from taskq.execution.executors.thread import ThreadExecutor
 __all__ = ["ExecutorSet"]
 
 CLOSING_THREADS = 1000
-"""More than ever give something back at the same time; they are started as needed."""
+"""More than ever release resources at the same time; they start as needed."""
 
 
 class ExecutorSet:
-    """Up to `threads` threads and `processes` processes for tasks that are no coroutines.
+    """Up to `threads` threads and `processes` processes, for tasks that do not run in the loop.
 
-    Processes start in `directory`; None for the current one now.
+    Processes start in `directory`; None means the current directory at this moment.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class ExecutorSet:
         return await self.threads.run(fn, args, kwargs)
 
     async def closing(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """Call what gives something back in a thread.
+        """Call `fn`, which releases a resource, in a thread.
 
-        Not in those of the tasks: if all of them wait for a connection, nobody could return one.
+        Not in a thread for tasks: if all of those wait for a connection, none could be returned.
         """
         if self._closing is None:
             self._closing = ThreadExecutor(CLOSING_THREADS)
         return await self._closing.run(fn, args)
 
     async def run_in_process(self, attempt: Attempt, on_start: Callable[[], None]) -> bytes:
-        """Run an attempt in a process of its own; gives its serialised result."""
+        """Run an attempt in a process of its own; returns its serialised result."""
         if self._processes is None:
             self._processes = ProcessExecutor(self._process_limit, directory=self._directory)
 
@@ -66,7 +66,7 @@ class ExecutorSet:
         )
 
     async def aclose(self) -> None:
-        """End threads and processes; threads that never return end with this process."""
+        """Stop threads and processes; threads that never return end with this process."""
         await self.threads.aclose()
         if self._closing is not None:
             await self._closing.aclose()

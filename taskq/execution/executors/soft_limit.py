@@ -1,9 +1,9 @@
-"""The soft time limit of a process job: `SoftTimeout`, raised inside the user's code.
+"""The soft timeout of a process job: raises `SoftTimeout` inside the user's code.
 
-SIGALRM rather than a thread: it also interrupts what waits in a system call, such as `time.sleep`.
-Python runs the handler in the main thread between two bytecodes, and the handler raises there. So
-three places must be safe from it: a frame half written to the pipe (`held`), the time after the
-function returned (`disarm`), and the inside of the event loop (`_Interruptible`).
+It uses SIGALRM rather than a thread, because that also interrupts system calls such as
+`time.sleep`. Python runs the handler in the main thread between two bytecodes, and the handler
+raises there. Three places must be protected from it: a frame half written to the pipe (`held`), the
+time after the function has returned (`disarm`), and the inside of the loop (`_Interruptible`).
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from taskq.core.errors import SoftTimeout
 
 __all__ = ["SoftLimit"]
 
-# How often, and for how long each time, an alarm waits where an error would do harm.
-_PATIENCE = 50
-_PAUSE = 0.001
+# How often, and for how many seconds each time, an alarm is put off where an error would do harm.
+_MAX_DELAYS = 50
+_DELAY = 0.001
 
-# The alarm is repeated until it is heard: one that rings just before a system call is noticed only
-# when the call returns, and a `time.sleep` of a minute would have its minute.
-_AGAIN = 0.05
+# The alarm repeats until it takes effect: one that arrives just before a system call is noticed
+# only when the call returns, and a `time.sleep` of a minute would last a minute.
+_REPEAT = 0.05
 
 _SWALLOWING = frozenset({"_weakrefset", "weakref"})
 
 
 class SoftLimit:
-    """Raises `SoftTimeout` in the running function, once, when its seconds have passed.
+    """Raises `SoftTimeout` once in the running function when its time is over.
 
-    Belongs to the main thread. Between `arm` and `disarm` the process's SIGALRM is its own;
-    otherwise it is the user's.
+    Used only in the main thread. Between `arm` and `disarm` it owns SIGALRM of the process;
+    otherwise the signal belongs to the user's code.
     """
 
     def __init__(self) -> None:
@@ -43,8 +43,8 @@ class SoftLimit:
         self._armed = False
         self._held = False
         self._due = False
-        self._patience = 0
-        self._users: Any = signal.SIG_DFL
+        self._delays_left = 0
+        self._user_handler: Any = signal.SIG_DFL
         self._driver: _Interruptible | None = None
 
     def arm(self, seconds: float | None) -> None:
@@ -53,23 +53,23 @@ class SoftLimit:
             return
         self._seconds = seconds
         self._due = False
-        self._patience = _PATIENCE
+        self._delays_left = _MAX_DELAYS
         self._armed = True
-        self._users = signal.signal(signal.SIGALRM, self._on_alarm)
+        self._user_handler = signal.signal(signal.SIGALRM, self._on_alarm)
         # Zero would switch the timer off.
-        _ring(max(seconds, 0.000_001))
+        _set_alarm(max(seconds, 0.000_001))
 
     def disarm(self) -> None:
-        """Stop the clock. An alarm on its way raises before the first line here or not at all."""
+        """Stop the clock. A pending alarm raises before the first line here or not at all."""
         if self._armed:
             self._armed = False
             self._give_back()
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Inside, an alarm waits: what is done here is done whole or not at all."""
+        """A block that an alarm does not interrupt: it runs as a whole or not at all."""
         if threading.current_thread() is not threading.main_thread():
-            # Handlers run in the main thread only; another thread is never interrupted.
+            # Handlers run only in the main thread; other threads are never interrupted.
             yield
             return
         self._held = True
@@ -81,10 +81,10 @@ class SoftLimit:
                 self._fire(None)
 
     async def drive(self, coroutine: Coroutine[Any, Any, Any], seconds: float | None) -> Any:
-        """Await `coroutine` under the limit; it gets `SoftTimeout` at its current await.
+        """Await `coroutine` under the limit; `SoftTimeout` is raised at its current await.
 
-        What it awaits is cancelled, but for the members of an `asyncio.TaskGroup` that it waits
-        for at the end of the `async with`: the group does not take the error for a cancellation.
+        What it awaits is cancelled, except for members of an `asyncio.TaskGroup` that it waits for
+        at the end of the `async with`, because the group does not see the error as a cancellation.
         """
         self._driver = _Interruptible(coroutine, self._error, asyncio.current_task())
         self.arm(seconds)
@@ -107,11 +107,11 @@ class SoftLimit:
             return
         driver = self._driver
         inside = driver is None or driver.runs(frame)
-        if inside and self._patience and _would_do_harm(frame):
-            # It is over in microseconds, unless such code only stands between two functions of the
-            # user: hence the limit to patience.
-            self._patience -= 1
-            _ring(_PAUSE)
+        if inside and self._delays_left and _would_do_harm(frame):
+            # That code ends in microseconds, unless it merely calls another function of the user:
+            # hence the limit on delays.
+            self._delays_left -= 1
+            _set_alarm(_DELAY)
             return
         self._armed = self._due = False
         self._give_back()
@@ -121,22 +121,22 @@ class SoftLimit:
             raise self._error()
 
     def _give_back(self) -> None:
-        """The alarm is the user's again; one that is on its way is heard here, and ignored."""
-        _silence()
-        # None: it was set by a library in C, and Python cannot set it again. Another one than ours:
-        # the function has set it meanwhile.
-        if self._users is not None and signal.getsignal(signal.SIGALRM) == self._on_alarm:
-            signal.signal(signal.SIGALRM, self._users)
+        """Give SIGALRM back to the user's code; a pending alarm is handled here and ignored."""
+        _clear_alarm()
+        # None: a C library set it, and Python cannot restore it. If the current handler is not
+        # ours, the function has set its own in the meantime.
+        if self._user_handler is not None and signal.getsignal(signal.SIGALRM) == self._on_alarm:
+            signal.signal(signal.SIGALRM, self._user_handler)
 
     def _error(self) -> SoftTimeout:
         return SoftTimeout(f"the soft limit of {self._seconds:g} s passed")
 
 
 class _Interruptible:
-    """Awaits a coroutine, step by step, and can raise an error of its own at the current await.
+    """Awaits a coroutine step by step, and can raise an error at its current await.
 
-    asyncio can only throw `CancelledError` into a task. The task is cancelled, so that whatever it
-    waits for is cancelled as well, and the cancellation is exchanged for the error on its way in.
+    asyncio can only throw `CancelledError` into a task. So the task is cancelled, and with it what
+    it waits for, and the cancellation is replaced by the error before the coroutine sees it.
     """
 
     def __init__(
@@ -153,11 +153,11 @@ class _Interruptible:
         self._over = False
 
     def runs(self, frame: FrameType | None) -> bool:
-        """Whether the user's code is what the alarm interrupted, not the loop or this class."""
+        """Whether the alarm interrupted the user's code rather than the loop or this class."""
         return self._inside and (frame is None or frame.f_code is not _STEPS)
 
     def interrupt_soon(self) -> None:
-        """Have the loop interrupt the coroutine; called from the signal handler."""
+        """Make the loop interrupt the coroutine; called from the signal handler."""
         if self._task is not None:
             self._task.get_loop().call_soon_threadsafe(self._interrupt)
 
@@ -184,11 +184,11 @@ class _Interruptible:
                     yield awaited
                     thrown = None
                 except BaseException as error:
-                    thrown = self._exchanged(error)
+                    thrown = self._replaced(error)
         finally:
             self._over = True
 
-    def _exchanged(self, error: BaseException) -> BaseException:
+    def _replaced(self, error: BaseException) -> BaseException:
         if not self._interrupted or not isinstance(error, asyncio.CancelledError):
             return error
         self._interrupted = False
@@ -197,11 +197,11 @@ class _Interruptible:
         return self._error()
 
 
-def _ring(seconds: float) -> None:
-    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+def _set_alarm(seconds: float) -> None:
+    signal.setitimer(signal.ITIMER_REAL, seconds, _REPEAT)
 
 
-def _silence() -> None:
+def _clear_alarm() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
@@ -209,10 +209,10 @@ _STEPS = _Interruptible.__await__.__code__
 
 
 def _would_do_harm(frame: FrameType | None) -> bool:
-    """Whether an error raised in this frame would be swallowed or break what runs the function.
+    """Whether an error raised in this frame would be swallowed, or break what runs the function.
 
-    Finalisers and weak references swallow what is raised in them; asyncio would leave half a task
-    or half a lock behind.
+    Finalisers and weak references swallow errors; asyncio would leave a task or a lock in an
+    inconsistent state.
     """
     while frame is not None and frame.f_code is not _STEPS:
         module = frame.f_globals.get("__name__", "")

@@ -1,4 +1,4 @@
-"""The parent's side of one child process: starting it, talking to it, and seeing it end."""
+"""The parent's side of one child process: start it, exchange frames, and notice its end."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from taskq.execution.executors.reports import (
 
 __all__ = ["SpawnedChild"]
 
-# The child must look for taskq where its parent found it, so the parent's sys.path comes over the
-# pipe ahead of every import; its length is followed by the entries, joined by NULs. The first says
-# how many that follow are for taskq's own imports: the parent did these before the application's
-# folder came first on its path, and a logging.py there must take the place of no library.
+# The child must import taskq from where its parent did, so it reads the parent's sys.path from the
+# pipe before any import: the length, then the entries, joined by NULs. The first entry says how
+# many of the next are for taskq's own imports. The parent did those before the application's folder
+# came first on its path, so a logging.py in that folder must not replace a library.
 _BOOT = """\
 import socket, sys
 pipe = socket.socket(fileno=int(sys.argv[1]))
@@ -49,18 +49,18 @@ sys.path[:] = path[own:]
 main(pipe, int(sys.argv[2]))
 """
 
-# The folder in which the package taskq lies.
-_HOME = str(Path(__file__).parents[3])
+# The folder that contains the package taskq.
+_PACKAGE_FOLDER = str(Path(__file__).parents[3])
 
-# A killed process is gone in milliseconds, unless the kernel keeps it in a system call.
-_GONE_WITHIN = 5.0
+# A killed process ends in milliseconds, unless the kernel keeps it in a system call.
+_KILL_SECONDS = 5.0
 
-# Between the end of a process and the moment its pipe is given up: what it sent last is still read.
-_LAST_WORDS = 0.1
+# Between the end of a process and the closing of its pipe, so that its last frames are still read.
+_PIPE_CLOSE_SECONDS = 0.1
 
 
 class SpawnedChild:
-    """A child process that runs one job at a time; made by `start`."""
+    """A child process that runs one job at a time; created by `start`."""
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class SpawnedChild:
         self._writer = writer
         self._known: set[FunctionAddress] = set()
         self._reason: str | None = None
-        exited.add_done_callback(self._give_up_pipe)
+        exited.add_done_callback(self._close_pipe_soon)
 
     @classmethod
     async def start(cls, directory: str | Path | None = None) -> SpawnedChild:
-        """Spawn a child in `directory`; raises `OSError` when the system has no process to give."""
+        """Spawn a child in `directory`; raises `OSError` if the system cannot start a process."""
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -106,7 +106,7 @@ class SpawnedChild:
 
     @property
     def pid(self) -> int:
-        """Its process id, which is its process group's as well."""
+        """Its process id, which is also the id of its process group."""
         return self._process.pid
 
     def knows(self, address: FunctionAddress) -> bool:
@@ -114,7 +114,7 @@ class SpawnedChild:
         return address in self._known
 
     async def load(self, address: FunctionAddress) -> None:
-        """Have it import a function; raises `RemoteError` with what the import raised."""
+        """Make it import a function; raises `RemoteError` with what the import raised."""
         levels = configured_levels()
         load = {"load": _as_list(address), "argv": sys.argv, "levels": levels}
         reply = await self._ask(load, None)
@@ -130,7 +130,7 @@ class SpawnedChild:
         soft_timeout: float | None,
         on_message: Callable[[Any], None] | None,
     ) -> dict[str, Any]:
-        """Have it run a function it knows; gives the last frame of its answer."""
+        """Make it run a function that it has imported; returns the last frame of its answer."""
         frame = {
             "call": _as_list(address),
             "payload": payload,
@@ -140,28 +140,27 @@ class SpawnedChild:
         return await self._ask(frame, on_message)
 
     def kill(self, reason: str | None = None) -> None:
-        """End it now, with the programs its job started; `reason` is for whoever awaits it."""
+        """Kill it and the programs its job started; its caller gets `reason`."""
         if self._exited.done():
             return
         self._reason = self._reason or reason
-        # It leads a process group of its own, and it is not reaped before `_exited`: the number
-        # is still its own.
+        # It leads its own process group and is not reaped before `_exited`, so the id is still its.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.kill()
 
     def drop(self) -> None:
-        """Kill it, and let its pipe go."""
+        """Kill it and close its pipe."""
         self.kill()
         self._writer.transport.abort()
 
     async def gone(self) -> None:
-        """Kill it and wait until it is no more, not even as a zombie."""
+        """Kill it and wait until it has been reaped."""
         self.drop()
-        await asyncio.wait({self._exited}, timeout=_GONE_WITHIN)
+        await asyncio.wait({self._exited}, timeout=_KILL_SECONDS)
 
     async def end(self, grace: float) -> None:
-        """Let it leave by itself, exit handlers and all, within `grace` seconds; else kill it."""
+        """Let it exit, exit handlers included, within `grace` seconds; else kill it."""
         self._writer.close()
         await asyncio.wait({self._exited}, timeout=grace)
         await self.gone()
@@ -191,22 +190,22 @@ class SpawnedChild:
         except (asyncio.IncompleteReadError, ConnectionError):
             raise await self._death() from None
         except ValueError as error:
-            self.kill(f"it wrote to the pipe that is taskq's own: {error}")
+            self.kill(f"it wrote to the pipe that taskq uses: {error}")
             raise await self._death() from error
 
     async def _death(self) -> ProcessDied:
-        await asyncio.wait({self._exited}, timeout=_GONE_WITHIN)
+        await asyncio.wait({self._exited}, timeout=_KILL_SECONDS)
         if self._reason is not None:
-            how = f"was ended: {self._reason}"
+            how = f"was killed: {self._reason}"
         elif not self._exited.done():
             how = "closed its pipe to the worker"
         else:
             how = how_it_ended(self._exited.result())
         return ProcessDied(f"the process of the job (pid {self.pid}) {how}")
 
-    def _give_up_pipe(self, exited: asyncio.Future[int]) -> None:
-        # A process that the job forked may hold the child's end open: then no EOF ever comes.
-        exited.get_loop().call_later(_LAST_WORDS, self._writer.transport.abort)
+    def _close_pipe_soon(self, exited: asyncio.Future[int]) -> None:
+        # A process that the job forked may keep the child's end open; then there is no EOF.
+        exited.get_loop().call_later(_PIPE_CLOSE_SECONDS, self._writer.transport.abort)
 
 
 def _as_list(address: FunctionAddress) -> list[str | None]:
@@ -214,35 +213,35 @@ def _as_list(address: FunctionAddress) -> list[str | None]:
 
 
 def _paths() -> bytes:
-    """Where the child looks for taskq, and where for the application, as it reads them."""
-    # Imports look at texts alone, and pass over a `Path` that somebody put there.
+    """The import paths for taskq and for the application, in the form that the child reads."""
+    # Imports use strings only and skip a `Path` that was put there.
     texts: list[Any] = [*sys.path]
     known = [entry for entry in texts if isinstance(entry, str)]
     library = os.path.dirname(os.__file__)
     standard = [entry for entry in known if entry.startswith(library) and "-packages" not in entry]
     libraries = os.path.dirname(os.path.dirname(str(msgpack.__file__)))
-    own = list(dict.fromkeys((*standard, _HOME, libraries, *known)))
+    own = list(dict.fromkeys((*standard, _PACKAGE_FOLDER, libraries, *known)))
     return "\0".join((str(len(own)), *own, *known)).encode("utf-8", "surrogateescape")
 
 
 def _spawn(fd: int, directory: str | Path | None) -> subprocess.Popen[bytes]:
-    # As multiprocessing does it: -O, -W, -X and the like hold for the child as well.
+    # As in multiprocessing: -O, -W, -X and so on apply to the child too.
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
-    # And -P: what lies in the current folder is not imported instead of the standard library.
+    # And -P, so that nothing in the current folder shadows the standard library.
     flags += [] if "-P" in flags else ["-P"]
     # Not asyncio's own subprocesses: under uvloop they leak file descriptors into the child.
-    return subprocess.Popen(  # noqa: S603 - the interpreter itself, and no input of anybody
+    return subprocess.Popen(  # noqa: S603 - the interpreter itself, without user input
         [sys.executable, *flags, "-c", _BOOT, str(fd), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         cwd=directory,
         pass_fds=(fd,),
-        # Ctrl-C in the terminal reaches the parent alone, which decides what ends and when.
+        # Ctrl-C in the terminal reaches only the parent, which decides what ends and when.
         start_new_session=True,
     )
 
 
 def _watch(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
-    """The exit code, when the process has ended and is reaped."""
+    """A future for the exit code, set when the process has ended and been reaped."""
     loop = asyncio.get_running_loop()
     exited: asyncio.Future[int] = loop.create_future()
     try:
@@ -264,5 +263,5 @@ def _wait(
     process: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop, exited: asyncio.Future[int]
 ) -> None:
     code = process.wait()
-    with suppress(RuntimeError):  # the loop is closed: nobody is left to be told
+    with suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(exited.set_result, code)

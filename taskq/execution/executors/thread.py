@@ -1,9 +1,8 @@
 """Runs plain functions in threads of taskq's own.
 
-Not in asyncio's or AnyIO's pool: there a few slow tasks would starve everything else that needs a
-thread, such as the `def` endpoints of a web application. And in daemon threads, which
-concurrent.futures does not have: it joins its threads when the interpreter exits, so that one
-function that never returns would keep the process for ever.
+In the thread pools of asyncio or AnyIO, a few slow tasks would starve everything else that needs a
+thread, such as the `def` endpoints of a web application. concurrent.futures has no daemon threads:
+it joins its threads at exit, so that one function that never returns would keep the process alive.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _NO_KEYWORDS: Mapping[str, Any] = {}
 class _Call:
     """One call on its way to a thread and back.
 
-    `value` and `error` are the thread's until it reports the call; everything else is the loop's.
+    Only the thread uses `value` and `error` until it reports the call; only the loop uses the rest.
     """
 
     fn: Callable[..., Any]
@@ -54,8 +53,8 @@ class _Call:
         except BaseException as error:
             self.error = error
         finally:
-            # The error holds its frames, and they hold this one: a reference from here to the call,
-            # which holds the error, would be a cycle that keeps everything the function had.
+            # The error refers to this frame; a reference from here to the call, which refers to the
+            # error, would be a cycle that keeps all of the function's values alive.
             del self
 
     def deliver(self) -> None:
@@ -66,8 +65,8 @@ class _Call:
         if error is None:
             self.future.set_result(value)
         elif is_a(error, StopIteration, GeneratorExit):
-            # A future cannot carry them: they would end the coroutines that await it. One that
-            # raises StopIteration itself is treated in the same way by the language.
+            # A future cannot carry them, as they would end the coroutines that await it. Python
+            # treats a coroutine that raises StopIteration in the same way.
             wrapped = RuntimeError(f"the function raised {name_of(type(error))}")
             wrapped.__cause__ = error
             self.future.set_exception(wrapped)
@@ -84,13 +83,13 @@ def _work(queue: SimpleQueue[_Call | None], report: Callable[[_Call], None]) -> 
 
 
 class ThreadExecutor:
-    """Runs functions in daemon threads, at most `limit` at once, in the order they came.
+    """Runs functions in daemon threads, at most `limit` at once, in order of arrival.
 
     A call whose caller is cancelled cannot be stopped: its thread is *leaked* until the function
-    returns. Leaked threads take nobody's place; whoever runs the executor decides how many are too
-    many. An executor belongs to the event loop that first uses it.
+    returns. Leaked threads do not count against `limit`; the caller decides how many are too many.
+    An executor belongs to the event loop that first uses it.
 
-    `limit`: calls running at once, 1 or more. Raises `ConfigError` for less.
+    `limit`: how many calls run at once, 1 or more. Raises `ConfigError` for less.
 
     >>> executor = ThreadExecutor(limit=40)  # doctest: +SKIP
     >>> await executor.run(resize, ("a.png",), {"width": 400})  # doctest: +SKIP
@@ -98,7 +97,7 @@ class ThreadExecutor:
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
-            raise ConfigError(f"limit={limit} leaves no thread to run a task: type 1 or more")
+            raise ConfigError(f"limit={limit} leaves no thread to run a task: use 1 or more")
         self._limit = limit
         self._slots = asyncio.Semaphore(limit)
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
@@ -106,22 +105,22 @@ class ThreadExecutor:
         self._waking = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._names = itertools.count(1)
-        # Threads alive, those leaked among them: at least `running + leaked`, at most
-        # `limit + leaked`. Changed on the loop only.
+        # Living threads, including leaked ones: at least `running + leaked`, at most
+        # `limit + leaked`. Changed only in the loop.
         self._threads = 0
         self._running = 0
         self._leaked = 0
         self._closed = False
-        self._quiet = asyncio.Event()
+        self._idle = asyncio.Event()
 
     @property
     def running(self) -> int:
-        """Calls that run and are awaited."""
+        """How many awaited calls run now."""
         return self._running
 
     @property
     def leaked(self) -> int:
-        """Threads whose caller was cancelled and whose function has not returned yet."""
+        """How many threads still run a function whose caller was cancelled."""
         return self._leaked
 
     async def run(
@@ -132,15 +131,15 @@ class ThreadExecutor:
         *,
         on_start: Callable[[], None] | None = None,
     ) -> T:
-        """Call `fn` in a thread, in a copy of the caller's context, and give what it returns.
+        """Call `fn` in a thread, in a copy of the caller's context, and return its value.
 
-        `on_start` is called on the loop when a thread is free and the call begins: waiting for a
-        thread need not count against a time limit.
+        `on_start` is called in the loop when a thread is free and the call begins, so that waiting
+        for a thread does not count against a timeout.
 
-        Raises what `fn` raises, `BaseException`s such as `SystemExit` too (`StopIteration` and
-        `GeneratorExit` as the cause of a `RuntimeError`), and `RuntimeError` once the executor is
-        closed. If the awaiting task is cancelled, `CancelledError` comes at once and the thread is
-        leaked.
+        Raises what `fn` raises, including `BaseException`s such as `SystemExit` (`StopIteration`
+        and `GeneratorExit` as the cause of a `RuntimeError`), and `RuntimeError` once the executor
+        is closed. If the awaiting task is cancelled, `CancelledError` is raised at once and the
+        thread is leaked.
         """
         await self._slots.acquire()
         call: _Call | None = None
@@ -160,37 +159,38 @@ class ThreadExecutor:
                 self._leaked += 1
             self._slots.release()
             if self._closed and not self._running:
-                self._quiet.set()
-            # The call holds the future, which holds the error that is passing through this frame.
+                self._idle.set()
+            # The call refers to the future, which refers to the error that passes through this
+            # frame.
             del call
 
     async def aclose(self, grace: float = 0.0) -> None:
-        """End the threads: idle ones now, running ones when their function returns.
+        """Stop the threads: idle ones now, running ones when their function returns.
 
-        Waits at most `grace` seconds for running calls, and never for leaked ones: they are daemon
+        Waits at most `grace` seconds for running calls, but not for leaked ones, which are daemon
         threads and end with the process. May be called twice.
         """
         self._closed = True
-        # Every call in the queue has a thread of its own, and the queue is in order: a thread
-        # meets its end only after the calls before it.
+        # Every call in the queue has a thread of its own, and the queue is in order, so a thread
+        # stops only after the calls before it.
         for _ in range(self._threads):
             self._calls.put(None)
         self._threads = 0
         if self._running and grace > 0:
-            # Set for the first time after `_closed`, by the last call to end.
+            # The last call to end sets it after `_closed`.
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    await self._quiet.wait()
+                    await self._idle.wait()
 
     def _bound_loop(self) -> asyncio.AbstractEventLoop:
         loop = asyncio.get_running_loop()
         if self._closed:
-            raise RuntimeError("the thread executor is closed: it takes no more calls")
+            raise RuntimeError("the thread executor is closed and takes no more calls")
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
             raise RuntimeError(
-                "the thread executor belongs to another event loop: make one for each loop"
+                "the thread executor belongs to another event loop: create one for each loop"
             )
         return loop
 
@@ -208,14 +208,14 @@ class ThreadExecutor:
         except RuntimeError:
             if threading.main_thread().is_alive():
                 raise
-            # From Python 3.12 on none is started while the interpreter shuts down. Those that are
-            # there take the call in their turn; without one the loop has nothing better to do.
+            # From Python 3.12 on, no thread can start while the interpreter shuts down. Existing
+            # threads take the call in turn; if there are none, the loop runs it.
             if not self._threads:
-                self._bound_loop().call_soon(self._work_here)
+                self._bound_loop().call_soon(self._work_in_loop)
             return
         self._threads += 1
 
-    def _work_here(self) -> None:
+    def _work_in_loop(self) -> None:
         with suppress(Empty):
             call = self._calls.get_nowait()
             if call is not None:
@@ -223,10 +223,11 @@ class ThreadExecutor:
                 self._report(call)
 
     def _report(self, call: _Call) -> None:
-        """Called by the thread. One wake-up of the loop serves all calls that ended before it."""
+        """Report an ended call from its thread; one wake-up of the loop serves several calls."""
         self._ended.append(call)
-        # `_settle` clears the flag before it empties the deque: whoever reads True here has its
-        # call taken along. Two threads that both read False wake the loop twice, which is harmless.
+        # `_settle` clears the flag before it empties the deque, so a thread that reads True here
+        # has its call taken along. Two threads that read False wake the loop twice, which is
+        # harmless.
         if self._waking:
             return
         self._waking = True
@@ -235,7 +236,7 @@ class ThreadExecutor:
             if loop is not None:
                 loop.call_soon_threadsafe(self._settle)
         except RuntimeError:
-            # The loop is closed: nobody is left to be told.
+            # The loop is closed, and with it the caller.
             return
 
     def _settle(self) -> None:
@@ -245,10 +246,10 @@ class ThreadExecutor:
             call.ended = True
             if call.abandoned:
                 self._leaked -= 1
-                self._retire_surplus()
+                self._stop_surplus_thread()
             call.deliver()
 
-    def _retire_surplus(self) -> None:
+    def _stop_surplus_thread(self) -> None:
         if self._threads > self._limit + self._leaked:
             self._threads -= 1
             self._calls.put(None)
