@@ -24,14 +24,13 @@ from taskq.core.liveness import ENQUEUE_SECONDS
 from taskq.core.options import Retention, check_known
 from taskq.deferred.report import DeferredSettings
 from taskq.definition import TaskDecorator, define
+from taskq.execution.address import refuse_unguarded_main
 from taskq.execution.bulk import enqueue_all
-from taskq.execution.executors.address import refuse_unguarded_main
 from taskq.execution.handle import Deferred, Job
-from taskq.execution.lifespan import STATE_KEY, Lifespan
 from taskq.execution.middleware import AttemptMiddleware, EnqueueMiddleware, MiddlewareKind
 from taskq.execution.portal import Portal
 from taskq.execution.registry import Registry
-from taskq.execution.resources import Overrides, Resources
+from taskq.execution.resources import STATE_KEY, Lifespan, Overrides, Resources
 from taskq.execution.task import (
     AsyncTask,
     ConfiguredTask,

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    Annotated,
+    Any,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    get_args,
+    get_origin,
+    overload,
+)
 
+from taskq.codec.type_hints import resolve_hints
 from taskq.core.errors import TaskDefinitionError
 from taskq.core.options import TaskOptions, task_options
-from taskq.core.signatures import call_signature, shown_signature
-from taskq.execution.injection import dependencies_of
+from taskq.core.signatures import call_signature, shown_signature, takes
 from taskq.execution.ports import Injector
 from taskq.execution.registry import Registry
 from taskq.execution.resources import Resources
@@ -26,6 +37,9 @@ __all__ = ["TaskDecorator", "define"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_FASTAPI_PARAMS = "fastapi.params"
+"""Where `Depends` is defined; a function with a dependency has loaded this module."""
 
 
 class TaskDecorator(Protocol):
@@ -100,7 +114,7 @@ def _injector(
     function: Callable[..., Any], name: str, options: TaskOptions, resources: Resources
 ) -> Injector | None:
     """What fills the dependencies of a task, if it has some."""
-    filled = dependencies_of(function)
+    filled = _dependencies_of(function)
     if not filled:
         return None
     if options.executor == "process":
@@ -113,3 +127,43 @@ def _injector(
     from taskq.execution.resolver import Resolver
 
     return Resolver(function, name, filled, lambda: resources.overrides)
+
+
+def _dependencies_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters that FastAPI's `Depends` fills, with their annotations resolved.
+
+    Those of what a wrapper wraps count as far as the wrapper takes them.
+
+    Raises `TaskDefinitionError` when it cannot tell.
+    """
+    marker = getattr(sys.modules.get(_FASTAPI_PARAMS), "Depends", None)
+    if marker is None:
+        return {}
+    called, shown = call_signature(function), shown_signature(function)
+    if called is None or shown is None:
+        return {}
+    hints, _ = resolve_hints(function)
+    found: dict[str, inspect.Parameter] = {}
+    for name, parameter in shown.parameters.items():
+        annotation = _meant(hints.get(name, parameter.annotation))
+        if isinstance(annotation, str) and "Depends(" in annotation:
+            raise TaskDefinitionError(
+                f"{function.__qualname__}: {name}: {annotation!r} names what cannot be found from "
+                "here; define it in the module, above the task"
+            )
+        marked = isinstance(parameter.default, marker) or _is_marked(annotation, marker)
+        if marked and takes(called, name):
+            found[name] = parameter.replace(annotation=annotation)
+    return found
+
+
+def _meant(annotation: Any) -> Any:
+    while type(annotation).__name__ == "TypeAliasType":
+        annotation = annotation.__value__
+    return annotation
+
+
+def _is_marked(annotation: Any, marker: type) -> bool:
+    return get_origin(annotation) is Annotated and any(
+        isinstance(note, marker) for note in get_args(annotation)[1:]
+    )

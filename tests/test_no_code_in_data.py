@@ -22,7 +22,7 @@ MEANT = {
     "taskq/__init__.py",
     "taskq/cli/demo.py",
     "taskq/cli/loading.py",
-    "taskq/execution/executors/address.py",
+    "taskq/execution/address.py",
     "taskq/execution/executors/child.py",
 }
 

@@ -20,7 +20,7 @@ from taskq.broker.watching import Watching
 from taskq.codec.signing import Signing
 from taskq.core.liveness import CONNECT_SECONDS, ENQUEUE_SECONDS, REPLY_SECONDS
 from taskq.core.options import Retention
-from taskq.execution.executors.address import refuse_unguarded_main
+from taskq.execution.address import refuse_unguarded_main
 from taskq.redis.client import Client, Locate
 from taskq.redis.failpoints import ARMED, FailpointClient
 from taskq.redis.server_check import ServerGate

@@ -19,7 +19,7 @@ from taskq.cli.exits import ERROR, OK
 from taskq.core.errors import EmbeddedServerError, ServerRefused
 from taskq.core.rng import RNG
 from taskq.core.text import counted
-from taskq.execution.lifespan import run_through
+from taskq.execution.event_loop import run_through
 from taskq.worker.recycling import Stopping
 from taskq.worker.worker import Worker
 from taskq.worker.worker_process import RECYCLED, SupervisorLink

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from taskq.core.errors import TaskDefinitionError
 from taskq.core.options import TaskOptions
-from taskq.execution.middleware import module_name
+from taskq.execution.address import module_name
 from taskq.execution.task import Task
 from taskq.execution.task_context import TaskContext
 

@@ -35,8 +35,8 @@ from taskq.deferred.report import (
 )
 from taskq.deferred.runtime import Runtime, Runtimes
 from taskq.execution.handle import Deferred
-from taskq.execution.lifespan import STATE_KEY
 from taskq.execution.request import PLAIN
+from taskq.execution.resources import STATE_KEY
 from taskq.execution.task import JobOptionValues, Task, task_spec_of
 from taskq.execution.task_context import TaskContext
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from taskq.core.errors import TaskqError
-from taskq.execution.executors.address import refuse_unguarded_main
+from taskq.execution.address import refuse_unguarded_main
 
 __all__ = ["Portal"]
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Final
 
 from taskq.core.errors import ConfigError, TaskqError
 
-__all__ = ["Lifespan", "Overrides", "Resources"]
+__all__ = ["STATE_KEY", "Lifespan", "OpenResources", "Overrides", "Resources"]
 
-Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
+OpenResources = Callable[[], AbstractAsyncContextManager[Any]]
 Overrides = dict[Callable[..., Any], Callable[..., Any]]
+
+
+STATE_KEY: Final = "taskq"
+"""Under which name the state of a lifespan holds the deferred runner, for requests to find it."""
 
 
 class Resources:
@@ -22,7 +27,7 @@ class Resources:
     dependency stands in for which.
     """
 
-    def __init__(self, lifespan: Lifespan | None) -> None:
+    def __init__(self, lifespan: OpenResources | None) -> None:
         self.overrides: Overrides = {}
         self._lifespan = lifespan
         self._kept: dict[asyncio.AbstractEventLoop, _Kept] = {}
@@ -120,10 +125,38 @@ def _managed(manager: Any) -> AbstractAsyncContextManager[Any]:
     return manager
 
 
-def _why_closed(lifespan: Lifespan | None) -> str:
+def _why_closed(lifespan: OpenResources | None) -> str:
     if lifespan is None:
         return "q.state needs a lifespan that gives it: TaskQ(lifespan=...)"
     return (
         "q.state is there while a worker runs, or the application with lifespan=q.lifespan; here "
         "neither does"
     )
+
+
+class Lifespan(AbstractAsyncContextManager[dict[str, Any]]):
+    """A context that `open` makes. Called with an application it is another one of the same.
+
+    So `FastAPI(lifespan=q.lifespan)` and `FastAPI(lifespan=q.lifespan(scheduler=True))` both do,
+    and so does `async with q.lifespan():` inside a lifespan of one's own. It gives the state that
+    requests see.
+    """
+
+    def __init__(self, open: Callable[[], AbstractAsyncContextManager[dict[str, Any]]]) -> None:
+        self._open = open
+        self._opened = open()
+
+    def __call__(self, app: object) -> Lifespan:
+        """The lifespan of an application, which frameworks pass along."""
+        return Lifespan(self._open)
+
+    async def __aenter__(self) -> dict[str, Any]:
+        return await self._opened.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return await self._opened.__aexit__(kind, error, trace)

@@ -18,8 +18,9 @@ from taskq.core.ids import check_name
 from taskq.core.options import ExecutorName, JobOptions, Order, TaskOptions, WhenFull
 from taskq.core.retry import Retry
 from taskq.core.signatures import call_signature
+from taskq.execution.address import module_name
 from taskq.execution.handle import Deferred, Job
-from taskq.execution.middleware import JobDraft, handed_in, module_name, through
+from taskq.execution.middleware import JobDraft, handed_in, through
 from taskq.execution.ports import Injector, JobBackend
 from taskq.execution.request import PLAIN, Request, TaskSpec
 from taskq.execution.task_context import TaskContext

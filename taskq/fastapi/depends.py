@@ -20,7 +20,7 @@ from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
 from taskq.deferred.runner import DeferredRunner
-from taskq.execution.lifespan import STATE_KEY
+from taskq.execution.resources import STATE_KEY
 from taskq.fastapi.background import BackgroundTasks
 
 __all__ = ["CLIENT_GONE", "InjectedTasks", "StrictTasks"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar, Unpack, cast
 
 from taskq.core.errors import ConfigError
-from taskq.execution.middleware import module_name
+from taskq.execution.address import module_name
 from taskq.execution.task import Task, task_spec_of
 from taskq.schedules.editor import check_id
 from taskq.schedules.info import check_trigger, make_spec

@@ -29,8 +29,9 @@ from taskq.codec.rebuild import CallRebuilder
 from taskq.core.job import Progress
 from taskq.core.signals import stop_signals
 from taskq.core.signatures import call_signature
+from taskq.execution.address import FunctionAddress, load_function
 from taskq.execution.context import DistantJob, enter
-from taskq.execution.executors.address import FunctionAddress, load_function
+from taskq.execution.event_loop import run_through
 from taskq.execution.executors.frames import (
     HEADER_SIZE,
     frame_size,
@@ -39,7 +40,6 @@ from taskq.execution.executors.frames import (
 )
 from taskq.execution.executors.reports import LogSender, Unfit, failure_of, set_levels
 from taskq.execution.executors.soft_limit import SoftLimit
-from taskq.execution.lifespan import run_through
 from taskq.execution.ports import RunningJob
 
 __all__ = ["ChildLink", "Original", "flush_output", "job_scope", "main"]

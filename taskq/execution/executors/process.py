@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from taskq.core.errors import ConfigError
-from taskq.execution.executors.address import FunctionAddress, address_of, refuse_unguarded_main
+from taskq.execution.address import FunctionAddress, address_of, refuse_unguarded_main
 from taskq.execution.executors.reports import ProcessDied, RemoteError
 from taskq.execution.executors.spawned import SpawnedChild
 
@@ -90,10 +90,10 @@ class ProcessExecutor:
         a timeout.
 
         Raises `RemoteError` with what the function raised, `ProcessDied` if its process ended
-        first, `ConfigError` in a child that imports a main module without a guard, and `RuntimeError` once
-        the executor is closed. If the awaiting task is cancelled, the process is killed and gone
-        when `CancelledError` is raised. A process that is still importing the function is kept for
-        the next job instead; otherwise a slow import would never succeed.
+        first, `ConfigError` in a child that imports a main module without a guard, and
+        `RuntimeError` once the executor is closed. If the awaiting task is cancelled, the process
+        is killed and gone when `CancelledError` is raised. A process that is still importing the
+        function is kept for the next job instead; otherwise a slow import would never succeed.
         """
         refuse_unguarded_main()
         child = await self._claim(address)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgpack
 
-from taskq.execution.executors.address import FunctionAddress
+from taskq.execution.address import FunctionAddress
 from taskq.execution.executors.frames import (
     HEADER_SIZE,
     frame_size,

@@ -6,23 +6,84 @@ Addresses come from registered function objects, never from messages.
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import runpy
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final, cast
 
 from taskq.core.errors import ConfigError, TaskDefinitionError
-from taskq.execution.middleware import CHILD_MAIN, MAIN, main_file, main_module
 
-__all__ = ["FunctionAddress", "address_of", "load_function", "refuse_unguarded_main"]
+__all__ = [
+    "FunctionAddress",
+    "address_of",
+    "load_function",
+    "module_name",
+    "refuse_unguarded_main",
+]
 
 _LOADED = "__taskq_loaded__"
 
+MAIN: Final = "__main__"
+
+CHILD_MAIN: Final = "__mp_main__"
+"""The name multiprocessing gives to a main module that is imported by a child: scripts that guard
+their entry point for it are guarded for taskq as well."""
+
 _importing_main = threading.Event()
+
+
+def module_name(function: Any) -> str:
+    """The module of a function; of what was run, the name by which others import it.
+
+    So `python tasks.py` enqueues what `taskq worker tasks:q` knows, and `python -m pkg` what
+    `taskq worker pkg.__main__:q` knows: both call that module `pkg`.
+
+    >>> module_name(os.path.join)
+    'posixpath'
+    """
+    module = getattr(function, "__module__", None)
+    if not isinstance(module, str):
+        return "builtins"
+    if module not in (MAIN, CHILD_MAIN):
+        return module.removesuffix(f".{MAIN}")
+    if (name := _main_module(function)) is not None:
+        return name.removesuffix(f".{MAIN}")
+    if (file := _main_file(function)) is None:
+        return MAIN  # typed at a prompt, or read from stdin
+    path = Path(os.path.abspath(file))
+    # That of a folder or an archive is known by it.
+    return path.parent.stem if path.stem == MAIN else path.stem
+
+
+def _main_module(function: Any) -> str | None:
+    """The module that was run with `python -m`, and of which the function is."""
+    name = getattr(_globals_of(function).get("__spec__"), "name", None)
+    return name if isinstance(name, str) and name not in (MAIN, CHILD_MAIN) else None
+
+
+def _main_file(function: Any) -> str | None:
+    """The file that was run, and of which the function is."""
+    file = _globals_of(function).get("__file__")
+    return file if isinstance(file, str) and not file.startswith("<") else None
+
+
+def _globals_of(function: Any) -> Mapping[str, Any]:
+    """The globals of the module that the function says it is of."""
+    module = getattr(function, "__module__", None)
+    try:
+        own: Any = getattr(inspect.unwrap(function), "__globals__", None)
+    except Exception:  # it wraps itself, or is a proxy that answers what it likes
+        own = None
+    # A decorator without functools.wraps is of another module than what it wraps.
+    if isinstance(own, dict) and own.get("__name__") == module:  # pyright: ignore[reportUnknownMemberType]
+        return cast("dict[str, Any]", own)
+    return vars(sys.modules[module]) if module in sys.modules else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +138,9 @@ def address_of(fn: Callable[..., Any]) -> FunctionAddress:
 
 
 def _address_in_main(fn: Callable[..., Any], qualname: str) -> FunctionAddress:
-    if (name := main_module(fn)) is not None:
+    if (name := _main_module(fn)) is not None:
         return FunctionAddress(MAIN, qualname, main_name=name)
-    path = main_file(fn)
+    path = _main_file(fn)
     if path and os.path.isfile(path):
         return FunctionAddress(MAIN, qualname, main_path=os.path.abspath(path))
     raise TaskDefinitionError(
