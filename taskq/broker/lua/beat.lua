@@ -1,18 +1,17 @@
--- A worker says that it lives, and learns what it missed and who is silent.
+-- Record a worker's heartbeat; tell it what it missed and which workers are silent.
 --
 -- KEYS  1 workers  2 held  3 slots  4 serves  5 promoter  6 the worker's cancels  7 its description
--- ARGV  1 worker  2 its description (opaque)  3 an earlier heartbeat of its own: those who have not been
---       heard since are silent  4 '1' when it may promote, '0' when its event loop stands still
+-- ARGV  1 worker  2 its description (opaque)  3 an earlier heartbeat of its own: workers without
+--       one since are silent  4 '1' when it may promote, '0' when its event loop is blocked
 --       and to register it: 5 how many jobs it runs at once  6 its queues, with spaces between
--- Returns nil when it is not registered (it was declared dead), or is already and was to be (another
---       has its name), else {this heartbeat, jobs it holds, cancels, '1' when it is to promote due jobs,
+-- Returns nil when it is not registered (it was declared dead), or was to be registered and its name
+--       is taken, else {this heartbeat, jobs it holds, cancels, '1' when it is to promote due jobs,
 --       silent workers {name, their last heartbeat, ...}}.
 -- Called by broker/leases.py, once a second from the worker's own thread.
 --
--- Heartbeats of all workers are numbered in one order, so that each learns who is silent without reading
--- what the others said, and no clock takes part. One worker promotes due jobs; when it falls silent, or
--- cannot, the next one that is heard does.
--- A full server must not kill the workers that would empty it.
+-- The heartbeats of all workers are numbered in one sequence, so that silent workers are found without
+-- any clock. One worker promotes due jobs; when it falls silent, or cannot, the next one that sends a
+-- heartbeat takes over. Works on a full server: its workers must stay alive to drain it.
 local call = redis.call
 --@include healing
 --@include full
@@ -25,7 +24,7 @@ elseif not score or tonumber(score) < 0 then
   return false
 end
 pass_when_full(held)
--- What has a number that no heartbeat can have is not a worker.
+-- A member whose number no heartbeat can have is foreign data.
 local function last_beat()
   local last = call('ZRANGE', workers, -1, -1, 'WITHSCORES')
   local number = math.floor(tonumber(last[2] or '0'))

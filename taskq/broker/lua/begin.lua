@@ -1,11 +1,11 @@
--- Say that a job begins which was in the hands of a worker that died.
+-- Record that a job begins which was held by a worker that died.
 --
 -- KEYS  1 jobs
 -- ARGV  1 clock offset  2 worker  3 job id  4 fence
 -- Returns 1, or 0 when the attempt no longer holds the job.
 -- Called by broker/consumer.py, before the job runs.
 --
--- So of several such jobs in a worker that dies it is known which of them ran: see `reap`.
+-- When a worker with several such jobs dies, this shows which of them ran: see reap.lua.
 local call = redis.call
 --@include clock
 --@include full

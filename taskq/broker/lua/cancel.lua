@@ -1,12 +1,12 @@
--- Cancel a job: one that waits never runs, one that runs is interrupted by its worker.
+-- Cancel a job: a waiting job never runs, a running one is interrupted by its worker.
 --
 -- KEYS  1 jobs  2 due  3 expiry  4 cancels prefix  5 wake channel prefix  6 done channel prefix
 -- ARGV  1 clock offset  2 job id  3 ttl of the record (ms)  4 '1' when this may have been sent before
--- Returns 1 cancelled now, 2 its worker was asked, 0 it was over, -1 no such job.
+-- Returns 1 cancelled now, 2 its worker was asked to, 0 it had ended, -1 no such job.
 -- Called by broker/jobs.py.
 --
--- The wish stays in the job and in the worker's set of cancels, so that it holds when the notice is
--- lost, when the worker dies, and when the attempt ends in a retry.
+-- The request is stored in the job and in the worker's set of cancels, so that it also holds when the
+-- message is lost, when the worker dies, and when the attempt ends in a retry.
 local call = redis.call
 --@include clock
 --@include healing

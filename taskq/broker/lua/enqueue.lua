@@ -1,4 +1,4 @@
--- Add jobs: due ones to their lane, later ones to the due set.
+-- Enqueue jobs: due ones to their lane, later ones to the due set.
 --
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 due  5 expiry  6 idle prefix  7 wake channel prefix
 --       8 next channel  9 the producer's `sent`  10 slots  11 held  12 done channel prefix
@@ -6,27 +6,27 @@
 -- ARGV  1 clock offset  2 the producer's batch number  3 ttl of the record of an expired job (ms)
 --       4 number of the batch that must have been done before this one, 0 = none
 --       5 how long this number is remembered (ms): longer than its producer may send it again
---       then runs of jobs alike: how many, lane, when ('' now, '+ms', '@ms'), expires (likewise),
---       origin ('' for ids made by taskq; else what tells this request from another's), channel of
---       a client that waits for the result already ('' nobody does), owner of durable calls ('' for
---       other jobs: see hold.lua), and per job of the run: id, envelope
+--       then runs of similar jobs: how many, lane, when ('' now, '+ms', '@ms'), expires (likewise),
+--       origin ('' for ids made by taskq; else it identifies this request), channel of a client that
+--       already waits for the result ('' none), owner of durable calls ('' for other jobs: see
+--       hold.lua), and per job of the run: id, envelope
 -- Returns one string, a character per job: '1' this request's job exists, '0' the id was taken, '!'
---       its key is not a job's; nil and nothing done when the batch before this one was not done.
+--       its key is not a job; nil, with nothing done, when the batch before this one was not done.
 -- Called by broker/producer.py.
 --
--- Sent twice, the second does nothing: a producer numbers its batches and this script does them in
--- that order, so the number of the last one tells whether this one was done. It is looked at every
--- time, because a network may deliver the first copy after the second. An id made by taskq is new
--- by its making; only ids chosen by callers are looked up.
+-- A repetition does nothing: a producer numbers its batches and this script applies them in order, so
+-- the number of the last one shows whether this one was applied. It is checked every time, because a
+-- network may deliver the first copy after the second. An id made by taskq is unique; only ids chosen
+-- by callers are looked up.
 --
--- Each job is judged for itself: an error in the middle would leave the first ones, and the repetition
--- would double them.
+-- An error concerns one job only: a failure in the middle would leave the first jobs, and a repetition
+-- would enqueue them twice.
 --
--- A single job is handed to an idle worker here and now, with the push that would wake it: that saves
--- the worker the fetch. A worker that nobody can push to is left out; one that dies with the push
--- on its way is reaped as if it had fetched the job. One that held nothing and has another slot stays
--- idle: nothing is left in the queue that it has not seen. It is counted by `held`, as the server and
--- the worker both see it, so each knows without a word whether it is idle still.
+-- A single job is handed over to an idle worker at once, in the push that would wake it, which saves
+-- the worker a fetch. A worker that cannot be pushed to is skipped; one that dies before the push
+-- arrives is reaped as if it had fetched the job. A worker that held nothing and has another slot
+-- stays idle, since the queue holds nothing that it has not seen. Server and worker both count what it
+-- holds, so both know whether it is still idle.
 local call = redis.call
 --@include clock
 --@include healing
@@ -40,17 +40,17 @@ local last = tonumber(healing('GET', sent) or '0') or 0
 if last < tonumber(ARGV[4]) then return false end
 local repeated = last >= number
 local now = clock(ARGV[1])
--- Numbers become text once: the server is slow at it.
+-- Formatted once: converting numbers to text is slow.
 local now_text = string.format('%.0f', now)
 local answer, added, total, queued = {}, {}, 0, 0
 local head
 
--- An id that a caller chose: whether a job has it, and whether this request made that job.
+-- For an id chosen by a caller: whether a job has it, and whether this request made that job.
 local function looked_up(key, origin)
   local stored = call('HMGET', key, 'e', 'o', 'f', 'l')
   local over = stored[3] and now > (tonumber(stored[3]) or 0) + (tonumber(stored[4]) or 0)
   if over and stored[2] ~= origin then
-    -- Over, and its result has outlived its ttl: only a trace of it is left.
+    -- It has ended and its result has expired: only its record is left.
     call('DEL', key)
     return repeated, true
   end
@@ -84,7 +84,7 @@ local function add_extras(key, id, due_at, expires_at, origin, owner)
   end
 end
 
--- A worker that waits for a job of this place, and how many it runs at once; nil when none does.
+-- A worker that waits for a job of this place, and how many jobs it runs at once; nil without one.
 local function waiting(place)
   while true do
     local worker = healing('SRANDMEMBER', idle .. place)
@@ -92,13 +92,13 @@ local function waiting(place)
     local most = healing('HGET', slots, worker)
     if most and call('PUBSUB', 'NUMSUB', wake .. worker)[2] > 0 then return worker, most end
     call('SREM', idle .. place, worker)
-    -- One that was declared dead and does not know it yet is told by its next fetch.
+    -- A worker that was declared dead learns it by its next fetch.
     if not most then call('PUBLISH', wake .. worker, 'work') end
   end
 end
 
--- What a worker is given of a lane to which this job was just added: the job, unless another one is
--- in front of it. Nil when what is in front of it is stale.
+-- Adds the job to its lane and takes the first job of the lane for this worker: the new one, or one
+-- that waited before it. Returns nil when the first entry is stale.
 local function given(worker, lane, id, key, envelope, channel)
   local own = add_entry(lanes, prefix, lane, id)
   local entry = read_lane(prefix, lane, worker, 1)[1]
@@ -113,7 +113,7 @@ local function given(worker, lane, id, key, envelope, channel)
   return row
 end
 
--- Whether the job was added for a worker that waits, and that worker was told.
+-- Adds the job and hands a job to a waiting worker; false, with nothing done, when none waits.
 local function handed_over(lane, id, key, envelope, channel)
   local place = place_of(lane)
   local worker, most = waiting(place)
@@ -129,8 +129,8 @@ local function handed_over(lane, id, key, envelope, channel)
   return true
 end
 
--- The jobs of one run, as `shared` has what they share, from ARGV[first] to ARGV[final]. `alone`: it is
--- the one job of this call.
+-- Adds the jobs of one run from ARGV[first] to ARGV[final]; `shared` is where their shared arguments
+-- begin. `alone`: it is the only job of this call.
 local function add_jobs(shared, first, final, alone, due_at, expires_at)
   local lane, origin, channel, owner = ARGV[shared + 1], ARGV[shared + 4], ARGV[shared + 5], ARGV[shared + 6]
   local state = due_at and 'd' or 'q'
@@ -154,7 +154,7 @@ local function add_jobs(shared, first, final, alone, due_at, expires_at)
   end
 end
 
--- A run to its end, whatever is in the way of one of its jobs.
+-- Adds a whole run, also when the key of one of its jobs is not a job.
 local function add_run(shared, first, final, alone, ...)
   queued = 0
   local before = total
@@ -162,14 +162,14 @@ local function add_run(shared, first, final, alone, ...)
     local ok, why = pcall(add_jobs, shared, first + 2 * (total - before), final, alone, ...)
     if not ok then
       if not string.find(type(why) == 'table' and why.err or why, 'WRONGTYPE', 1, true) then
-        -- The server takes no writes: it says so again, in its own words.
+        -- The server takes no writes: try again, to raise its own error.
         return add_jobs(shared, first + 2 * (total - before), final, alone, ...)
       end
       total = total + 1
       answer[total] = '!'
     end
   end
-  -- For one that is alone nobody is left who waits.
+  -- For a single job no worker waits any more.
   if queued > 0 and not alone then
     local place = place_of(ARGV[shared + 1])
     added[place] = (added[place] or 0) + queued
@@ -188,11 +188,11 @@ while first <= #ARGV do
   first = final + 1
 end
 
--- A repetition writes nothing at all, so that a full server answers it too.
+-- A repetition writes nothing, so that a full server answers it too.
 if not repeated then call('SET', sent, number, 'PX', ARGV[5]) end
 for place, count in pairs(added) do wake_idle(idle, wake, place, count) end
 if head then
-  -- Workers sleep until the earliest due time they know: only a new head is news.
+  -- Workers sleep until the earliest due time they know, so only an earlier one is announced.
   local first = healing('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
   local first_expiry = healing('ZRANGE', expiry, 0, 0, 'WITHSCORES')[2]
   if (first and tonumber(first) >= head) or (first_expiry and tonumber(first_expiry) >= head) then

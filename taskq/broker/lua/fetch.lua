@@ -1,21 +1,21 @@
--- Give a worker up to `want` jobs: highest priority first, each marked running, with its envelope.
+-- Take up to `want` jobs for a worker: highest priority first, each marked running, with its envelope.
 --
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 idle prefix  5 workers  6 held  7 expiry
 --       8 done channel prefix  9 malformed
 -- ARGV  1 clock offset  2 worker  3 want  4 which: 'h' highest priority first, 'l' lowest first,
---       's' suspects alone  5 failure ttl (ms)  6 and 7 how many of them in threads, and in processes
---       8 kinds in the order of their turn, of 'l', 't' and 'p'  9 kinds it waits for, likewise
---       10 '1' when it may be waiting already  then the queues, in the order of their turn
+--       's' suspects alone  5 failure ttl (ms)  6 and 7 how many at most for threads and for
+--       processes  8 kinds in the order to take them, of 'l', 't' and 'p'  9 kinds it waits for
+--       10 '1' when it may be in the idle sets already  then the queues, in the order to search them
 -- Returns nil when the worker is not registered (declared dead), else {'1' when there may be more
---       behind what was passed over or did not fit, '1' when suspects wait in these queues, and then
---       per job what `taker` gives}.
+--       behind what was skipped or did not fit, '1' when suspects wait in these queues, and then per
+--       job what `taker` returns}.
 -- Called by broker/consumer.py.
 --
--- A reply holds 4 MiB and the job that passes that: a connection that listens to channels is closed
--- when 32 MiB of replies wait on it. What was read and does not fit goes back to its place.
+-- A reply ends with the job that reaches 4 MiB, because the server closes a subscribed connection with
+-- 32 MiB unread. Entries that were read and do not fit are returned to their place.
 --
--- A hundred thousand cancelled or expired jobs may stand in the way. They are passed over in pieces,
--- so that the server answers others in between.
+-- A hundred thousand cancelled or expired jobs may stand first. They are skipped in pieces, so that
+-- the server can serve other clients in between.
 local call = redis.call
 --@include clock
 --@include healing
@@ -33,12 +33,12 @@ local MOST_PASSED, MOST_BYTES = 2000, 4194304
 local answer, dropped, taken, passed, bytes = { '0', '0' }, {}, 0, 0, 0
 local room = { l = want, t = tonumber(ARGV[6]), p = tonumber(ARGV[7]) }
 local FIRST = 11
--- Queues of which not every job that came back, or not every suspect, was seen.
+-- Queues of which not every returned job, or not every suspect, was seen.
 local left = {}
 
 local take = taker(jobs, expiry, done, malformed, worker, now, tonumber(ARGV[5]), dropped)
 
--- What was read beyond what fits goes back.
+-- Takes the jobs of these entries; entries that do not fit are returned.
 local function receive(lane, entries, kind)
   for i = 1, #entries do
     if bytes >= MOST_BYTES then
@@ -80,7 +80,7 @@ end
 local all = table.concat(signs, '', FIRST, #ARGV)
 if string.find(all, 's', 1, true) then answer[2] = '1' end
 
--- Seldom needed, and a script pays for each function it makes.
+-- Made only where needed: each function costs time in every call of the script.
 local claim_returned, drain_suspects
 if which == 's' or string.find(all, 'r', 1, true) then
   local function pending(stream, owner, count)
@@ -88,7 +88,7 @@ if which == 's' or string.find(all, 'r', 1, true) then
     return rows.err and {} or rows
   end
 
-  -- An entry that was deleted from the stream is pending no more.
+  -- An entry that was deleted from the stream is removed from the pending ones.
   local function claim(stream, id)
     local entry = call('XRANGE', stream, id, id)[1]
     if entry then
@@ -105,7 +105,7 @@ if which == 's' or string.find(all, 'r', 1, true) then
     return entries, #rows
   end
 
-  -- Of suspects no more run together than each of them may run with: see `reap`.
+  -- Takes suspects, no more than each of them may run together with: see reap.lua.
   drain_suspects = function(lane)
     local stream = prefix .. lane
     local asked = want + 1
@@ -131,7 +131,7 @@ local function visit(lane, marks, kind)
   drain(lane, read_lane, kind)
 end
 
--- By priority what there is: of a thousand queues most have a lane or two.
+-- Sort the existing lanes by priority: of a thousand queues most have a lane or two.
 local BASE, SIGNS = { l = 48, t = 65, p = 75 }, { l = '%d', t = '[A-J]', p = '[K-T]' }
 local kinds = string.find(all, '[A-T]') and ARGV[8] or 'l'
 local ranks = {}
@@ -158,7 +158,7 @@ for priority = from, to, step do
   for n = 1, rank and #rank or 0 do visit(unpack(rank[n])) end
 end
 
--- Of suspects another call would take more than may run together.
+-- With suspects, another call would take more than may run together.
 if which ~= 's' and (passed >= MOST_PASSED or bytes >= MOST_BYTES) then answer[1] = '1' end
 pass_when_full(held)
 local sign = which == 's' and 's' or 'r'
@@ -174,7 +174,7 @@ end
 drop_entries(prefix, dropped)
 if taken > 0 then increase(held, worker, taken) end
 local waits = taken < want and answer[1] == '0' and which ~= 's'
--- A worker with room waits to be woken; a full one must not swallow another's wake-up.
+-- A worker with free slots waits to be woken; a full one must not use up a wake-up for another.
 for i = FIRST, (waits or ARGV[10] == '1') and #ARGV or 0 do
   for n = 1, #ARGV[9] do
     local kind = string.sub(ARGV[9], n, n)

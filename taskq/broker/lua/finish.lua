@@ -3,7 +3,7 @@
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 due  5 expiry  6 held  7 failed prefix  8 stats prefix
 --       9 done channel prefix  10 next channel  11 idle prefix  12 wake channel prefix  13 cancels
 -- ARGV  1 clock offset  2 worker  3 failed records kept per queue
---       then runs of attempts alike: how many, kind, lane, ttl (ms), and per attempt of the run:
+--       then runs of similar attempts: how many, kind, lane, ttl (ms), and per attempt of the run:
 --       id, stream id, attempt, payload, and for kinds F, R, B also: delay (ms), count
 --       kind  S succeeded   payload result
 --             F failed      payload error; count = failures with this one
@@ -14,11 +14,11 @@
 -- Returns per attempt: 1 done, 2 done before (a repeated call), 0 refused (stale), 3 job unknown.
 -- Called by broker/consumer.py.
 --
--- The fence: worker and attempt number must be those of the last take, and the job running. Only an id
--- that a caller chose may have both again: it is given to a new job, which begins at 1, once nothing is
--- left of the old one. A stream entry comes once, so there it has to be pending still.
--- Entries leave the stream before anything is written, so that this passes on a full server. Those of
--- jobs given back without a delay stay where they are, for another worker.
+-- The fence: the job must be running, with the worker and attempt number of its last take. Only with
+-- an id chosen by a caller can both repeat: once nothing is left of the old job, a new job may get its
+-- id, with attempt 1. A stream entry is never reused, so for such ids it must still be pending.
+-- Entries are removed before anything is written, so that this works on a full server. Entries of jobs
+-- given back without a delay stay where they are, for another worker.
 local call = redis.call
 --@include clock
 --@include healing
@@ -33,14 +33,14 @@ local STRIDE = { S = 4, C = 4, F = 6, R = 6, B = 6 }
 local answer, entries, kept, accepted, counts, woken = {}, {}, {}, {}, {}, {}
 local head
 
--- Whether an entry is in this worker's hands.
+-- Whether an entry is pending for this worker.
 local function holds(stream, entry_id)
   local pending = redis.pcall('XPENDING', stream, 'g', entry_id, entry_id, 1, worker)
   return not pending.err and #pending > 0
 end
 
--- Whether this worker holds the job through another entry than the one named. When that one is not
--- pending, the stream may also have been deleted behind our back: then the attempt may still end.
+-- Whether this worker holds the job through another entry than the given one. If it does not, and the
+-- given one is not pending, another program may have deleted the stream: the attempt may still end.
 local function ended_before(lane, i)
   local id = ARGV[i]
   if holds(prefix .. lane, ARGV[i + 1]) then return false end
@@ -56,7 +56,7 @@ end
 local function verdict(job, kind, lane, i)
   if job.err or not job[1] then return 3 end
   if job[2] ~= ARGV[i + 2] or job[3] ~= worker then
-    -- What is given back is not this worker's any more: so it was, if this is a repetition.
+    -- A job given back no longer has this worker; then this call is a repetition.
     local taken = tonumber(job[2] or '0')
     return kind == 'B' and (job[3] == '' or taken > tonumber(ARGV[i + 2])) and 2 or 0
   end
@@ -64,7 +64,7 @@ local function verdict(job, kind, lane, i)
   return job[7] and ended_before(lane, i) and 2 or 1
 end
 
--- The job is gone, and with it who else would take its entry away: only this worker may.
+-- Removes the entry of a job that is gone: only its worker can.
 local function forget(lane, id)
   local stream = prefix .. lane
   if not holds(stream, id) then return end
@@ -85,7 +85,7 @@ while i <= #ARGV do
     if result == 1 then
       local n = #accepted
       accepted[n + 1], accepted[n + 2], accepted[n + 3] = run, at, job
-      -- One that was cancelled while it ran has no next attempt.
+      -- A job that was cancelled while it ran has no next attempt.
       local stays = kind == 'B' and ARGV[at + 4] == '0' and not job[6]
       collect(stays and kept or entries, lane, ARGV[at + 1])
     elseif result == 3 then
@@ -115,7 +115,7 @@ local function again(run, i)
     local record = cmsgpack.pack({ call('HGET', key, 'b'), now, worker, ARGV[i + 3] })
     call('HSET', key, run.kind == 'R' and 'c' or 'u', ARGV[i + 5], 'h' .. ARGV[i + 2], record)
   else
-    -- The attempt never started, and is not counted as one. Nothing else may be said of it.
+    -- The attempt never started: it does not count, and is not recorded otherwise.
     increase(key, 'm', 1)
     call('HSET', key, 'w', '')
   end
@@ -125,7 +125,7 @@ local function again(run, i)
     if not head or now + delay < head then head = now + delay end
   else
     call('HSET', key, 's', 'q')
-    -- Also where the entry that was to keep its place is gone with its stream.
+    -- Also when the entry that was to be kept is gone with its stream.
     if run.kind == 'R' or not kept[lane][ARGV[i + 1]] then add_entry(lanes, prefix, lane, id) end
     local place = place_of(lane)
     woken[place] = (woken[place] or 0) + 1
@@ -138,7 +138,7 @@ for n = 1, #accepted, 3 do
   local run, i, job = accepted[n], accepted[n + 1], accepted[n + 2]
   local kind, payload = run.kind, ARGV[i + 3]
   if job[6] and (kind == 'R' or kind == 'B') then
-    -- Cancelled while it ran: there is no next attempt.
+    -- Cancelled while it ran: no next attempt.
     kind, payload = 'C', ''
   end
   local state = STATE[kind]
@@ -148,7 +148,7 @@ for n = 1, #accepted, 3 do
   else
     again(run, i)
   end
-  -- By kind and lane, so that no text is put together for each job.
+  -- By kind and lane, so that no text is built for each job.
   local lanes_of = counts[kind]
   if not lanes_of then
     lanes_of = {}
@@ -163,7 +163,7 @@ if #accepted > 0 then
   for kind, lanes_of in pairs(counts) do
     for lane, count in pairs(lanes_of) do
       local sum = increase(minute, queue_of(lane) .. ':' .. NAME[kind], count)
-      -- The first of its minute. Six minutes are read.
+      -- The first count of a minute. Six minutes are read, see overview.lua.
       if sum == count then call('PEXPIRE', minute, 600000) end
     end
   end

@@ -1,15 +1,15 @@
--- List the schedules whose fire time comes within the next moment, the earliest first.
+-- List the schedules that fire soon, the earliest first.
 --
 -- KEYS  1 schedules  2 schedule prefix
 -- ARGV  1 clock offset  2 how far ahead (ms)  3 limit
--- Returns {server's time (ms), ms until the first that is left out or -1, how many members were no
+-- Returns {server's time (ms), ms until the first later fire or -1, how many members were not
 --       schedules, then per schedule {id, revision, next fire or '', last fire or '', '1' when it waits
 --       for its last run}}.
 -- Called by broker/schedules.py.
 --
--- What is listed and is no schedule, because somebody deleted or replaced its key or wrote a name that
--- no schedule has, is listed no more: it would stand before all others for ever. A paused one belongs
--- at the end.
+-- A listed member that is not a schedule, because another program deleted or replaced its key or added
+-- the member, is removed: it would stay before all others for ever. A paused schedule is moved to the
+-- end.
 local call = redis.call
 --@include clock
 local schedules, prefix = unpack(KEYS)

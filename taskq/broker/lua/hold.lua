@@ -1,13 +1,13 @@
--- Put off when the queue takes over durable calls that their own process runs.
+-- Postpone the time at which the queue takes over durable calls that their own process runs.
 --
 -- KEYS  1 jobs  2 due
 -- ARGV  1 clock offset  then per job: id, its owner, milliseconds from now
--- Returns one string, a character per job: '1' it is still its owner's, '0' it is not: the queue took it
---       over because its process was silent for too long, or somebody cancelled it.
+-- Returns one string, a character per job: '1' its owner still holds it, '0' not: the queue took it over
+--       because its process was silent for too long, or it was cancelled.
 -- Called by broker/durable_calls.py.
 --
--- A durable call is a job that is due when its process has been silent for the length of its lease.
--- Until then its field 'w' is its owner: a token of the one call that may hold, settle or let go.
+-- A durable call is a job that becomes due when its process has been silent for the length of its
+-- lease. Until then its field 'w' is its owner: a token that lets one call hold, settle or release it.
 local call = redis.call
 --@include clock
 --@include healing

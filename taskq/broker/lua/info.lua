@@ -1,11 +1,11 @@
--- Read a job: all fields but who waits for it, and of the records of its attempts the last.
+-- Read a job: all fields except its waiting clients, and the last records of its attempts.
 --
 -- KEYS  1 jobs
--- ARGV  1 clock offset  2 id  3 records of attempts at most
+-- ARGV  1 clock offset  2 id  3 the most records of attempts
 -- Returns {server's time (ms), then field, value, ...}; the time alone when there is no such job.
 -- Called by broker/jobs.py.
 --
--- Attempts have no limit, so a job that has been tried for a year has more of them than anybody reads.
+-- The number of attempts is not limited: a job retried for a year has more than can be shown.
 local call = redis.call
 --@include clock
 local key, most = KEYS[1] .. ARGV[2], tonumber(ARGV[3])

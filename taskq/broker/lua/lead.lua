@@ -1,15 +1,15 @@
--- Look at who leads, take the office, renew it, or give it up.
+-- Read the leader, become leader, send the leader's heartbeat, or resign.
 --
 -- KEYS  1 leader  2 lead channel
 -- ARGV  1 clock offset  2 what: 'look', 'take', 'renew' or 'resign'  3 own name
---       4 term  5 owner and  6 beat that were seen (take), '' for nobody
--- Returns {done, owner or '', term, beat, since (ms), last beat (ms), server's time (ms), 1 when the
---       record was removed because it cannot be one}: the record as it is now.
+--       4 term  5 owner and  6 beat that were seen (take), '' for none
+-- Returns {done, owner or '', term, beat, since (ms), last beat (ms), server's time (ms), 1 when an
+--       invalid record was removed}: the record as it is now.
 -- Called by broker/leadership.py.
 --
--- Each write is a compare-and-set, so a repeated or late one changes nothing it should not. Who is
--- dead is judged by the callers, never by this key's expiry: that only tidies up.
--- A full server must not lose its leader. Nor must what others wrote there keep everybody out of office.
+-- Each write is a compare-and-set, so a repeated or late one does no harm. The callers decide whether a
+-- leader is dead, never the expiry of this key, which only cleans up.
+-- A full server must not lose its leader, and foreign data in the key must not prevent a new one.
 local call = redis.call
 --@include clock
 --@include full
@@ -45,7 +45,7 @@ elseif what == 'renew' and owner == name and term == ARGV[4] then
   pass_when_full(leader)
   beat = string.format('%.0f', beat + 1)
   heard = now_text
-  -- When it was heard is for people; who judges it looks at the beat alone.
+  -- The time is for display; whether the leader lives is decided by its beat alone.
   call('HSET', leader, 'b', beat, 'h', heard)
   done = 1
 elseif what == 'resign' and owner == name and term == ARGV[4] then

@@ -1,8 +1,8 @@
--- A worker waits for no more jobs; a wake-up that it does not follow goes to another.
+-- Remove a worker from the idle sets; pass a wake-up that it will not follow to another worker.
 --
 -- KEYS  1 idle prefix  2 wake channel prefix
 -- ARGV  1 worker  2 '1' when it may have been woken and does not fetch  then its queues
--- Returns in how many places it waited.
+-- Returns the number of places in which it waited.
 -- Called by broker/consumer.py.
 local call = redis.call
 --@include healing

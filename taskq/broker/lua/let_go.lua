@@ -1,11 +1,11 @@
--- Give a durable call to the queue: its process ends, and it goes on where that was.
+-- Release a durable call to the queue: its process ends, and the queue continues its attempts.
 --
 -- KEYS  1 jobs  2 due  3 next channel
 -- ARGV  1 clock offset  2 job id  3 its owner: see hold.lua  4 envelope  5 milliseconds until it is due
--- Returns 1 done, 0 it is not its owner's any more.
+-- Returns 1 done, 0 its owner no longer holds it.
 -- Called by broker/durable_calls.py.
 --
--- The envelope is written anew because it counts the attempts that the process made.
+-- The envelope is replaced because it counts the attempts that the process made.
 local call = redis.call
 --@include clock
 --@include healing

@@ -1,13 +1,13 @@
--- Read the state of a namespace but for its queues, at one moment; writes nothing.
+-- Read the state of a namespace, except its queues, at one moment; writes nothing.
 --
 -- KEYS  1 due  2 workers  3 held  4 description prefix  5 stats prefix  6 malformed
--- ARGV  1 clock offset  2 most workers
+-- ARGV  1 clock offset  2 the most workers to list
 -- Returns {server's time (ms), minutes, workers, due, malformed, dead, cut}:
 --       minutes  counters of this minute and the five before it, each {counter, count, ...}
 --       workers  {worker, jobs it holds, description or nil, ms the description has left}
---       due      {scheduled, of these past their time, ms until the first, or nil}
---       dead     workers whose jobs are being taken back
---       cut      how many workers were left out
+--       due      {scheduled, overdue, ms until the first or nil}
+--       dead     workers that are partly reaped
+--       cut      how many workers are not listed
 -- Called by ops/overview.py.
 local call = redis.call
 --@include clock
@@ -15,7 +15,7 @@ local due, workers, held, descriptions, stats, malformed = unpack(KEYS)
 local most = tonumber(ARGV[2])
 local now = clock(ARGV[1])
 
--- What others put in the place of something is shown as nothing there, and hides nothing else.
+-- Reads a key; one that another program replaced gives `otherwise`, and does not hide the rest.
 local function ask(otherwise, ...)
   local reply = redis.pcall(...)
   if type(reply) == 'table' and reply.err then return otherwise end

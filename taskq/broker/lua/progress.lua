@@ -1,11 +1,11 @@
--- Write the progress of a running attempt.
+-- Store the progress of running attempts.
 --
 -- KEYS  1 jobs  2 watch channel prefix
 -- ARGV  1 worker  then per report: job id, attempt, progress (opaque)
 -- Returns per report 1, or 0 when the attempt no longer holds the job.
 -- Called by broker/consumer.py.
 --
--- Those who watch the job are told that there is something to read.
+-- Notifies the clients that watch the job.
 local call = redis.call
 --@include full
 local worker, answer = ARGV[1], {}

@@ -1,10 +1,10 @@
--- Move jobs whose time has come: due ones to their lanes, waiting ones past `expires` to expired.
+-- Move due jobs to their lanes, and end waiting jobs whose `expires` has passed.
 --
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 due  5 expiry  6 idle prefix  7 wake channel prefix
 --       8 done channel prefix
 -- ARGV  1 clock offset  2 limit  3 ttl of the record of an expired job (ms)
--- Returns {moved, milliseconds until the next is due, or -1 when none waits}.
--- Called by broker/broker.py. Any worker may call it at any time: ZREM decides who moves a job.
+-- Returns {moved, milliseconds until the next is due or expires, or -1}.
+-- Called by broker/broker.py. Any worker may call it at any time: ZREM decides which moves a job.
 local call = redis.call
 --@include clock
 --@include healing
@@ -18,8 +18,8 @@ local late = healing('ZRANGEBYSCORE', expiry, '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(late) do
   call('ZREM', expiry, id)
   local job = redis.pcall('HMGET', jobs .. id, 's', 'n')
-  -- A running job has started in time. A queued one leaves its stream entry behind; the fetch
-  -- that meets it drops it, or the sweep.
+  -- A running job has started in time. The stream entry of a queued one stays, and is dropped by
+  -- the next fetch that reads it, or by the sweep.
   if job[1] == 'd' or job[1] == 'q' then
     healing('ZREM', due, id)
     end_job(jobs .. id, id, 'x', job[2], expiry, done, tonumber(ARGV[3]), now, '')

@@ -1,15 +1,15 @@
 -- Read the state of some queues; writes nothing.
 --
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 failed prefix
--- ARGV  1 clock offset  2 failure ttl (ms)  3 cursor, '0' begins  4 how many queues, and lanes, about
+-- ARGV  1 clock offset  2 failure ttl (ms)  3 cursor, '0' to begin  4 about how many queues and lanes
 -- Returns {cursor, '0' at the end, lanes, failed}; a queue may come twice:
---       lanes   {lane, waiting, handed out, consumers, ms the first has waited or -1}
+--       lanes   {lane, waiting, running, consumers, ms for which the first has waited or -1}
 --       failed  {queue, failed jobs}
 -- Called by ops/overview.py.
 --
--- Entries of jobs that were cancelled or expired stay in their stream until a fetch meets them. So
--- the first few entries of a lane are looked at: a short lane is counted exactly. Jobs that came back,
--- and suspects, are pending for consumers that are not workers; they wait.
+-- Entries of cancelled and expired jobs stay in their stream until a fetch reads them. So the first few
+-- entries of a lane are checked: a short lane is counted exactly. Returned jobs and suspects are
+-- pending for consumers that are not workers; they count as waiting.
 local call = redis.call
 --@include clock
 --@include lane
@@ -27,7 +27,7 @@ local function group_of(stream)
   end
 end
 
--- How many entries came back, how many consumers that makes, and the first of them.
+-- How many entries were returned, of how many consumers, and the first of them.
 local function put_back_in(stream)
   local count, owners, first = 0, 0, nil
   for _, row in ipairs(call('XPENDING', stream, 'g')[4] or {}) do
@@ -60,7 +60,7 @@ local function look_at(lane, signs)
     waiting = math.max(0, call('XLEN', stream) - group.pending)
     first = first or entries[1][1]
   end
-  -- The ids of entries are the server's own time, whatever the offset.
+  -- Entry ids hold the server's own time, without the clock offset.
   local since = first and math.max(0, now - offset - string.match(first, '^%d+')) or -1
   return { lane, waiting + back, group.pending - back, group.consumers - owners, since }
 end
@@ -70,7 +70,7 @@ local cursor, from = string.match(ARGV[3], '^(%d+):?(%d*)$')
 local page = redis.pcall('HSCAN', lanes, cursor, 'COUNT', ARGV[4])
 if page.err then return { '0', found, queues } end
 for i = (tonumber(from) or 0) + 1, #page[2], 2 do
-  -- The server gives a small hash at once.
+  -- The server returns a small hash in one page, whatever the count.
   if #found + #queues >= 2 * ARGV[4] then return { cursor .. ':' .. i - 1, found, queues } end
   local queue, signs = page[2][i], page[2][i + 1]
   for sign in string.gmatch(signs, LANES) do

@@ -1,30 +1,30 @@
--- Take back the jobs of a worker that died or left, and give them to the others.
+-- Take back the jobs of a worker that died or left, and return them to their lanes.
 --
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 idle prefix  5 workers  6 held  7 slots  8 serves
 --       9 promoter  10 failed prefix  11 done channel prefix  12 wake channel prefix
 --       13 the worker's cancels  14 its description  15 expiry
--- ARGV  1 clock offset  2 worker  3 the heartbeat it was judged by, '' = whatever it is now
+-- ARGV  1 clock offset  2 worker  3 the last heartbeat that the caller saw, '' = any
 --       4 '1' it died (its jobs count a crash), '0' it left  5 limit
---       6 crashes that make a job poison, the last of them alone  7 failure ttl (ms)  8 failed records kept per queue
+--       6 crashes that make a job poison, if it ran alone in the last one  7 failure ttl (ms)  8 failed records kept per queue
 --       9 error written to a poison job
--- Returns {jobs given to others, jobs dead-lettered, '1' when some are left for another call}, or nil
---       when its heartbeat moved on (it lives).
+-- Returns {jobs returned, jobs dead-lettered, '1' when some are left for another call}, or nil when
+--       there was a later heartbeat (it lives).
 -- Called by broker/leases.py.
 --
--- The heartbeat is compared here, so of many observers one acts, and none on an old look. From then on
--- the worker is not registered: its heartbeats and fetches are answered "you are dead", and its finishes
--- meet a job without a worker. While jobs of it are left it stands below all others, at -1, so whoever
--- asks who is silent goes on, also when this caller dies now.
+-- The heartbeat is compared here, so only one of many observers acts, and none on old data. From then
+-- on the worker is not registered: its heartbeats and fetches are refused, and so is the end of its
+-- attempts, because their jobs have no worker. While some of its jobs are left, its heartbeat is -1, so
+-- that any worker that looks for silent ones continues if this caller dies.
 --
--- A job keeps its place: its entry waits for another worker where it is, before those enqueued later.
+-- A job keeps its place: its entry stays where it is, before jobs enqueued later.
 --
--- No call looks at more lanes than it can in some milliseconds; the next one goes on behind them.
+-- A call searches as many lanes as a few milliseconds allow; the next one continues behind them.
 --
--- A job is poison only when it was the one job that ran in its worker: of many, any may be the guilty
--- one. Of those that have crashed before it is known which had begun (see `begin`): the others count no
--- crash. Jobs that have crashed often become suspects, which run in workers of their own: the one that
--- began last alone, and of the others no more together than half of those that crashed together. So
--- each crash halves them, until the guilty one is alone.
+-- A job becomes poison only when it was the only job that ran in its worker: of several, any may have
+-- caused the crash. For jobs with an earlier crash it is known which had begun (see begin.lua): the
+-- others count no crash. Jobs with several crashes become suspects, which run in workers of their own:
+-- the one that began last alone, and at most half of the others together. So each crash halves the
+-- group, until the culprit is alone.
 local call = redis.call
 --@include clock
 --@include healing
@@ -46,7 +46,7 @@ local function bury(key, id, lane, waiting)
   poisoned = poisoned + 1
 end
 
--- What becomes of the entry of a job: 'r' it came back, 's' its job is a suspect, 'x' it goes.
+-- What happens to the entry of a job: 'r' it is returned, 's' its job is a suspect, 'x' it is removed.
 -- `together`: how many jobs ran when the worker died; `last`: when the last of them began.
 local function verdict(lane, held, together, last)
   if held.fate then return held.fate end
@@ -62,7 +62,7 @@ local function verdict(lane, held, together, last)
     bury(key, id, lane, job[7])
     return 'x'
   end
-  -- Without its worker: what that one still says of the attempt is refused.
+  -- Without a worker, so that the end of this attempt is refused.
   call('HSET', key, 's', 'q', 'w', '')
   if not held.counts or held.crashes < suspect_from then return 'r' end
   local alone = held.began and held.began == last
@@ -70,13 +70,13 @@ local function verdict(lane, held, together, last)
   return 's'
 end
 
--- A job as this worker held it. `fate` is there for an entry that leads to no job it runs.
+-- A job as this worker held it; only `fate` for an entry without a job that it runs.
 local function look_at(stream, entry_id)
   local entry = call('XRANGE', stream, entry_id, entry_id)[1]
   local id = entry and entry[2][1] == 'i' and entry[2][2]
   local job = id and redis.pcall('HMGET', jobs .. id, 's', 'w', 'a', 'b', 'k', 'z', 'n', 'y')
   if not job or job.err then return { fate = 'x' } end
-  -- The fetch that was to mark it was broken off: it never started.
+  -- The fetch was interrupted before it marked the job: it never started.
   if job[1] == 'q' then return { fate = 'r' } end
   if job[1] ~= 'r' or job[2] ~= worker then return { fate = 'x' } end
   local before, begun = tonumber(job[5] or '0') or 0, job[8] == job[3]
@@ -86,10 +86,10 @@ local function look_at(stream, entry_id)
   }
 end
 
--- Asked for by name: there may be a hundred thousand lanes of other queues.
+-- Only its own queues: there may be a hundred thousand lanes of others.
 local queues, pending, found, together, looked = {}, {}, 0, 0, 0
 local last, twice
--- A worker of a thousand queues is taken apart a few at a time; what is left of them is written down.
+-- A worker of a thousand queues is reaped a few queues at a time; the remaining ones are stored.
 local served, rest = healing('HGET', serves, worker) or '', nil
 for at, queue in string.gmatch(served, '()(%S+)') do
   if rest then break end
@@ -117,11 +117,11 @@ for at, queue in string.gmatch(served, '()(%S+)') do
     found = found + #held
     pending[#pending + 1] = { lane, held }
   end
-  -- Perhaps not all of this one.
+  -- Perhaps this queue is not finished.
   if found >= limit then rest = string.sub(served, at) end
 end
 if died and together == 0 then
-  -- None is known to have begun: it may have been any.
+  -- None is known to have begun: any may have caused the crash.
   for _, of in ipairs(pending) do
     for _, held in ipairs(of[2]) do
       held.counts = not held.fate and not held.job[6]
@@ -130,8 +130,8 @@ if died and together == 0 then
   end
 end
 local more = rest ~= nil
--- Of a worker that is taken apart in several calls the last job is not the only one, unless it held
--- no other.
+-- A worker that is reaped in several calls held more than the job that is left for the last call,
+-- unless it held one in all.
 local holds = math.max(found, tonumber(healing('HGET', held, worker) or '') or 2)
 if (more or (score and tonumber(score) < 0)) and holds ~= 1 then together = math.max(2, together) end
 if twice then last = nil end
@@ -154,7 +154,7 @@ for _, of in ipairs(pending) do
   moved = moved + back
 end
 
--- It may have been woken for a job that it had not fetched.
+-- It may have used up a wake-up for a job that it did not fetch.
 for i = 1, died and #queues or 0 do
   for _, kind in ipairs({ '', '/t', '/p' }) do
     woken[queues[i] .. kind] = (woken[queues[i] .. kind] or 0) + 1

@@ -1,16 +1,16 @@
--- Store schedules: new ones, and changes of those that are as they were read.
+-- Store schedules: new ones, and changed ones that nothing else changed since they were read.
 --
 -- KEYS  1 schedules  2 schedule prefix  3 schedule channel
 -- ARGV  1 clock offset
---       then per schedule: id, revision it must have ('' for: it must not exist), new revision,
---       the schedule (opaque; '' leaves it as it is), next fire (ms, '' for none), why it is paused
---       ('' when it is not), '1' when that is because it cannot be computed, '1' when another trigger
---       begins with the next fire, so that it is made even before the last one
--- Returns per schedule: 1 stored (or stored before by this very request), 2 stored in place of
---       something that was not a schedule, 0 it is another by now.
+--       then per schedule: id, revision it must have ('' when it must not exist), new revision,
+--       the schedule (opaque; '' keeps the stored one), next fire (ms, '' for none), why it is paused
+--       ('' when it is not), '1' when that is because it cannot be computed, '1' when a new trigger
+--       begins with the next fire, which then fires even if it is before the last one
+-- Returns per schedule: 1 stored (or stored before by the same request), 2 stored in place of
+--       foreign data, 0 it was changed meanwhile.
 -- Called by broker/schedules.py.
 --
--- Counters, the last fire and the jobs of earlier fires stay as they are.
+-- Counters, the last fire and the jobs of earlier fires are kept.
 local call = redis.call
 --@include clock
 local schedules, prefix, channel = unpack(KEYS)

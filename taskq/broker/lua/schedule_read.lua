@@ -1,11 +1,11 @@
--- Read schedules as they are.
+-- Read schedules and their counts.
 --
 -- KEYS  1 schedules  2 schedule prefix  3 leader  4 declared
--- ARGV  1 clock offset  2 what: 'ids' those that follow; 'page' by next fire, 3 from 4 how many;
---       'count' none
+-- ARGV  1 clock offset  2 what: 'ids' the ids that follow; 'page' by next fire, 3 from 4 how many;
+--       'count' only counts
 -- Returns {server's time (ms), how many there are, how many have a next fire, how many are listed
---       as declared, 1 when those that follow are not all for the bytes they have, else 0,
---       then per schedule {id, then field, value, ...}; without fields when there is none}.
+--       as declared, 1 when not all fit into the reply, else 0, then per schedule {id, field,
+--       value, ...}, without fields when it does not exist}.
 -- Called by broker/schedules.py.
 local call = redis.call
 --@include clock

@@ -1,12 +1,12 @@
--- Run a schedule now, once, whatever its next fire is: that one stays.
+-- Run a schedule now, once; its next fire stays.
 --
 -- KEYS  1 schedules  2 schedule prefix  3 jobs  4 lanes prefix  5 lanes  6 due  7 expiry
 --       8 idle prefix  9 wake channel prefix  10 next channel
 -- ARGV  1 clock offset  2 schedule  3 revision  4 job id  5 envelope  6 lane  7 expires ('' or '+ms')
--- Returns 1 made (or made before by this very request), 0 the schedule is another by now.
+-- Returns 1 made (or made before by the same request), 0 the schedule was changed meanwhile.
 -- Called by broker/schedules.py.
 --
--- The job counts as a run of the schedule: the next fire looks whether it has ended.
+-- The job counts as a run of the schedule: the next fire checks whether it has ended.
 local call = redis.call
 --@include clock
 --@include healing

@@ -4,7 +4,7 @@
 -- ARGV  1 clock offset  2 job id  3 its owner: see hold.lua  4 state: s succeeded, f failed, c cancelled,
 --       x expired  5 its name in the stats  6 result or error  7 ttl of the record (ms)
 --       8 failed records kept per queue
--- Returns 1 done, 0 it is not its owner's any more.
+-- Returns 1 done, 0 its owner no longer holds it.
 -- Called by broker/durable_calls.py.
 local call = redis.call
 --@include clock

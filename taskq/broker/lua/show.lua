@@ -1,11 +1,11 @@
--- A process says what it has deferred, for a minute.
+-- Store what a process reports about its deferred calls, for a minute.
 --
 -- KEYS  1 deferring
--- ARGV  1 clock offset  2 process  3 its record (opaque), '' to take it back
--- Returns how many processes are known.
+-- ARGV  1 clock offset  2 process  3 its record (opaque), '' to remove it
+-- Returns the number of processes with a record.
 -- Called by broker/durable_calls.py.
 --
--- Each record is behind the time it was written, so that those of dead processes are known and go.
+-- Each record starts with the time it was written, so that records of dead processes are removed.
 local call = redis.call
 --@include clock
 local key, now = KEYS[1], clock(ARGV[1])

@@ -1,12 +1,13 @@
--- List what the server says a worker holds, and hand again what the worker asks for.
+-- List the entries that are pending for a worker, or deliver some of its jobs again.
 --
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 serves
 -- ARGV  1 worker  2 where to begin among its queues, 1 at first
---       3 '' lists everything it holds, 10,000 entries at most; else the entries to hand again
--- Returns {where to go on, 0 at the end, then without entries: per entry held {lane, stream id, job id, fence}; the last two are '' for an
---       entry that leads to no job of this worker. With entries: as fetch, per job still running under
---       this worker what `taker` gives, up to 4 MiB and the job that passes that}.
--- Called by broker/leases.py when the reply to a fetch was lost, or the worker's event loop stands still.
+--       3 '' lists all entries, 10,000 at most; else the entries to deliver again
+-- Returns {where to continue, 0 at the end, then, for a list, per entry {lane, stream id, job id,
+--       fence}, the last two '' when the entry does not lead to a running job of this worker; to deliver
+--       again, per job that this worker still runs what `taker` in take.lua returns, up to the job that
+--       reaches 4 MiB}.
+-- Called by broker/leases.py when the reply to a fetch was lost, or the worker's event loop is blocked.
 local call = redis.call
 --@include healing
 --@include lane

@@ -1,17 +1,17 @@
--- Remove what is not used any more: lanes that stay empty, entries of jobs that wait no more. And find
--- again what is not listed though it is there.
+-- Remove what is no longer used: lanes that stay empty, entries of jobs that no longer wait. And list
+-- lanes and workers again that exist but were lost from their lists.
 --
 -- KEYS  1 jobs  2 lanes prefix  3 lanes  4 swept  5 workers  6 serves
--- ARGV  1 cursor, '0' begins  2 how many queues to look at, about  3 how many entries of a lane
---       4 how long an empty lane is kept (ms)  5 how many lanes and entries to look at in all, about
--- Returns the cursor to go on with, '0' at the end.
+-- ARGV  1 cursor, '0' to begin  2 about how many queues to look at  3 how many entries of a lane
+--       4 how long an empty lane is kept (ms)  5 about how many lanes and entries to look at in all
+-- Returns the cursor to continue with, '0' at the end.
 -- Called by broker/broker.py, by the worker that promotes.
 --
--- A fetch meets the entries of cancelled and expired jobs and drops them, so in a queue that is served
--- they go by themselves. This looks at a few of each lane that has stood still for a minute, and
--- remembers how far it came. Ids of entries are the server's own time, whatever the clock offset.
+-- A fetch drops the entries of cancelled and expired jobs that it reads, so a queue that is served needs
+-- no sweep. This checks a few entries of each lane from which nothing was fetched for a minute, and
+-- remembers its position. Entry ids hold the server's own time, without the clock offset.
 --
--- What is in the hands of a worker is never looked at: its entry is what gives the job back.
+-- Entries that a worker holds are never touched: they are needed to return its jobs.
 local call = redis.call
 --@include healing
 --@include lane
@@ -38,13 +38,13 @@ local function facts(reply)
   return found
 end
 
--- What is not a job stays for the fetch that keeps it aside.
+-- An entry without a valid job stays, for the fetch that moves it to `malformed`.
 local function is_stale(entry)
   local state = redis.pcall('HGET', jobs .. tostring(entry[2][2]), 's')
   return state ~= 'q' and type(state) ~= 'table'
 end
 
--- How far it came in a lane: nil at its end.
+-- Stores the position in a lane; nil at its end.
 local function remember(field, after)
   if after then
     call('HSET', swept, field, after)
@@ -54,7 +54,7 @@ local function remember(field, after)
   end
 end
 
--- Entries that nobody has fetched.
+-- Entries that were not fetched yet.
 local function sweep_waiting(lane, delivered)
   local after = later_of(healing('HGET', swept, lane) or '', delivered)
   local entries = call('XRANGE', prefix .. lane, '(' .. after, '+', 'COUNT', count)
@@ -65,7 +65,7 @@ local function sweep_waiting(lane, delivered)
   budget = budget - #entries
 end
 
--- Entries of jobs that came back.
+-- Entries of returned jobs and of suspects.
 local function sweep_returned(lane, owner)
   local stream, field = prefix .. lane, lane .. owner
   local after = later_of(healing('HGET', swept, field) or '', '0-0')
@@ -109,7 +109,7 @@ local function sweep(queue, sign, signs)
   if string.find(signs, 's', 1, true) then sweep_returned(lane, SUSPECTS) end
 end
 
--- Where `lanes` was lost, and streams were not: their jobs would wait for ever.
+-- When `lanes` was lost and streams were not, their jobs would wait for ever.
 local function list_lanes(queue)
   local signs, lost = healing('HGET', lanes, queue) or '', ''
   for byte = 48, 84 do
@@ -117,12 +117,12 @@ local function list_lanes(queue)
     if string.find(sign, LANES) and not string.find(signs, sign, 1, true) and
       call('EXISTS', prefix .. lane_of(queue, sign)) == 1 then lost = lost .. sign end
   end
-  -- Perhaps some came back; the next fetch knows.
+  -- There may be returned jobs and suspects; the next fetch finds out.
   if lost ~= '' then call('HSET', lanes, queue, string.gsub(signs, '[rs]', '') .. lost .. 'rs') end
   budget = budget - 30
 end
 
--- Of a few workers at a time: whose place among the heartbeats was lost is taken for dead.
+-- A few workers at a time; one that was lost from the heartbeats is listed as dead, to be reaped.
 local function look_at_workers()
   local after = string.match(healing('HGET', swept, 'serves') or '', '^%d+$') or '0'
   local page = healing('HSCAN', serves, after, 'COUNT', 10)
@@ -135,7 +135,7 @@ local function look_at_workers()
   for text in pairs(known) do
     for queue in string.gmatch(text, '%S+') do queues[#queues + 1] = queue end
   end
-  -- Others each time: there may be thousands.
+  -- Different ones each time: there may be thousands.
   for i = 1, math.min(#queues, 20) do list_lanes(queues[(now + i) % #queues + 1]) end
 end
 
@@ -145,7 +145,7 @@ if ARGV[1] == '0' then look_at_workers() end
 local page = healing('HSCAN', lanes, cursor, 'COUNT', ARGV[2])
 for i = (tonumber(from) or 0) + 1, #page[2], 2 do
   if budget <= 0 then
-    -- Those that are gone from the list stand before the others no more.
+    -- Queues that were removed from the list no longer count in the position.
     return cursor .. ':' .. math.max(0, i - 1 - 2 * (listed - call('HLEN', lanes)))
   end
   for sign in string.gmatch(page[2][i + 1], LANES) do sweep(page[2][i], sign, page[2][i + 1]) end

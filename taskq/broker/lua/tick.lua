@@ -1,27 +1,27 @@
--- Fire schedules: for each, make its jobs and move it on to its next fire time, at once.
+-- Fire schedules: for each, make its jobs and move it to its next fire time, in one step.
 --
 -- KEYS  1 schedules  2 schedule prefix  3 leader  4 jobs  5 lanes prefix  6 lanes  7 due  8 expiry
 --       9 idle prefix  10 wake channel prefix  11 next channel  12 stats prefix  13 skips channel
 -- ARGV  1 clock offset  2 the leader's name  3 its term
 --       then per schedule: id, revision, next fire it was computed from (ms), next fire after it
 --       (ms, '' when there is none), time from which the plan is out of date (ms, '' never),
---       how many fires were left out, text about them, overlap, limit, lane, expires
---       ('' or '+ms'), '1' to keep it when it has no next fire, why it is to be paused after this one
---       ('' when it is not: the fire after it cannot be computed), ms after which to look again when it
+--       how many fires were skipped, text about them, overlap, limit, lane, expires
+--       ('' or '+ms'), '1' to keep it when it has no next fire, why it is paused after this fire,
+--       because the next one cannot be computed ('' when it is not), ms after which to try again when it
 --       has to wait, number of jobs
 --       and per job: fire time (ms), due (ms), job id, envelope
 --       overlap  allow   make every job
---                skip    leave out fires while `limit` of its jobs have not ended
+--                skip    skip fires while `limit` of its jobs have not ended
 --                wait    as skip, but the fire stays due until then
---                cancel  answer which jobs are to be cancelled first
+--                cancel  return the jobs to be cancelled first
 -- Returns nil when the caller does not lead, else per schedule {code, fired, skipped, jobs not ended}:
---       1 done  0 not as it was computed from (changed, removed, or done before)  2 too early
---       3 out of date  4 it waits  5 cancel the jobs and come again
+--       1 done  0 its state has changed (edited, removed, or fired before)  2 too early
+--       3 out of date  4 it waits  5 cancel the jobs and call again
 -- Called by broker/schedules.py.
 --
--- Sent twice, or by two leaders, each (schedule, fire time) still makes one job: the cursor `n` is
--- compared, and the job's id is made of both. Jobs are written before the cursor moves: what ends
--- this script in between leaves a fire that is repeated, not one that is lost.
+-- Sent twice, or by two leaders, each (schedule, fire time) still makes one job: the next fire `n` is
+-- compared, and the id of the job consists of both. Jobs are written before `n` moves: if the script is
+-- interrupted in between, the fire is repeated, not lost.
 local call = redis.call
 --@include clock
 --@include healing
@@ -81,7 +81,7 @@ local function fire(at, jobs)
   if overlap == 'cancel' and #live > 0 then return { 5, 0, 0, table.concat(live, ' ') } end
 
   local last, fired, left_out, waits = tonumber(row[3] or '') or 0, 0, 0, nil
-  -- Beyond the calendar: nothing that a tick has written, and nothing would ever fire after it.
+  -- Foreign data: a time beyond the calendar, after which nothing would ever fire.
   if last > 253402214400000 then last = 0 end
   for n = 0, jobs - 1 do
     local from = at + 15 + n * 4
@@ -103,7 +103,7 @@ local function fire(at, jobs)
   end
 
   if waits and fired == 0 then
-    -- Nothing moves, so that what is left out by waiting is counted once, in the end.
+    -- Nothing moves, so that fires skipped by waiting are counted once, at the end.
     call('HSET', key, 'w', '1')
     call('ZADD', schedules, now + ARGV[at + 13], id)
     return { 4, 0, 0, table.concat(live, ' ') }

@@ -1,22 +1,22 @@
--- Ask how jobs ended; of those that have not, hear when they do.
+-- Ask how jobs ended; be notified when the others end.
 --
 -- KEYS  1 jobs
--- ARGV  1 clock offset  2 name of the client's channel, '' = do not listen  then job ids
+-- ARGV  1 clock offset  2 name of the client's channel, '' for no notification  then job ids
 -- Returns per job {state, payload}: payload is the result or error of a finished one, '' otherwise;
---       state '' = unknown, 'g' = over and its result is gone. Fewer than were asked for, the first
---       ones, where all would be too many bytes: the rest is asked for again.
+--       state '' = no such job, 'g' = ended and its result is gone. Only the first ones when all do not
+--       fit into a reply: ask again for the rest.
 -- Called by broker/waiting.py.
 local call = redis.call
 --@include clock
 --@include full
 --@include bytes
 local now, channel, answer, bytes = clock(ARGV[1]), ARGV[2], {}, 0
--- Of so many bytes of names the older half is dropped: most of those clients are gone, and who is not asks
--- again by itself.
+-- Beyond this many bytes of names the older half is dropped: most of those clients are gone, and the
+-- others ask again by themselves.
 local MOST = 32768
 for i = 3, #ARGV do
   local key = KEYS[1] .. ARGV[i]
-  -- What others wrote is one job that nobody knows, and keeps no other from being answered.
+  -- Foreign data counts as an unknown job, and does not affect the others.
   local job = redis.pcall('HMGET', key, 's', 'f', 'l', 'r', 'E', 'n')
   if not job[1] then
     answer[i - 2] = { '', '' }

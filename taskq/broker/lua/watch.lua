@@ -1,16 +1,16 @@
--- Read how a job stands, and have a client told when its progress changes.
+-- Read fields of a job, and notify a client when its progress changes.
 --
 -- KEYS  1 jobs
 -- ARGV  1 clock offset  2 name of the client's channel  3 job id, then the fields to read
--- Returns {server's time (ms), the values of the fields}, nil for those that are not there.
+-- Returns {server's time (ms), the values of the fields}, nil for missing ones.
 -- Called by broker/watching.py.
 --
--- The channel is named in the job, which takes it along when it goes.
+-- The channel is stored in the job, and goes with it.
 local call = redis.call
 --@include clock
 --@include full
 local key, channel = KEYS[1] .. ARGV[3], ARGV[2]
--- Of so many bytes of names the older half is dropped: who still watches comes again within a second.
+-- Beyond this many bytes of names the older half is dropped: live clients ask again within a second.
 local MOST = 8192
 local found = call('HMGET', key, 's', 'f', 'v', unpack(ARGV, 4))
 if found[1] and not found[2] and not (found[3] and string.find(found[3], channel, 1, true)) then

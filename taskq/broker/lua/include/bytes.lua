@@ -1,2 +1,2 @@
--- MOST_BYTES: no reply has more, unless it is about a single job or schedule that is larger.
+-- MOST_BYTES: the largest reply, unless a single job or schedule is larger.
 local MOST_BYTES = 4194304

@@ -4,7 +4,7 @@ local function clock(offset)
   return time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(offset)
 end
 
--- instant(now, text) -> '+<ms>' is relative to now, '@<ms>' absolute, '' is nil.
+-- instant(now, text) -> milliseconds: '+<ms>' is relative to now, '@<ms>' absolute, '' gives nil.
 local function instant(now, text)
   if text == '' then return nil end
   local value = tonumber(string.sub(text, 2))

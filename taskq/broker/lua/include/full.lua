@@ -1,5 +1,5 @@
--- pass_when_full(key): let this script write on a server at maxmemory. A script whose first write
--- takes no memory is not stopped at its later ones; removing a field that is never there is such.
+-- pass_when_full(key): lets this script write on a server at maxmemory. The server only stops a script
+-- at its first write; the first write here removes a field that never exists, which needs no memory.
 local function pass_when_full(key)
   redis.pcall('HDEL', key, '')
 end

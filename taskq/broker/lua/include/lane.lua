@@ -1,12 +1,12 @@
--- A lane is '<queue>/<priority>', with a 't' behind it for jobs that run in threads and a 'p' for those
--- that run in processes: a worker takes of each kind what it can start.
+-- A lane is '<queue>/<priority>', followed by 't' for jobs that run in threads and 'p' for jobs that
+-- run in processes, so that a worker takes only jobs of a kind that it can start.
 
 -- queue_of(lane) -> its queue.
 local function queue_of(lane)
   return string.sub(lane, 1, string.byte(lane, -1) < 58 and -3 or -4)
 end
 
--- is_lane(text) -> whether it is one, also where others wrote it.
+-- is_lane(text) -> whether the text is a valid lane.
 local function is_lane(text)
   return text and string.find(text, '^[%w_.:-]+/%d[tp]?$') ~= nil
 end
@@ -17,10 +17,10 @@ local function place_of(lane)
   return string.sub(lane, 1, -3) .. string.sub(lane, -1)
 end
 
--- Any letter that stands for a lane.
+-- A pattern for the signs of lanes.
 local LANES = '[%dA-T]'
 
--- sign_of(lane) -> the one letter of a lane among the signs of its queue: a digit, 'A' to 'J' for
+-- sign_of(lane) -> the character for a lane among the signs of its queue: a digit, 'A' to 'J' for
 -- threads, 'K' to 'T' for processes.
 local function sign_of(lane)
   local last = string.byte(lane, -1)
@@ -28,7 +28,7 @@ local function sign_of(lane)
   return string.char(string.byte(lane, -2) + (last == 116 and 17 or 27))
 end
 
--- lane_of(queue, sign) -> the lane that this letter stands for.
+-- lane_of(queue, sign) -> the lane for this sign.
 local function lane_of(queue, sign)
   local byte = string.byte(sign)
   if byte < 58 then return queue .. '/' .. sign end
@@ -36,30 +36,30 @@ local function lane_of(queue, sign)
   return queue .. '/' .. string.char(byte - 27) .. 'p'
 end
 
--- entry_name(lane, id) -> what workers call a stream entry: ids alone repeat from lane to lane.
+-- entry_name(lane, id) -> the name of a stream entry: entry ids are unique within their lane only.
 local function entry_name(lane, id)
   return lane .. ' ' .. id
 end
 
--- Consumers that are not workers: entries of jobs that came back to their lane, and of suspects.
--- A stream delivers new entries in their order and never again; these keep the place they had.
+-- Consumers that are not workers: they hold the entries of returned jobs and of suspects. A stream
+-- delivers each new entry once; pending for these consumers, returned entries keep their order.
 local RETURNED, SUSPECTS = '(returned)', '(suspects)'
 
--- mark(lanes, queue, sign): what there is of a queue, so that a fetch need not try: the sign of each
--- lane that has a stream, 'r' when jobs came back, 's' when suspects wait.
+-- mark(lanes, queue, sign): adds a sign to a queue, so that a fetch knows where to look: the sign of
+-- each lane that has a stream, 'r' when jobs were returned, 's' when suspects wait.
 local function mark(lanes, queue, sign)
   local signs = healing('HGET', lanes, queue) or ''
   if not string.find(signs, sign, 1, true) then call('HSET', lanes, queue, signs .. sign) end
 end
 
--- unmark(lanes, queue, sign): a queue of which there is nothing is not listed.
+-- unmark(lanes, queue, sign): removes a sign, and the queue when no lane is left.
 local function unmark(lanes, queue, sign)
   local signs = string.gsub(healing('HGET', lanes, queue) or '', sign, '')
   if not string.find(signs, LANES) then call('HDEL', lanes, queue) else call('HSET', lanes, queue, signs) end
 end
 
--- add_entry(lanes, prefix, lane, id) -> the id of a new entry at the end of the lane. A lane without
--- a stream is opened: it is listed, and its stream made with its group; '0' leaves out nothing.
+-- add_entry(lanes, prefix, lane, id) -> the id of a new entry at the end of the lane. A lane without a
+-- stream is listed first and gets a stream with a group, which delivers from the first entry ('0').
 local function add_entry(lanes, prefix, lane, id)
   local stream = prefix .. lane
   local entry = redis.pcall('XADD', stream, 'NOMKSTREAM', '*', 'i', id)
@@ -72,8 +72,8 @@ local function add_entry(lanes, prefix, lane, id)
   return call('XADD', stream, '*', 'i', id)
 end
 
--- put_back(lanes, prefix, lane, ids, owner, sign) -> which of them, as a set: entries keep their place
--- and wait for another worker. It takes no memory to speak of, so a full server takes jobs back as well.
+-- put_back(lanes, prefix, lane, ids, owner, sign) -> the set of entries that were returned: they keep
+-- their place and wait for another worker. Needs hardly any memory, so it also works on a full server.
 local function put_back(lanes, prefix, lane, ids, owner, sign)
   local back = {}
   for first = 1, #ids, 1000 do
@@ -86,17 +86,17 @@ local function put_back(lanes, prefix, lane, ids, owner, sign)
   return back
 end
 
--- park(idle, place, worker, now): it waits to be woken. A set whose workers are all gone goes a minute
--- later. Those that live look every five seconds and come back into it: in some of each twenty, so
--- that a worker of a thousand queues does not say it of all of them each time.
+-- park(idle, place, worker, now): adds a worker to those that wait to be woken. The set expires a
+-- minute after its last worker. Live workers fetch every five seconds and renew it; to save calls for
+-- workers of a thousand queues, they do so only during 6 of every 20 seconds.
 local function park(idle, place, worker, now)
   if healing('SADD', idle .. place, worker) == 1 or now % 20000 < 6000 then
     call('PEXPIRE', idle .. place, 60000)
   end
 end
 
--- wake_idle(idle, channel, place, jobs): as many parked workers as there are new jobs. One that no
--- longer listens does not count.
+-- wake_idle(idle, channel, place, jobs): wakes as many parked workers as there are new jobs. A worker
+-- that no longer listens does not count.
 local function wake_idle(idle, channel, place, jobs)
   local wanted = math.min(jobs, 1000)
   while wanted > 0 do
@@ -108,8 +108,8 @@ local function wake_idle(idle, channel, place, jobs)
   end
 end
 
--- drop_entries(prefix, entries): entries[lane] = {stream ids}; out of the group and the stream.
--- In pieces, because Lua passes no more than some 8,000 arguments.
+-- drop_entries(prefix, entries): removes entries from group and stream; entries[lane] = {stream ids}.
+-- In pieces, because Lua passes at most about 8,000 arguments.
 local function drop_entries(prefix, entries)
   for lane, ids in pairs(entries) do
     for first = 1, #ids, 4000 do
@@ -120,7 +120,7 @@ local function drop_entries(prefix, entries)
   end
 end
 
--- collect(entries, lane, id): remember one stream entry for drop_entries.
+-- collect(entries, lane, id): adds one stream entry to those for drop_entries.
 local function collect(entries, lane, id)
   local ids = entries[lane]
   if ids then ids[#ids + 1] = id else entries[lane] = { id } end

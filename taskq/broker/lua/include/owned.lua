@@ -1,5 +1,5 @@
--- owned(key, owner): whether the durable call of this key is still its process's own. One that was
--- taken over is another's, also while it waits for a retry: then 'w' is the worker that ran it.
+-- owned(key, owner): whether `owner` still holds the durable call of this key. A call that the queue
+-- took over belongs to a worker, also while it waits for a retry: then 'w' is that worker.
 local function owned(key, owner)
   local job = redis.pcall('HMGET', key, 's', 'w')
   return job[1] == 'd' and job[2] == owner
