@@ -20,7 +20,8 @@ if not job[1] then return -1 end
 local nowhere = job[1] == 'r' and (job[2] or '') == ''
 if job[1] == 'd' or job[1] == 'q' or job[1] == 'w' or nowhere then
   healing('ZREM', due, id)
-  end_job(key, id, 'c', job[3], expiry, done, tonumber(ARGV[3]), clock(ARGV[1]), '')
+  local keys = { jobs = jobs, expiry = expiry, done = done, now = clock(ARGV[1]) }
+  end_job(keys, id, 'c', tonumber(ARGV[3]), '', job[3], true)
   return 1
 end
 if job[1] == 'r' then

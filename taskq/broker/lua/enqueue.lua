@@ -31,6 +31,7 @@ local call = redis.call
 --@include clock
 --@include healing
 --@include lane
+--@include job
 --@include over
 --@include take
 local jobs, prefix, lanes, due, expiry, idle, wake, next_channel, sent, slots, held, done, malformed =
@@ -62,26 +63,13 @@ local function nearer(at)
   if not head or at < head then head = at end
 end
 
--- The fields of a new job, and who waits for it already.
-local function put(key, channel, ...)
-  if channel == '' then return call('HSET', key, ...) end
-  call('HSET', key, 'n', channel, ...)
-end
-
--- What only some jobs have beside that.
+-- The fields that only some jobs have.
 local function add_extras(key, id, due_at, expires_at, origin, owner)
   if origin ~= '' then call('HSET', key, 'o', origin) end
-  if expires_at then
-    call('HSET', key, 'x', expires_at)
-    healing('ZADD', expiry, expires_at, id)
-    nearer(expires_at)
-  end
-  if due_at then
-    call('HSET', key, 'd', due_at)
-    if owner ~= '' then call('HSET', key, 'w', owner) end
-    healing('ZADD', due, due_at, id)
-    nearer(due_at)
-  end
+  if due_at and owner ~= '' then call('HSET', key, 'w', owner) end
+  set_times(due, expiry, key, id, due_at, expires_at)
+  if expires_at then nearer(expires_at) end
+  if due_at then nearer(due_at) end
 end
 
 -- A worker that waits for a job of this place, and how many jobs it runs at once; nil without one.
@@ -103,12 +91,12 @@ local function given(worker, lane, id, key, envelope, channel)
   local own = add_entry(lanes, prefix, lane, id)
   local entry = read_lane(prefix, lane, worker, 1)[1]
   if entry and entry[1] == own then
-    put(key, channel, 'e', envelope, 's', 'r', 'q', lane, 't', now_text, 'a', '1', 'w', worker, 'b', now_text)
+    new_job(key, channel, envelope, lane, now_text, running(worker, '1', now_text))
     return { id, lane, own, '1', envelope, now_text }
   end
-  put(key, channel, 'e', envelope, 's', 'q', 'q', lane, 't', now_text)
-  local dropped = {}
-  local row = entry and taker(jobs, expiry, done, malformed, worker, now, tonumber(ARGV[3]), dropped)(lane, entry)
+  new_job(key, channel, envelope, lane, now_text, 's', 'q')
+  local dropped, keys = {}, { jobs = jobs, expiry = expiry, done = done, now = now }
+  local row = entry and taker(keys, malformed, worker, tonumber(ARGV[3]), dropped)(lane, entry)
   drop_entries(prefix, dropped)
   return row
 end
@@ -141,7 +129,7 @@ local function add_jobs(shared, first, final, alone, due_at, expires_at)
     if origin ~= '' then taken, mine = looked_up(key, origin) end
     if not taken then
       if not (alone and handed_over(lane, id, key, ARGV[i + 1], channel)) then
-        put(key, channel, 'e', ARGV[i + 1], 's', state, 'q', lane, 't', now_text)
+        new_job(key, channel, ARGV[i + 1], lane, now_text, 's', state)
         if not due_at then
           add_entry(lanes, prefix, lane, id)
           queued = queued + 1

@@ -36,7 +36,9 @@ local FIRST = 11
 -- Queues of which not every returned job, or not every suspect, was seen.
 local left = {}
 
-local take = taker(jobs, expiry, done, malformed, worker, now, tonumber(ARGV[5]), dropped)
+local take = taker(
+  { jobs = jobs, expiry = expiry, done = done, now = now }, malformed, worker, tonumber(ARGV[5]), dropped
+)
 
 -- Takes the jobs of these entries; entries that do not fit are returned.
 local function receive(lane, entries, kind)

@@ -28,7 +28,8 @@ local call = redis.call
 local jobs, prefix, lanes, due, expiry, held, failed, stats, done, next_channel, idle, wake, cancels =
   unpack(KEYS)
 local now = clock(ARGV[1])
-local worker, keep = ARGV[2], tonumber(ARGV[3])
+local worker = ARGV[2]
+local keys = { jobs = jobs, expiry = expiry, done = done, now = now, keep = tonumber(ARGV[3]) }
 local STRIDE = { S = 4, C = 4, F = 6, R = 6, B = 6 }
 local answer, entries, kept, accepted, counts, woken = {}, {}, {}, {}, {}, {}
 local head
@@ -97,17 +98,6 @@ end
 drop_entries(prefix, entries)
 for lane, ids in pairs(kept) do kept[lane] = put_back(lanes, prefix, lane, ids, RETURNED, 'r') end
 
-local function over(run, i, job, state, payload)
-  local id, ttl = ARGV[i], run.ttl
-  if job[5] then healing('ZREM', expiry, id) end
-  if job[6] then healing('SREM', cancels, id) end
-  tell(job[4], done, id, state, payload, ttl > 0)
-  close_job(jobs .. id, state, ttl, now, state == 's' and 'r' or 'E', payload)
-  if state == 'f' and ttl > 0 then
-    keep_failed(failed .. queue_of(run.lane), jobs, id, now, keep, ttl)
-  end
-end
-
 local function again(run, i)
   local id, lane, delay = ARGV[i], run.lane, tonumber(ARGV[i + 4])
   local key = jobs .. id
@@ -144,7 +134,10 @@ for n = 1, #accepted, 3 do
   local state = STATE[kind]
   if state then
     if kind == 'F' and run.ttl > 0 then call('HSET', jobs .. ARGV[i], 'c', ARGV[i + 5]) end
-    over(run, i, job, state, payload)
+    if job[6] then healing('SREM', cancels, ARGV[i]) end
+    end_job(
+      keys, ARGV[i], state, run.ttl, payload, job[4], job[5], state == 'f' and failed .. queue_of(run.lane)
+    )
   else
     again(run, i)
   end

@@ -12,6 +12,7 @@ local call = redis.call
 --@include over
 local jobs, prefix, lanes, due, expiry, idle, wake, done = unpack(KEYS)
 local now, limit = clock(ARGV[1]), tonumber(ARGV[2])
+local keys = { jobs = jobs, expiry = expiry, done = done, now = now }
 local added, moved = {}, 0
 
 local late = healing('ZRANGEBYSCORE', expiry, '-inf', now, 'LIMIT', 0, limit)
@@ -22,7 +23,7 @@ for _, id in ipairs(late) do
   -- the next fetch that reads it, or by the sweep.
   if job[1] == 'd' or job[1] == 'q' then
     healing('ZREM', due, id)
-    end_job(jobs .. id, id, 'x', job[2], expiry, done, tonumber(ARGV[3]), now, '')
+    end_job(keys, id, 'x', tonumber(ARGV[3]), '', job[2], true)
   end
 end
 

@@ -36,15 +36,10 @@ local worker, died, limit, most = ARGV[2], ARGV[4] == '1', tonumber(ARGV[5]), to
 local now, ttl = clock(ARGV[1]), tonumber(ARGV[7])
 local score = healing('ZSCORE', workers, worker)
 if ARGV[3] ~= '' and score and math.max(-1, math.floor(score)) ~= tonumber(ARGV[3]) then return false end
+local keys = { jobs = jobs, expiry = expiry, done = done, now = now, keep = tonumber(ARGV[8]) }
 local moved, poisoned, woken = 0, 0, {}
 local suspect_from = math.max(1, most - 1)
 local MOST_LANES = 400
-
-local function bury(key, id, lane, waiting)
-  end_job(key, id, 'f', waiting, expiry, done, ttl, now, ARGV[9])
-  if ttl > 0 then keep_failed(failed .. queue_of(lane), jobs, id, now, tonumber(ARGV[8]), ttl) end
-  poisoned = poisoned + 1
-end
 
 -- What happens to the entry of a job: 'r' it is returned, 's' its job is a suspect, 'x' it is removed.
 -- `together`: how many jobs ran when the worker died; `last`: when the last of them began.
@@ -53,13 +48,14 @@ local function verdict(lane, held, together, last)
   local id, job = held.id, held.job
   local key = jobs .. id
   if job[6] then
-    end_job(key, id, 'c', job[7], expiry, done, ttl, now, '')
+    end_job(keys, id, 'c', ttl, '', job[7], true)
     return 'x'
   end
   call('HSET', key, 'h' .. job[3], cmsgpack.pack({ job[4], now, worker, died and 'lost' or 'released' }))
   if held.counts then call('HSET', key, 'k', held.crashes) end
   if held.counts and together == 1 and held.crashes >= most then
-    bury(key, id, lane, job[7])
+    end_job(keys, id, 'f', ttl, ARGV[9], job[7], true, failed .. queue_of(lane))
+    poisoned = poisoned + 1
     return 'x'
   end
   -- Without a worker, so that the end of this attempt is refused.

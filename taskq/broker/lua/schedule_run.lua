@@ -11,6 +11,7 @@ local call = redis.call
 --@include clock
 --@include healing
 --@include lane
+--@include job
 --@include fire
 local prefix = KEYS[2]
 local keys = {

@@ -20,12 +20,10 @@ if not owned(key, ARGV[3]) then return 0 end
 local job = call('HMGET', key, 'n', 'q')
 if not is_lane(job[2]) then return 0 end
 healing('ZREM', due, id)
-healing('ZREM', expiry, id)
-tell(job[1], done, id, state, payload, ttl > 0)
 call('HDEL', key, 'w')
-close_job(key, state, ttl, now, state == 's' and 'r' or 'E', payload)
 local queue = queue_of(job[2])
-if state == 'f' and ttl > 0 then keep_failed(failed .. queue, jobs, id, now, tonumber(ARGV[8]), ttl) end
+local keys = { jobs = jobs, expiry = expiry, done = done, now = now, keep = tonumber(ARGV[8]) }
+end_job(keys, id, state, ttl, payload, job[1], true, state == 'f' and failed .. queue)
 local minute = stats .. math.floor(now / 60000)
 increase(minute, queue .. ':' .. ARGV[5], 1)
 call('PEXPIRE', minute, 600000)

@@ -26,6 +26,7 @@ local call = redis.call
 --@include clock
 --@include healing
 --@include lane
+--@include job
 --@include fire
 --@include counter
 local schedules, prefix, leader = KEYS[1], KEYS[2], KEYS[3]

@@ -1,5 +1,5 @@
--- tell(channels, prefix, id, state, payload, kept): a finished job reaches those who wait for it.
--- A large payload that is `kept` stays in the job; whoever gets the short message reads it there.
+-- tell(channels, prefix, id, state, payload, kept): publishes the end of a job to the clients that wait.
+-- A large payload that is `kept` stays in the job: a client that gets the short message reads it there.
 local function tell(channels, prefix, id, state, payload, kept)
   if not channels then return end
   local text = id .. '\n' .. state
@@ -9,14 +9,14 @@ local function tell(channels, prefix, id, state, payload, kept)
   end
 end
 
--- grace(ttl) -> how long the record of a finished job outlives its result (milliseconds), so that
--- a late reader is told "expired" and not "unknown".
+-- grace(ttl) -> how long the record of an ended job outlives its result (milliseconds), so that a late
+-- reader learns that the result expired, and not that the job is unknown.
 local function grace(ttl)
   return math.max(30000, math.min(ttl, 600000))
 end
 
--- keep_failed(list, jobs, id, now, keep, ttl): a failed job is listed; of too many the oldest go,
--- with their records. An id the caller chose may be another job's by now: that one stays.
+-- keep_failed(list, jobs, id, now, keep, ttl): lists a failed job, and removes the oldest surplus ones
+-- with their records. An id chosen by a caller may belong to another job by now: that record stays.
 local function keep_failed(list, jobs, id, now, keep, ttl)
   healing('ZADD', list, now, id)
   local surplus = call('ZCARD', list) - keep
@@ -29,29 +29,29 @@ local function keep_failed(list, jobs, id, now, keep, ttl)
   call('PEXPIRE', list, ttl + grace(ttl))
 end
 
--- Numbers as text, by ttl: see close_job.
+-- Numbers as text, by ttl: see end_job.
 local texts = {}
 
--- close_job(key, state, ttl, now, field, payload): the job is over and its record goes after `ttl`;
--- 0 leaves nothing. Numbers become text once a batch: the server is slow at it.
-local function close_job(key, state, ttl, now, field, payload)
+-- end_job(keys, id, state, ttl, payload, waiting, expires, failed): the one place where a job ends. Waiting
+-- clients are told, and its record is kept for `ttl` and its grace; 0 keeps nothing.
+--   keys     {jobs, expiry, done = key prefixes and key, now, and with `failed`: keep}
+--   payload  its result or error       waiting  its channels of waiting clients, or nil
+--   expires  false when it is not in `expiry`  failed  the list of failed jobs that it joins, or nil
+-- Numbers are formatted once a batch: the server is slow at it.
+local function end_job(keys, id, state, ttl, payload, waiting, expires, failed)
+  local key = keys.jobs .. id
+  if expires then healing('ZREM', keys.expiry, id) end
+  tell(waiting, keys.done, id, state, payload, ttl > 0)
   if ttl == 0 then
     call('DEL', key)
     return
   end
   local text = texts[ttl]
   if not text then
-    text = { string.format('%.0f', ttl), string.format('%.0f', ttl + grace(ttl)), string.format('%.0f', now) }
+    text = { string.format('%.0f', ttl), string.format('%.0f', ttl + grace(ttl)), string.format('%.0f', keys.now) }
     texts[ttl] = text
   end
-  call('HSET', key, 's', state, 'f', text[3], 'l', text[1], field, payload)
+  call('HSET', key, 's', state, 'f', text[3], 'l', text[1], state == 's' and 'r' or 'E', payload)
   call('PEXPIRE', key, text[2])
-end
-
--- end_job(key, id, state, waiting, expiry, done, ttl, now, error): a job ends that no worker finishes:
--- it waits for nothing any more, those who wait for it are told, and its record is closed.
-local function end_job(key, id, state, waiting, expiry, done, ttl, now, error)
-  healing('ZREM', expiry, id)
-  tell(waiting, done, id, state, error)
-  close_job(key, state, ttl, now, 'E', error)
+  if failed then keep_failed(failed, keys.jobs, id, keys.now, keys.keep, ttl) end
 end
