@@ -10,6 +10,7 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from taskq.core.errors import TaskqError
@@ -21,23 +22,62 @@ T = TypeVar("T")
 
 _Farewell = Callable[[], Coroutine[Any, Any, None]]
 
-_inherited: Final[list[asyncio.AbstractEventLoop]] = []
-"""Loops of a parent process. Closed here, they would take its sockets out of its own poll."""
+class _LoopThread(threading.Thread):
+    """Runs `loop` until it is ended; then awaits `farewell` and cancels what is left."""
+
+    def __init__(self, farewell: _Farewell | None) -> None:
+        super().__init__(name="taskq-portal", daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._farewell = farewell
+        self._ended = False
+
+    def run(self) -> None:
+        """What the thread does."""
+        loop = self.loop
+        try:
+            while not self._ended:
+                # asyncio ends a loop for these two, and the loop has other callers.
+                with suppress(SystemExit, KeyboardInterrupt):
+                    loop.run_forever()
+        finally:
+            if self._farewell is not None:
+                loop.run_until_complete(self._farewell())
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                loop.run_until_complete(asyncio.wait(left, timeout=1.0))
+            loop.close()
+
+    def end(self, patience: float) -> None:
+        """End the thread, and wait `patience` seconds for that."""
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._stop_loop)
+        if self is not threading.current_thread():
+            self.join(patience)
+
+    def _stop_loop(self) -> None:
+        self._ended = True
+        self.loop.stop()
+
+
+_inherited: Final[list[_LoopThread]] = []
+"""Of a parent process. Closed here, their loops would take its sockets out of its own poll."""
 
 
 class Portal:
     """Runs awaitables on a loop in a daemon thread of its own, started when first used.
 
-    The thread ends with the portal, or with the interpreter. `farewell` is awaited there at last:
-    it closes what belongs to the loop, and the interpreter waits `patience` seconds for it. A
-    process that is forked off has none of the threads of its parent: it gets a loop of its own when
-    it first needs one.
+    The thread ends with the portal, or with the interpreter. `farewell` is awaited there last: it
+    closes what belongs to the loop, and the interpreter waits `patience` seconds for it. A forked
+    process has none of the threads of its parent: it gets a loop of its own when it first needs
+    one. AnyIO's portal was measured and not taken: see docs/decisions/0009-two-libraries.md.
     """
 
     def __init__(self, farewell: _Farewell | None = None, patience: float = 1.0) -> None:
         self._farewell = farewell
         self._patience = patience
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: _LoopThread | None = None
         self._lock = threading.Lock()
         self._ending: weakref.finalize[..., Portal] | None = None
         _portals.add(self)
@@ -80,46 +120,44 @@ class Portal:
         refuse_unguarded_main()
         loop = self._started()
         if loop is None:
-            raise TaskqError("the interpreter is shutting down: there is no event loop any more")
+            raise TaskqError("the interpreter is shutting down: there is no event loop to use")
         return loop
 
     def owns(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether `loop` is that of this portal."""
-        return loop is self._loop
+        return self._thread is not None and loop is self._thread.loop
 
     def _started(self) -> asyncio.AbstractEventLoop | None:
         """The loop; None when the interpreter shuts down, and its thread has ended already."""
         with self._lock:
-            if self._loop is None:
-                loop = asyncio.new_event_loop()
-                thread = threading.Thread(
-                    target=_serve, args=(loop, self._farewell), name="taskq-portal", daemon=True
-                )
+            if self._thread is None:
+                thread = _LoopThread(self._farewell)
                 try:
                     thread.start()
                 except RuntimeError:
-                    loop.close()
+                    thread.loop.close()
                     return None
-                self._loop = loop
-                self._ending = weakref.finalize(self, _end, loop, thread, 1.0)
+                self._thread = thread
+                self._ending = weakref.finalize(self, thread.end, 1.0)
                 self._ending.atexit = False
-                atexit.register(_end_at_exit, weakref.ref(self), loop, thread)
-            return None if self._loop.is_closed() else self._loop
+                atexit.register(_end_at_exit, weakref.ref(self), thread)
+            loop = self._thread.loop
+            return None if loop.is_closed() else loop
 
     def begin_anew(self) -> None:
-        """In a process that was forked off: leave the loop to the parent, whose thread runs it."""
+        """In a forked process: leave the loop to the parent, whose thread runs it."""
         # A thread of the parent may have held the other one.
         self._lock = threading.Lock()
-        if self._loop is not None:
-            _inherited.append(self._loop)
+        if self._thread is not None:
+            _inherited.append(self._thread)
         if self._ending is not None:
             self._ending.detach()
-        self._loop, self._ending = None, None
+        self._thread, self._ending = None, None
 
-    def end(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-        """End this loop, if it is still the one, and wait for its farewell."""
-        if self._loop is loop:
-            _end(loop, thread, self._patience)
+    def end(self, thread: _LoopThread) -> None:
+        """End this thread, if it is still the one, and wait for its farewell."""
+        if self._thread is thread:
+            thread.end(self._patience)
 
 
 _portals: Final[weakref.WeakSet[Portal]] = weakref.WeakSet()
@@ -133,19 +171,10 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
-def _end_at_exit(
-    known: weakref.ref[Portal], loop: asyncio.AbstractEventLoop, thread: threading.Thread
-) -> None:
+def _end_at_exit(known: weakref.ref[Portal], thread: _LoopThread) -> None:
     portal = known()
     if portal is not None:
-        portal.end(loop, thread)
-
-
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, patience: float) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(loop.stop)
-    if thread is not threading.current_thread():
-        thread.join(patience)
+        portal.end(thread)
 
 
 def _result(future: concurrent.futures.Future[T], timeout: float | None) -> T:
@@ -169,20 +198,6 @@ async def _alone(awaitable: Awaitable[T], timeout: float | None, farewell: _Fare
 def _is_of_shutdown(error: RuntimeError) -> bool:
     """Whether Python refuses a thread: `cannot schedule new futures after shutdown`."""
     return "shutdown" in str(error) and not threading.main_thread().is_alive()
-
-
-def _serve(loop: asyncio.AbstractEventLoop, farewell: _Farewell | None) -> None:
-    try:
-        loop.run_forever()
-    finally:
-        if farewell is not None:
-            loop.run_until_complete(farewell())
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
-        loop.close()
 
 
 def _refuse_in_a_coroutine() -> None:

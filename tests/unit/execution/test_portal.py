@@ -47,6 +47,40 @@ def test_it_raises_what_the_awaitable_raises() -> None:
         Portal().run(cancel())
 
 
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_a_coroutine_that_ends_the_program_ends_no_other_call(kind: type[BaseException]) -> None:
+    portal = Portal()
+
+    async def leave() -> None:
+        raise kind
+
+    async def one() -> int:
+        await asyncio.sleep(0.1)
+        return 1
+
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(portal.run, one(), 5)
+        with pytest.raises(kind):
+            portal.run(leave(), timeout=5)
+        assert other.result() == 1
+    assert portal.run(one(), timeout=5) == 1
+
+
+def test_a_timeout_holds_though_the_loop_is_blocked() -> None:
+    portal, release = Portal(), threading.Event()
+
+    async def one() -> int:
+        return 1
+
+    portal.loop().call_soon_threadsafe(release.wait, 10)
+    try:
+        with pytest.raises(TimeoutError):
+            portal.run(one(), timeout=0.05)
+        assert not release.is_set()
+    finally:
+        release.set()
+
+
 def test_all_calls_share_one_loop() -> None:
     portal = Portal()
 
