@@ -41,7 +41,7 @@ from taskq.execution.task import (
     remote_task,
 )
 from taskq.execution.task_context import TaskContext, farewell_of
-from taskq.location import locator
+from taskq.location import RedisClient, locator
 
 if TYPE_CHECKING:
     from taskq.deferred.runner import DeferredRunner
@@ -66,8 +66,9 @@ CLOSING_SECONDS = 5.0
 class TaskQ(ForeignNames):
     """Tasks, and the queue they run through.
 
-    `url`: `redis://`, `rediss://` or `unix://`; without it the environment's TASKQ_URL, and without
-    that an embedded server in the directory TASKQ_DIR, or `./.taskq`. `namespace` keeps
+    `url`: `redis://`, `rediss://` or `unix://`, or a `redis.asyncio.Redis`, whose address, TLS and
+    credentials are used; without it the environment's TASKQ_URL, and without that an embedded
+    server in the directory TASKQ_DIR, or `./.taskq`. `namespace` keeps
     applications on one server apart. `enqueue_deadline` (seconds) bounds how long an enqueue tries
     to reach the server. `retention`: how long failed, cancelled and expired jobs are kept.
     `signing_keys`: jobs and results are signed with the first and verified with any of them; each
@@ -86,7 +87,7 @@ class TaskQ(ForeignNames):
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | RedisClient | None = None,
         *,
         namespace: str = "taskq",
         enqueue_deadline: float = ENQUEUE_SECONDS,

@@ -1,16 +1,23 @@
-"""Where the server is: an address that was given, or an embedded server of our own."""
+"""Where the server is: at a URL, where a client of redis-py connects to, or embedded."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from pathlib import Path
+from typing import Any, Protocol
 
 from taskq.core.errors import ConfigError
 from taskq.redis.client import Locate
-from taskq.redis.url import Address
+from taskq.redis.url import Address, Tls
 
-__all__ = ["locator", "server_directory"]
+__all__ = ["RedisClient", "locator", "server_directory"]
+
+
+class RedisClient(Protocol):
+    """A `redis.asyncio.Redis`."""
+
+    connection_pool: Any
 
 
 def server_directory(home: Path) -> Path:
@@ -18,16 +25,15 @@ def server_directory(home: Path) -> Path:
     return home / (os.environ.get("TASKQ_DIR") or ".taskq")
 
 
-def locator(url: str | None) -> Locate:
-    """Where the server is: the URL given, the environment's, or an embedded server of our own.
+def locator(url: str | RedisClient | None) -> Locate:
+    """Where the server is: the URL or client given, the environment's URL, or an embedded server.
 
     The environment is read at each connection, so that it may be set after the import.
     """
-    if url is not None and not isinstance(url, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigError(
-            f"url= is a {type(url).__name__}, not a text; use TaskQ('redis://localhost:6379/0')"
-        )
-    given = Address.parse(url) if url else None
+    if isinstance(url, str):
+        given = Address.parse(url) if url else None
+    else:
+        given = None if url is None else _address_of(url)
     home = Path.cwd()
 
     async def locate() -> Address:
@@ -41,3 +47,50 @@ def locator(url: str | None) -> Locate:
         return Address(path=str(await asyncio.to_thread(server.ensure)), uid=os.geteuid())
 
     return locate
+
+
+def _address_of(client: Any) -> Address:
+    """Where a client of redis-py connects to, with its TLS settings and its credentials."""
+    connection = _connection_of(getattr(client, "connection_pool", None))
+    if connection is None:
+        raise ConfigError(
+            f"url= is a {type(client).__name__}, which is neither a text nor a redis.asyncio.Redis;"
+            " use TaskQ('redis://localhost:6379/0')"
+        )
+    if connection.redis_connect_func is not None:
+        raise ConfigError(
+            "url= is a client with a redis_connect_func, which taskq does not call; use its "
+            "credential_provider"
+        )
+    provider = connection.credential_provider
+    tls = getattr(connection, "ssl_context", None)
+    names = ("ca_certs", "ca_path", "certfile", "keyfile")
+    return Address(
+        host=getattr(connection, "host", "localhost"),
+        port=int(getattr(connection, "port", 6379)),
+        path=getattr(connection, "path", None),
+        database=int(connection.db or 0),
+        username=connection.username or None,
+        password=connection.password or None,
+        tls=None if tls is None else Tls(**{name: getattr(tls, name) for name in names}),
+        connect_timeout=connection.socket_connect_timeout,
+        keepalive=bool(getattr(connection, "socket_keepalive", False)),
+        make_context=None if tls is None else tls.get,
+        provider=None if provider is None else provider.get_credentials_async,
+    )
+
+
+def _connection_of(pool: Any) -> Any:
+    """A connection of `pool` that is not open; None if it is not a pool of `redis.asyncio`."""
+    try:
+        # Already imported by the program that made the pool.
+        from redis.asyncio.connection import ConnectionPool
+        from redis.asyncio.sentinel import SentinelConnectionPool
+    except ImportError:
+        return None
+    if isinstance(pool, SentinelConnectionPool):
+        raise ConfigError(
+            "url= is a client that finds its server through Sentinel, which taskq does not support "
+            "yet; use the URL of the primary"
+        )
+    return pool.make_connection() if isinstance(pool, ConnectionPool) else None

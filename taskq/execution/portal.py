@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 _Farewell = Callable[[], Coroutine[Any, Any, None]]
 
+
 class _LoopThread(threading.Thread):
     """Runs `loop` until it is ended; then awaits `farewell` and cancels what is left."""
 

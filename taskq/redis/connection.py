@@ -123,9 +123,10 @@ async def _greet(
     connection: Connection, address: Address, name: str, channels: Sequence[bytes]
 ) -> None:
     hello: list[str] = ["HELLO", "3"]
-    if address.password is not None or address.username is not None:
+    user, password = await address.credentials()
+    if password is not None or user is not None:
         # A user without a password must not become the default user.
-        hello += ["AUTH", address.username or "default", address.password or ""]
+        hello += ["AUTH", user or "default", password or ""]
     greetings = [connection.call(*hello, "SETNAME", name)]
     if address.database:
         greetings.append(connection.call("SELECT", address.database))

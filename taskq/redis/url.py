@@ -1,7 +1,8 @@
-"""Where the server is: one frozen value parsed from a URL, that never shows its password.
+"""The address of a server: one frozen value, parsed from a URL, that never shows its password.
 
-What is wrong with a URL is said without repeating it: where a password was not quoted, nobody can
-tell where it ends.
+Errors do not repeat the URL: the end of an unquoted password cannot be recognized. The names of
+options are redis-py's. Its parser was measured and not taken, see
+docs/decisions/0009-two-libraries.md.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import re
 import shlex
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from taskq.core.errors import ConfigError
+from taskq.core.errors import ConfigError, ServerUnavailable
 from taskq.core.options import nearest
 
 __all__ = ["Address", "Tls", "flag_of"]
@@ -31,7 +32,7 @@ _TRUE, _FALSE = ("1", "t", "true", "y", "yes"), ("0", "f", "false", "n", "no")
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What `rediss://` is to check and to show. By default certificates and names are verified.
+    """TLS settings of `rediss://`. By default certificates and host names are verified.
 
     The names are those of redis-py's options, without `ssl_`.
     """
@@ -51,7 +52,7 @@ class Tls:
 
     @classmethod
     def parse(cls, options: Mapping[str, str]) -> Tls:
-        """Read options by redis-py's names; raises `ConfigError` for a value that is not one."""
+        """Read options by redis-py's names; raises `ConfigError` for an invalid value."""
         given: dict[str, Any] = {}
         for option, text in options.items():
             name = option.removeprefix("ssl_")
@@ -64,13 +65,13 @@ class Tls:
 
     @property
     def files(self) -> str:
-        """The options that name files, for messages."""
+        """The options that name files, for error messages."""
         names = ("ca_certs", "ca_path", "certfile", "keyfile")
         given = {name: getattr(self, name) for name in names}
         return ", ".join(f"ssl_{n}={path!r}" for n, path in given.items() if path) or "TLS options"
 
     def context(self) -> ssl.SSLContext:
-        """Raises `OSError` or `ssl.SSLError` for what cannot be read, and `ValueError`."""
+        """Raises `OSError`, `ssl.SSLError` or `ValueError` when the settings cannot be used."""
         context = ssl.create_default_context(
             cafile=self.ca_certs, capath=self.ca_path, cadata=self.ca_data
         )
@@ -106,7 +107,7 @@ def _verify(text: str) -> Verify:
 
 
 def _version(text: str) -> ssl.TLSVersion:
-    """By its number, as redis-py takes it, or by its name: `TLSv1.2`."""
+    """A version by its number, as in redis-py, or by its name: `TLSv1.2`."""
     if text.isdigit():
         return ssl.TLSVersion(int(text))
     return ssl.TLSVersion[text.replace(".", "_")]
@@ -134,6 +135,7 @@ _EXPECTED: Final[Mapping[str, str]] = {
 
 
 _FORMS: Final = "redis://host:6379/0, rediss://host:6379/0 (TLS) or unix:///path/to.sock"
+_QUOTING: Final = "In a password write %2F for /, %3F for ?, %23 for # and %40 for @"
 _TLS_OPTIONS: Final = frozenset(f"ssl_{option.name}" for option in fields(Tls))
 
 _OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
@@ -159,9 +161,16 @@ _WITHOUT_EFFECT: Final[Mapping[str, Callable[[str], Any]]] = {
     "socket_timeout": float,
     "timeout": float,
 }
-"""What redis-py takes for its pool and its replies: an address may serve both."""
+"""Options of redis-py's pool and replies: the same URL can configure both libraries."""
 
 _KNOWN: Final = [*_OPTIONS, *sorted(_TLS_OPTIONS), *_WITHOUT_EFFECT]
+_REASONS: Final[Mapping[str, str]] = {
+    "credential_provider": "which is an object and cannot be in a URL; use "
+    "TaskQ(redis.asyncio.Redis.from_url(url, credential_provider=...))",
+    "host": "which belongs before the ?, as in redis://host:6379/0",
+    "port": "which belongs before the ?, as in redis://host:6379/0",
+    "path": "which belongs before the ?, as in unix:///path/to.sock",
+}
 _MEANT: Final = {"database": "db", "user": "username", "pass": "password", "cafile": "ssl_ca_certs"}
 
 
@@ -170,8 +179,9 @@ class Address:
     """A server to connect to.
 
     `path` is a unix socket; otherwise `host` and `port` are used, with TLS unless `tls` is None.
-    `connect_timeout` (seconds) may shorten an attempt to connect. With `uid` nothing is said to a
-    server of another user.
+    `connect_timeout` (seconds) may shorten an attempt to connect. With `uid`, nothing is sent to a
+    server of another user. `make_context` replaces the context that `tls` describes; `provider`
+    gives a password, or a user and a password, for each connection.
     """
 
     host: str = "localhost"
@@ -184,6 +194,8 @@ class Address:
     connect_timeout: float | None = None
     keepalive: bool = False
     uid: int | None = None
+    make_context: Callable[[], ssl.SSLContext] | None = None
+    provider: Callable[[], Awaitable[Sequence[str]]] | None = None
 
     @classmethod
     def parse(cls, url: str) -> Address:
@@ -216,18 +228,28 @@ class Address:
             **common,
         )
 
+    async def credentials(self) -> tuple[str | None, str | None]:
+        """User and password for one connection; raises `ServerUnavailable` if a provider fails."""
+        if self.provider is None:
+            return self.username, self.password
+        try:
+            *user, password = await self.provider()
+        except Exception as error:
+            raise ServerUnavailable(f"{self}: its credential provider failed: {error!r}") from error
+        return (user[0] if user else None), password
+
     def ssl_context(self) -> ssl.SSLContext | None:
-        """The TLS settings; None without TLS."""
+        """The TLS settings; None without TLS. Raises `ConfigError` if they cannot be used."""
         if self.tls is None:
             return None
         try:
-            return self.tls.context()
+            return (self.make_context or self.tls.context)()
         except (OSError, ValueError) as error:
             raise ConfigError(f"{self}: {self.tls.files} cannot be used: {error}") from None
 
     @property
     def flags(self) -> str:
-        """What `valkey-cli` and `redis-cli` need to reach it; they ask for the password."""
+        """Options of `valkey-cli` and `redis-cli` for this server; these ask for the password."""
         if self.path is not None:
             words = ["-s", self.path]
         else:
@@ -236,7 +258,7 @@ class Address:
             words += ["--tls", *(["--cacert", self.tls.ca_certs] if self.tls.ca_certs else [])]
         if self.username:
             words += ["--user", self.username]
-        if self.password is not None:
+        if self.password is not None or self.provider is not None:
             words.append("--askpass")
         return shlex.join(words)
 
@@ -257,20 +279,20 @@ def _split(url: str) -> SplitResult:
     if not separator or scheme not in ("redis", "rediss", "unix"):
         what = "has no scheme"
         if separator and re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
-            what = f"has the scheme {scheme!r}, which taskq does not know"
-        raise ConfigError(f"the server's URL {what}; type {_FORMS}")
+            what = f"has the scheme {scheme!r}, which taskq does not support"
+        raise ConfigError(f"the server's URL {what}; use {_FORMS}")
     _refuse_unquoted(scheme, rest)
     try:
         return urlsplit(f"{scheme}://{rest}")
     except ValueError:
         raise _unusable(
             scheme,
-            "is not a URL; type redis://host:6379/0, and %5B and %5D for [ and ] in a password",
+            "is invalid; use redis://host:6379/0, and in a password write %5B and %5D for [ and ]",
         ) from None
 
 
 def _refuse_unquoted(scheme: str, rest: str) -> None:
-    """Refuse what ends the host early, and would connect to another one."""
+    """Refuse characters that would end the host early, and so connect to another one."""
     if "#" in rest:
         raise _unusable(scheme, "has an unquoted '#'; in a user or password write %23 for it")
     if re.search(r"[\x00-\x1f\x7f]", rest):
@@ -289,7 +311,7 @@ def _refuse_unquoted(scheme: str, rest: str) -> None:
 
 
 def _options(parts: SplitResult) -> dict[str, Any]:
-    """The options by name, read; those without an effect are only checked."""
+    """The parsed options by name; those without an effect are only checked."""
     scheme, given = parts.scheme, parse_qs(parts.query, keep_blank_values=True)
     options: dict[str, Any] = {}
     for name, values in given.items():
@@ -303,20 +325,22 @@ def _options(parts: SplitResult) -> dict[str, Any]:
         try:
             options[name] = read(values[0])
         except ValueError:
-            raise _unusable(scheme, f"has a value of {name} that is not one") from None
+            raise _unusable(scheme, f"has an invalid value for {name}") from None
     if options.get("protocol", 3) != 3:
-        raise _unusable(scheme, "wants another protocol than 3, the one taskq speaks")
+        raise _unusable(scheme, "asks for another protocol than 3, which taskq requires")
     return options
 
 
 def _unknown(scheme: str, name: str, *, secret: bool) -> ConfigError:
     if secret:
-        # Behind a password nobody knows whether it is a part of it.
+        # The name may be part of an unquoted password, and is not shown.
         return _unusable(
             scheme,
-            "has an option that taskq does not know; in a password write %26 for &. There "
-            f"are {', '.join(sorted(_OPTIONS))}, and ssl_ options",
+            "has an unknown option; in a password write %26 for &. The options are "
+            f"{', '.join(sorted(_OPTIONS))} and those with ssl_",
         )
+    if name in _REASONS:
+        return _unusable(scheme, f"has the option {name}, {_REASONS[name]}")
     meant = _MEANT.get(name)
     hint = f"; did you mean {meant!r}?" if meant else nearest(name, _KNOWN)
     return _unusable(scheme, f"has no option {name!r}{hint}")
@@ -325,7 +349,8 @@ def _unknown(scheme: str, name: str, *, secret: bool) -> ConfigError:
 def _socket(parts: SplitResult) -> str:
     if (not parts.netloc.endswith("@") and parts.netloc) or not parts.path.startswith("/"):
         raise _unusable(
-            "unix", "names no socket; type unix:///path/to.sock, and in a password %2F for /"
+            "unix",
+            "does not name a socket; use unix:///path/to.sock, and in a password write %2F for /",
         )
     return unquote(parts.path)
 
@@ -338,11 +363,11 @@ def _database(parts: SplitResult, options: Mapping[str, str]) -> int:
 
 
 def _number(text: str) -> int:
-    # The text is not shown: where a password was not quoted, it is a part of it.
+    # The text is not shown: it may be part of an unquoted password.
     if not (text.isascii() and text.isdigit()):
         raise ConfigError(
-            "the database in the server's URL is not a number; type one, such as /0 or ?db=0. In a "
-            "password write %2F for /, %3F for ?, %23 for # and %40 for @"
+            "the database in the server's URL is not a number; use /0 or ?db=0, for example. "
+            f"{_QUOTING}"
         )
     return int(text)
 
@@ -355,8 +380,7 @@ def _port(parts: SplitResult) -> int:
     if not port:
         raise _unusable(
             parts.scheme,
-            "has a port that is not a number from 1 to 65535. In a password write "
-            "%2F for /, %3F for ?, %23 for # and %40 for @",
+            f"has a port that is not a number from 1 to 65535. {_QUOTING}",
         )
     return port
 

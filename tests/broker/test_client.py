@@ -296,7 +296,7 @@ async def test_a_server_that_takes_no_more_clients_is_waited_for(
 
 
 def test_a_wrong_scheme_is_an_error_of_the_configuration() -> None:
-    with pytest.raises(ConfigError, match="type redis://host:6379/0"):
+    with pytest.raises(ConfigError, match="use redis://host:6379/0"):
         Address.parse("http://localhost:6379")
 
 

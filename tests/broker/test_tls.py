@@ -7,8 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
+import redis.asyncio
 import uvloop
+from redis.credentials import CredentialProvider
 
+from taskq import TaskQ
 from taskq.broker.broker import Broker, BrokerSettings
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import ClockOffset
@@ -88,3 +92,37 @@ async def test_who_speaks_plainly_to_a_server_behind_tls_is_told_within_its_time
         with pytest.raises(ServerUnavailable, match=f"redis://localhost:{port}/0"):
             await broker.producer.add(job("a"))
         await broker.aclose()
+
+
+async def test_a_client_of_redis_py_brings_its_tls_and_its_changing_password(
+    server: TestServer, look: redis.Redis, namespace: str
+) -> None:
+    class Rotating(CredentialProvider):
+        password = ""
+
+        async def get_credentials_async(self) -> tuple[str, str]:
+            return namespace, self.password
+
+    def rotate(password: str) -> None:
+        Rotating.password = password
+        rule = ["resetpass", f">{password}", "on", "~*", "&*", "+@all"]
+        look.execute_command("ACL", "SETUSER", namespace, *rule)
+        look.execute_command("CLIENT", "KILL", "USER", namespace)
+
+    rotate("first")
+    async with tls_front(server.socket) as port:
+        client = redis.asyncio.Redis(
+            host="localhost", port=port, ssl=True, ssl_ca_certs=str(CERTIFICATE),
+            credential_provider=Rotating(),
+        )  # fmt: skip
+        async with TaskQ(client, namespace=namespace) as q:
+
+            @q.task(name="square")
+            async def square(number: int) -> int:
+                return number * number
+
+            first = await square.enqueue(3)
+            rotate("second")
+            assert await q.run_until_empty() == 1
+            assert await first.result(timeout=5) == 9
+    look.execute_command("ACL", "DELUSER", namespace)

@@ -218,7 +218,7 @@ async def test_a_wrong_url_is_a_usage_error() -> None:
     done = await typed("status", "--url", "http://host")
 
     assert done.exit_code == 2
-    assert "type redis://host:6379/0" in done.stderr
+    assert "use redis://host:6379/0" in done.stderr
 
 
 async def test_watching_without_a_pause_is_refused(where: tuple[str, ...]) -> None:

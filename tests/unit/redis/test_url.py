@@ -5,13 +5,23 @@ from __future__ import annotations
 import ssl
 import string
 import traceback
-from inspect import signature
+from collections.abc import Mapping
+from contextlib import nullcontext
+from inspect import Parameter, signature
 from urllib.parse import quote
 
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from redis.asyncio.connection import URL_QUERY_ARGUMENT_PARSERS, SSLConnection, parse_url
+from redis.asyncio.connection import (
+    URL_QUERY_ARGUMENT_PARSERS,
+    BlockingConnectionPool,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 
 from taskq.core.errors import ConfigError
 from taskq.redis.url import Address, Tls
@@ -102,7 +112,7 @@ def test_an_address_is_shown_as_a_url_without_its_password(url: str, shown: str)
     "url", ["http://cache", "cache:6379", "localhost", "", "redis", "valkey+x://h", "/run/s"]
 )
 def test_another_scheme_is_refused_with_what_to_type(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"type redis://host:6379/0, rediss://.* or unix:///path"):
+    with pytest.raises(ConfigError, match=r"use redis://host:6379/0, rediss://.* or unix:///path"):
         Address.parse(url)
 
 
@@ -114,7 +124,7 @@ def test_another_scheme_is_refused_with_what_to_type(url: str) -> None:
         ("redis://cache/1?db=2", "names two databases"),
         ("redis://cache?db=1&db=2", "has the option db twice"),
         ("redis://cache?protocol=2", "another protocol than 3"),
-        ("redis://cache?socket_keepalive=maybe", "socket_keepalive"),
+        ("redis://cache?socket_keepalive=maybe", "an invalid value for socket_keepalive"),
         ("redis://ca\nche", "a line break, inside"),
         ("redis://cache?ssl_ca_certs=/ca.pem", "ssl_ca_certs, which is for rediss://"),
         ("rediss://cache?ssl_cert_reqs=perhaps", "use required, optional or none"),
@@ -125,7 +135,7 @@ def test_another_scheme_is_refused_with_what_to_type(url: str) -> None:
         ("redis://cache/²", "database"),
         ("redis://cache/1/2", "database"),
         ("unix:///run/s?db=x", "db"),
-        ("redis://[::1", "is not a URL; type redis://host:6379/0"),
+        ("redis://[::1", "is invalid; use redis://host:6379/0"),
         ("unix://run/s", "unix:///"),
         ("unix://", "unix:///"),
     ],
@@ -165,6 +175,8 @@ def test_what_looks_like_one_and_is_not_is_read() -> None:
         ("rediss://cache?ssl_ca_cert=/x", "did you mean 'ssl_ca_certs'"),
         ("unix:///run/s?user=me", "did you mean 'username'"),
         ("redis://cache?password=a&b", "in a password write %26 for &"),
+        ("redis://cache?credential_provider=x", "which is an object .* use .*from_url"),
+        ("redis://?host=cache", "which belongs before the ?"),
     ],
 )
 def test_an_unknown_option_is_refused_with_the_nearest_one(url: str, message: str) -> None:
@@ -174,6 +186,17 @@ def test_an_unknown_option_is_refused_with_the_nearest_one(url: str, message: st
 
 # ------------------------------------------------------------------------------- beside redis-py
 
+
+def known_to(kind: type) -> set[str]:
+    """The parameters of a class of redis-py, those of its bases among them."""
+    every = {name: p for base in kind.__mro__ for name, p in parameters(base).items()}
+    return {name for name, p in every.items() if p.kind is not p.VAR_KEYWORD} - {"self"}
+
+
+def parameters(kind: type) -> Mapping[str, Parameter]:
+    return signature(kind.__init__).parameters if "__init__" in vars(kind) else {}
+
+
 VALUES = {
     "ssl_cert_reqs": "required",
     "ssl_check_hostname": "true",
@@ -182,18 +205,33 @@ VALUES = {
     "ssl_exclude_verify_flags": "[VERIFY_X509_STRICT, VERIFY_X509_PARTIAL_CHAIN]",
     "protocol": "3",
 }
-REDIS_OPTIONS = sorted(
+TEXTS = sorted(
     {*URL_QUERY_ARGUMENT_PARSERS, "client_name", "username", "password"}
     | {name for name in signature(SSLConnection).parameters if name.startswith("ssl_")}
 )
+"""The options of redis-py that a URL can hold."""
+
+TYPES = (Connection, SSLConnection, UnixDomainSocketConnection, ConnectionPool)
+ALL = sorted(
+    {name for kind in (*TYPES, BlockingConnectionPool) for name in known_to(kind)} | set(TEXTS)
+)
 
 
-@pytest.mark.parametrize("option", REDIS_OPTIONS)
-def test_every_option_of_redis_py_is_taken(option: str) -> None:
+@pytest.mark.parametrize("option", TEXTS)
+def test_every_option_that_a_url_can_hold_is_accepted(option: str) -> None:
     value = VALUES.get(option, "1")
     parse_url(f"rediss://cache?{option}={value}")
 
     assert Address.parse(f"rediss://cache?{option}={value}").host == "cache"
+
+
+@pytest.mark.parametrize("option", ALL)
+def test_every_option_of_redis_py_is_accepted_or_refused_with_a_reason(option: str) -> None:
+    reason = rf"{option!r}; (did you mean|there are)|{option}, which (is an object|belongs)"
+    refusal = pytest.raises(ConfigError, match=reason)
+
+    with nullcontext() if option in TEXTS else refusal:
+        Address.parse(f"rediss://cache?{option}={VALUES.get(option, '1')}")
 
 
 WORD = st.text(string.ascii_letters + string.digits + ":/?#@%&=[]!$ ", min_size=1, max_size=12)
