@@ -206,7 +206,8 @@ VALUES = {
     "protocol": "3",
 }
 TEXTS = sorted(
-    {*URL_QUERY_ARGUMENT_PARSERS, "client_name", "username", "password"}
+    {*URL_QUERY_ARGUMENT_PARSERS, "client_name", "username", "password", "decode_responses"}
+    | {"encoding", "encoding_errors", "lib_name", "lib_version"}
     | {name for name in signature(SSLConnection).parameters if name.startswith("ssl_")}
 )
 """The options of redis-py that a URL can hold."""
