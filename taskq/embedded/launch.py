@@ -1,8 +1,8 @@
-"""The file a keeper is started with: `python -I -S launch.py ...`.
+"""The script that starts a keeper: `python -I -S launch.py ...`.
 
-The keeper needs four modules of this package and must stay small, so `taskq/__init__.py` and all
-that it imports must not run (without site-packages it could not). Empty stand-ins for the packages
-let those modules be imported under their usual names, from this folder, with cached bytecode.
+The keeper must stay small and uses a few modules of this package only, so `taskq/__init__.py` and
+what it imports must not run (without site-packages it could not). Empty stand-ins for the packages
+make those modules importable under their usual names, with cached bytecode.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__: list[str] = []
 
 
 def launch() -> None:
-    """Put the stand-ins in place and become the keeper."""
+    """Install the stand-ins, and become the keeper."""
     here = os.path.dirname(os.path.abspath(__file__))
     for name, folder in (("taskq", os.path.dirname(here)), ("taskq.embedded", here)):
         package = type(sys)(name)

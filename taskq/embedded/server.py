@@ -1,4 +1,4 @@
-"""Opening, asking and stopping the embedded server of a private directory."""
+"""Opens, checks and stops the embedded server of a private directory."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from taskq.embedded import files as layout
 from taskq.embedded import launch, wire
 from taskq.embedded.files import find_binary
 
-__all__ = ["EmbeddedServer", "check_directory", "create_directory"]
+__all__ = ["EmbeddedServer"]
 
-#: Bytes in a socket's path, without the closing zero: the kernel's limit.
+#: The kernel's limit for a socket's path, in bytes without the terminating zero.
 LONGEST_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 
 _ELSEWHERE = "or set TASKQ_DIR to another directory, or TASKQ_URL to the URL of a running server"
 
 
-def create_directory(directory: Path) -> None:
-    """Create `directory` for its owner alone; one that exists is left as it is.
+def _create_directory(directory: Path) -> None:
+    """Create `directory` with access for its owner only; an existing one is left as it is.
 
-    Raises EmbeddedServerError when that is not possible.
+    Raises EmbeddedServerError if that fails.
     """
     try:
         directory.mkdir(mode=0o700)
@@ -51,12 +51,12 @@ def create_directory(directory: Path) -> None:
     os.close(ignore)
 
 
-def check_directory(directory: Path) -> None:
-    """Refuse a directory that is not ours alone, or that cannot hold a server.
+def _check_directory(directory: Path) -> None:
+    """Refuse a directory that others may access, or that cannot hold a server.
 
-    It is never changed: whoever made it so may have had a reason.
+    The directory is never changed: its permissions may be intended.
 
-    Raises FileNotFoundError when there is none, EmbeddedServerError when it is refused.
+    Raises FileNotFoundError if it does not exist, EmbeddedServerError if it is refused.
     """
     _check_length(directory)
     try:
@@ -73,14 +73,14 @@ def check_directory(directory: Path) -> None:
     if not stat.S_ISDIR(status.st_mode):
         _refuse(directory, "is not a directory", "Remove it")
     if status.st_uid != os.geteuid():
-        owner = f"belongs to the user with uid {status.st_uid}, not to yours ({os.geteuid()})"
+        owner = f"belongs to the user with uid {status.st_uid}, not to you (uid {os.geteuid()})"
         _refuse(directory, owner, "Run as that user")
     if status.st_mode & 0o077:
         mode = f"is open to other users (mode {stat.S_IMODE(status.st_mode):04o})"
-        _refuse(directory, mode, f'Type chmod 700 "{directory}"')
-    # The mode is read as well as tried: for root everything seems writable.
+        _refuse(directory, mode, f'Run chmod 700 "{directory}"')
+    # Mode and access are both checked: for root everything seems accessible.
     if status.st_mode & 0o700 != 0o700 or not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
-        _refuse(directory, "is read-only", f'Type chmod 700 "{directory}" (or remount it writable)')
+        _refuse(directory, "is read-only", f'Run chmod 700 "{directory}" (or remount it writable)')
 
 
 def _check_length(directory: Path) -> None:
@@ -88,28 +88,28 @@ def _check_length(directory: Path) -> None:
     if length > LONGEST_SOCKET_PATH:
         raise EmbeddedServerError(
             f"The path of the embedded server's socket, {directory / layout.SOCKET}, is too long: "
-            f"{length} bytes, and the system allows {LONGEST_SOCKET_PATH}. "
+            f"{length} bytes, but the system allows {LONGEST_SOCKET_PATH}. "
             "Set TASKQ_DIR to a directory with a shorter path."
         )
 
 
-def _refuse(directory: Path, why: str, cure: str) -> None:
+def _refuse(directory: Path, problem: str, remedy: str) -> None:
     raise EmbeddedServerError(
-        f"The embedded server's directory {directory} {why}. {cure}, {_ELSEWHERE}."
+        f"The embedded server's directory {directory} {problem}. {remedy}, {_ELSEWHERE}."
     )
 
 
-#: Seconds between two looks at a server that is starting.
+#: Seconds between two checks of a server that is starting or stopping.
 _PAUSE = 0.005
-#: Keepers an opener starts before it believes that the server cannot run. The first may have met
-#: a server that was just leaving.
-_MOST_KEEPERS = 3
-#: No file can be opened, wherever it is.
+#: How many keepers an opener starts before it gives up. The first may have met a server that was
+#: just ending.
+_MAX_KEEPERS = 3
+#: Too many open files, of this process or of the system.
 _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
-#: What file systems of other machines say.
+#: The errors of file systems without locks, such as network file systems.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EIO})
-#: The variables that keeper and server are given.
-_NEEDED = (
+#: The environment variables that keeper and server inherit.
+_ENVIRONMENT = (
     *("PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_COLLATE", "LC_CTYPE"),
     *("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH"),
 )
@@ -128,18 +128,18 @@ class EmbeddedServer:
     """The server of one directory, shared by every process that opens the same directory.
 
     It starts on first use, outlives the process that started it while others are connected, and
-    stops by itself when the last client has gone. This object holds no resource: it may be shared
-    between threads, copied and carried across a fork.
+    stops by itself when the last client has disconnected. This object holds no resources: it may be
+    shared between threads, copied and used after a fork.
 
     Arguments:
-        directory: where socket, data and log are. Created if missing (its parent must exist), for
-            the owner alone. A relative one is taken from the current directory now.
-        appendfsync: when data reaches the disk: `"everysec"` (the default: a crash of the machine
-            loses about the last second, and one of the server what it acknowledged during a slow
-            sync, up to 2 s) or `"always"` (before every answer: neither loses anything, at about
-            a third of the rate). A running server is made stricter, never laxer.
-        idle_grace: seconds without a client until the server stops. Default 2. Counts for the one
-            who starts the server.
+        directory: where socket, data and log are. Created if missing (its parent must exist), with
+            access for its owner only. A relative path starts from the current directory now.
+        appendfsync: when data is written to disk: `"everysec"` (the default: a crash of the machine
+            loses about the last second, a crash of the server what it acknowledged during a slow
+            sync, up to 2 s) or `"always"` (before every answer: no crash loses anything, at about
+            a third of the rate). A running server is only ever changed to `"always"`.
+        idle_grace: seconds without a client until the server stops. Default 2. The process that
+            starts the server decides.
 
     Raises ConfigError for an option out of range.
 
@@ -156,7 +156,7 @@ class EmbeddedServer:
         object.__setattr__(self, "directory", Path(self.directory).expanduser().absolute())
         if self.appendfsync not in ("everysec", "always"):
             raise ConfigError(
-                f'appendfsync={self.appendfsync!r} is unknown: say "everysec" or "always".'
+                f'appendfsync={self.appendfsync!r} is unknown: use "everysec" or "always".'
             )
         if not 0 < self.idle_grace < float("inf"):
             raise ConfigError(
@@ -169,25 +169,25 @@ class EmbeddedServer:
         return self.directory / layout.SOCKET
 
     def ensure(self) -> Path:
-        """Return the path of a socket that answers, starting or adopting the server if need be.
+        """Return the path of a socket that answers, starting or adopting the server if necessary.
 
-        Idempotent, and cheap when the server is up (under a millisecond): call it before every
+        Idempotent, and cheap while the server is up (under a millisecond): call it before every
         connect. The caller then has the idle grace to connect. It blocks while the server starts
-        (under 0.1 s, or longer with much data), at most 10 s, and 60 s for a server that is
-        reading its data; asynchronous code calls it in a thread.
+        (under 0.1 s, longer with much data), for 10 s at most, or 60 s for a server that is loading
+        its data; asynchronous code calls it in a thread.
 
-        Raises EmbeddedServerError when there is no binary for this machine, the directory cannot
-        be used, or the server does not come up; the message says what to do.
+        Raises EmbeddedServerError if there is no binary for this machine, the directory cannot be
+        used, or the server does not start; the message says what to do.
         """
-        began = time.monotonic()
+        started_at = time.monotonic()
         keepers = 0
         while True:
-            # Every time: somebody may delete it while we wait.
+            # Each time, because the directory may be deleted meanwhile.
             self._prepare_directory()
             state = self._state()
             keeper_lock = self._try_lock(layout.KEEPER_LOCK)
             if keeper_lock is not None:
-                if keepers == _MOST_KEEPERS:
+                if keepers == _MAX_KEEPERS:
                     layout.release(keeper_lock)
                     raise self._failure("did not start")
                 self._start_keeper(keeper_lock)
@@ -195,35 +195,35 @@ class EmbeddedServer:
             if state is _State.READY:
                 return self.socket
             limit = EMBEDDED_LOAD_SECONDS if state is _State.LOADING else EMBEDDED_START_SECONDS
-            if time.monotonic() - began > limit:
+            if time.monotonic() - started_at > limit:
                 raise self._failure(f"did not answer within {limit:g} s")
             time.sleep(_PAUSE)
 
     def stop(self) -> None:
-        """Stop the server now, whoever is connected. It writes and syncs everything first.
+        """Stop the server now, even if clients are connected. It writes and syncs its data first.
 
-        Returns when it has gone (another process may have started the next one by then), and at
-        once when none runs. The data stays.
+        Returns when it has ended (another process may have started the next one by then), and at
+        once if none runs. The data stays.
 
-        Raises EmbeddedServerError when it has not gone within 10 s.
+        Raises EmbeddedServerError if it has not ended within 10 s.
         """
         try:
-            check_directory(self.directory)
+            _check_directory(self.directory)
         except FileNotFoundError:
             return
-        began = time.monotonic()
-        told: int | None = None
+        started_at = time.monotonic()
+        stopping: int | None = None
         while not self._at_rest():
-            if told is None:
-                told = self._shut_down()
-            elif self.pid() not in (None, told):
+            if stopping is None:
+                stopping = self._shut_down()
+            elif self.pid() not in (None, stopping):
                 return
-            if time.monotonic() - began > EMBEDDED_START_SECONDS:
+            if time.monotonic() - started_at > EMBEDDED_START_SECONDS:
                 raise self._failure(f"did not stop within {EMBEDDED_START_SECONDS:g} s")
             time.sleep(_PAUSE)
 
     def pid(self) -> int | None:
-        """The server's process id, by its own account; None when it does not answer."""
+        """The process id that the server reports; None if it does not answer."""
         try:
             with wire.connect(str(self.socket), EMBEDDED_ANSWER_SECONDS) as connection:
                 return int(wire.info(connection)["process_id"])
@@ -237,16 +237,15 @@ class EmbeddedServer:
                 "Set TASKQ_URL to the URL of a running server."
             )
         try:
-            check_directory(self.directory)
+            _check_directory(self.directory)
         except FileNotFoundError:
-            # Where no server can run, no directory is left behind.
+            # Checked first, so that no directory is left behind where no server can run.
             find_binary()
-            create_directory(self.directory)
-            check_directory(self.directory)
+            _create_directory(self.directory)
+            _check_directory(self.directory)
 
     def _state(self) -> _State:
-        # Whoever is told that the server is up has been counted by the keeper: between the two
-        # it cannot begin to close.
+        # With the lock, the keeper cannot close between this check and its count of connections.
         door = self._try_lock(layout.DOOR_LOCK, shared=True)
         if door is None:
             return _State.ABSENT
@@ -262,11 +261,11 @@ class EmbeddedServer:
                 if self.appendfsync == "always":
                     wire.ask(connection, "CONFIG", "SET", "appendfsync", "always")
         except wire.ErrorReply as error:
-            # Any other error, such as BUSY, comes from a server that serves.
+            # Any other error, such as BUSY, comes from a server that is up.
             return _State.LOADING if str(error).startswith("LOADING") else _State.READY
         except ForeignPeer as error:
             raise EmbeddedServerError(
-                f"{error}. Set TASKQ_DIR to a directory below parents that only you may rename, or "
+                f"{error}. Set TASKQ_DIR to a directory whose parents only you may rename, or "
                 "TASKQ_URL to the URL of a running server."
             ) from error
         except OSError as error:
@@ -281,15 +280,17 @@ class EmbeddedServer:
         except OSError as error:
             if error.errno in _NO_FILES:
                 raise _no_files(self.directory, error) from error
-            cure = "The directory must be on a local file system: set TASKQ_DIR to one that is"
+            remedy = "The directory must be on a local file system: set TASKQ_DIR to one that is"
             if error.errno not in _NO_LOCKS:
-                cure = "Set TASKQ_DIR to another directory, or TASKQ_URL to a running server's URL"
+                remedy = (
+                    "Set TASKQ_DIR to another directory, or TASKQ_URL to a running server's URL"
+                )
             raise EmbeddedServerError(
-                f"{self.directory / name} cannot be locked: {error.strerror}. {cure}."
+                f"{self.directory / name} cannot be locked: {error.strerror}. {remedy}."
             ) from error
 
     def _start_keeper(self, keeper_lock: int) -> None:
-        """Hand the lock over to a new keeper, which starts or adopts the server."""
+        """Start a keeper that takes over the lock, and starts or adopts the server."""
         try:
             words = [_python(), "-I", "-S", launch.__file__, str(keeper_lock), str(find_binary())]
             words += [self.appendfsync, repr(self.idle_grace), str(self.directory)]
@@ -311,13 +312,13 @@ class EmbeddedServer:
             layout.release(keeper_lock)
             raise
         try:
-            # It forks the keeper and ends at once, so that no child is left to this process.
+            # It forks the keeper and ends at once, so that this process keeps no child.
             status = starter.wait()
         finally:
-            # Closed, not released: the lock is the keeper's now.
+            # Closed, not released: the keeper holds the lock now.
             os.close(keeper_lock)
         if status != 0:
-            raise self._failure(f"has no keeper: it ended with status {status}")
+            raise self._failure(f"has no keeper: the keeper ended with status {status}")
 
     def _open_log(self) -> int:
         path = self.directory / layout.LOG
@@ -329,8 +330,8 @@ class EmbeddedServer:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _shut_down(self) -> int | None:
-        """Ask the server to stop: its pid, or None when nobody was there to be asked."""
-        told = self.pid()
+        """Tell the server to stop; returns its pid, or None if no server answered."""
+        pid = self.pid()
         try:
             with wire.connect(str(self.socket), EMBEDDED_START_SECONDS) as connection:
                 wire.ask(connection, "SHUTDOWN")
@@ -339,11 +340,11 @@ class EmbeddedServer:
                 f"The embedded server in {self.directory} refuses to stop: {error}."
             ) from error
         except OSError:
-            pass  # it goes: a server that stops closes the connection instead of answering
-        return told
+            pass  # a server that stops closes the connection instead of answering
+        return pid
 
     def _at_rest(self) -> bool:
-        """Whether there is neither a keeper nor a server."""
+        """Whether neither a keeper nor a server runs."""
         for name in (layout.KEEPER_LOCK, layout.SERVER_LOCK):
             lock = self._try_lock(name)
             if lock is None:
@@ -358,7 +359,7 @@ class EmbeddedServer:
         return EmbeddedServerError(
             f"The embedded server in {self.directory} {what}{process}. If its data is damaged, "
             "move the directory away to start with an empty one; or set TASKQ_URL to the URL of a "
-            f"running server. The end of {layout.LOG} there:\n{tail or '    (nothing)'}"
+            f"running server. The last lines of its {layout.LOG}:\n{tail or '    (nothing)'}"
         )
 
     def _read(self, name: str) -> str:
@@ -370,21 +371,21 @@ class EmbeddedServer:
 
 def _no_files(directory: Path, error: OSError) -> EmbeddedServerError:
     return EmbeddedServerError(
-        f"The embedded server in {directory} cannot be asked: {error.strerror}. Close files and "
+        f"The embedded server in {directory} is unreachable: {error.strerror}. Close files and "
         "sockets that this process no longer needs, or raise the limit (ulimit -n)."
     )
 
 
 def _environment() -> dict[str, str]:
-    """What a program needs to start; keys and passwords stay with their owners."""
-    return {name: os.environ[name] for name in _NEEDED if name in os.environ}
+    """Only what a program needs to start: no keys and no passwords."""
+    return {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
 
 
 def _python() -> str:
-    # A frozen application is its own sys.executable: started again it would be the application.
+    # In a frozen application sys.executable is the application itself.
     if not sys.executable or getattr(sys, "frozen", False):
         raise EmbeddedServerError(
-            "The embedded server needs a Python interpreter to start, and this program has none "
-            "of its own. Set TASKQ_URL to the URL of a running server."
+            "The embedded server needs a Python interpreter to start, and this program has none. "
+            "Set TASKQ_URL to the URL of a running server."
         )
     return sys.executable

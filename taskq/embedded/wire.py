@@ -1,6 +1,6 @@
-"""The four words of RESP that keeper and opener need, over a blocking unix socket.
+"""A minimal RESP client for keeper and opener, over a blocking unix socket.
 
-The keeper imports this module: standard library only, and nothing heavy from it.
+The keeper imports this module: only light modules of the standard library are allowed.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ __all__ = ["ErrorReply", "ask", "connect", "info"]
 
 
 class ErrorReply(Exception):
-    """The server answered with an error; the text starts with its code, such as `LOADING`."""
+    """The server replied with an error; the text starts with its code, such as `LOADING`."""
 
 
 def connect(path: str, timeout: float) -> socket.socket:
-    """Connect to the unix socket at `path`; `timeout` seconds hold for every later step too.
+    """Connect to the unix socket at `path`; `timeout` (seconds) applies to every later call too.
 
-    Raises OSError when nobody listens there, and `ForeignPeer`, which is one, when the process that
-    does is another user's.
+    Raises OSError if no server listens there, and its subclass `ForeignPeer` if the server belongs
+    to another user.
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -55,7 +55,7 @@ def ask(connection: socket.socket, *words: str) -> bytes:
 
 
 def info(connection: socket.socket) -> dict[str, str]:
-    """What `INFO` says, as name to text."""
+    """The fields of `INFO`, by name."""
     lines = ask(connection, "INFO").decode(errors="replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 

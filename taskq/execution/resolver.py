@@ -1,4 +1,8 @@
-"""FastAPI's dependencies of a task, read with its own analysis and resolved for one attempt."""
+"""Resolves a task's FastAPI dependencies for each attempt, without a request.
+
+FastAPI's own analysis reads them; those that need a request are refused. Loaded with the first task
+that has a dependency.
+"""
 
 from __future__ import annotations
 
@@ -29,49 +33,49 @@ class Kind(Enum):
 
     PLAIN = "in a thread"
     COROUTINE = "awaited"
-    GENERATOR = "entered and left in threads"
-    ASYNC_GENERATOR = "entered and left"
+    GENERATOR = "entered and exited in threads"
+    ASYNC_GENERATOR = "entered and exited"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """A dependency: what is called, and with what.
 
-    `name`: the parameter it fills. `ends_first`: left before those that are not, as FastAPI's
-    `scope="function"`. `defaults`: parameters a request could fill, which keep their defaults.
-    `limit`: FastAPI's limit of calls at once, None without one.
+    `name`: the parameter it fills. `exits_first`: it exits before dependencies without this flag,
+    as FastAPI's `scope="function"`. `defaults`: parameters that a request could fill, which keep
+    their defaults. `limit`: FastAPI's limit of concurrent calls, None without one.
     """
 
     call: Callable[..., Any]
     name: str
     kind: Kind
     use_cache: bool
-    ends_first: bool
+    exits_first: bool
     defaults: tuple[tuple[str, Any], ...]
     children: tuple[Node, ...]
     limit: Any
 
     @property
     def key(self) -> tuple[Any, bool]:
-        """What one attempt asks for once."""
-        return self.call, self.ends_first
+        """What identifies a value that one attempt computes once."""
+        return self.call, self.exits_first
 
 
 def read(owner: str, parameters: Iterable[inspect.Parameter]) -> tuple[Node, ...]:
-    """The dependencies that fill `parameters` of `owner`, with everything below them.
+    """The dependencies that fill `parameters` of `owner`, with their own dependencies.
 
-    Raises `TaskDefinitionError` for those that need a request, with what to do instead.
+    Raises `TaskDefinitionError` for those that need a request; the message says what to do instead.
     """
 
     def stand_in() -> None: ...
 
-    # Only the parameters with dependencies: the others are arguments, which FastAPI need not like.
+    # Only the parameters with dependencies: FastAPI might refuse the types of the others.
     only = [item.replace(kind=inspect.Parameter.KEYWORD_ONLY) for item in parameters]
     setattr(stand_in, "__signature__", inspect.Signature(only))  # noqa: B010
-    return tuple(_nodes(_analysed(owner, stand_in), (owner,)))
+    return tuple(_nodes(_analyse(owner, stand_in), (owner,)))
 
 
-def _analysed(owner: str, call: Callable[..., Any]) -> Any:
+def _analyse(owner: str, call: Callable[..., Any]) -> Any:
     try:
         return get_dependant(path="/", call=call)
     except Exception as error:
@@ -80,16 +84,16 @@ def _analysed(owner: str, call: Callable[..., Any]) -> Any:
         ) from error
 
 
-def _nodes(dependant: Any, above: tuple[str, ...]) -> Iterator[Node]:
+def _nodes(dependant: Any, parents: tuple[str, ...]) -> Iterator[Node]:
     for item in dependant.dependencies:
-        path = (*above, _name(item.call))
+        path = (*parents, _name(item.call))
         _refuse_what_needs_a_request(item, path)
         yield Node(
             call=item.call,
             name=item.name or "",
             kind=_kind(item.call),
             use_cache=item.use_cache,
-            ends_first=getattr(item, "scope", None) == "function",
+            exits_first=getattr(item, "scope", None) == "function",
             defaults=tuple(_defaults(item, path)),
             children=tuple(_nodes(item, path)),
             limit=getattr(item, "concurrency", None),
@@ -97,21 +101,25 @@ def _nodes(dependant: Any, above: tuple[str, ...]) -> Iterator[Node]:
 
 
 _REQUEST = (
-    "pass the task what it needs as an argument, and depend on functions that do without a request"
+    "pass the task what it needs as an argument, and depend on functions that need no request"
 )
 _NEEDS = (
     ("request_param_name", "the request", _REQUEST),
     ("websocket_param_name", "the websocket", _REQUEST),
     ("http_connection_param_name", "the connection", _REQUEST),
-    ("response_param_name", "the response", "a task answers nobody: what it returns is its result"),
+    (
+        "response_param_name",
+        "the response",
+        "a task has no response: what it returns is its result",
+    ),
     (
         "background_tasks_param_name",
         "background tasks",
-        "there is no response they could follow: call other.enqueue(...) or other.defer(...)",
+        "there is no response to run them after: call other.enqueue(...) or other.defer(...)",
     ),
     (
         "security_scopes_param_name",
-        "the scopes of who asks",
+        "the scopes of the client",
         "check them in the endpoint, and pass the task the id of the user",
     ),
     ("path_params", "the request's path", _REQUEST),
@@ -122,11 +130,11 @@ _NEEDS = (
 
 
 def _refuse_what_needs_a_request(item: Any, path: tuple[str, ...]) -> None:
-    if isinstance(inspect.unwrap(_whole(item.call)), SecurityBase):
+    if isinstance(inspect.unwrap(_unwrap_partial(item.call)), SecurityBase):
         raise _refusal(
             path,
-            "asks who sent the request",
-            "check it in the endpoint, and pass the task the id of the user",
+            "authenticates the request",
+            "do that in the endpoint, and pass the task the id of the user",
         )
     for attribute, what, instead in _NEEDS:
         found = getattr(item, attribute, None)
@@ -141,7 +149,7 @@ def _defaults(item: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
             raise _refusal(
                 path,
                 f"takes {field.name!r} from the request's query",
-                "give it a default, or another dependency that gives it",
+                "give it a default, or a dependency that provides it",
             )
         yield field.name, field.field_info
 
@@ -155,7 +163,7 @@ def _refusal(path: tuple[str, ...], reason: str, instead: str) -> TaskDefinition
 
 
 def _kind(call: Callable[..., Any]) -> Kind:
-    for candidate in _faces(call):
+    for candidate in _call_targets(call):
         if inspect.isasyncgenfunction(candidate):
             return Kind.ASYNC_GENERATOR
         if inspect.isgeneratorfunction(candidate):
@@ -165,29 +173,30 @@ def _kind(call: Callable[..., Any]) -> Kind:
     return Kind.PLAIN
 
 
-def _faces(call: Callable[..., Any]) -> Iterator[Any]:
-    """Where the way of calling may be seen: below partials and decorators, and in `__call__`."""
-    for face in (_whole(call), inspect.unwrap(_whole(call))):
-        yield face
-        if not inspect.isclass(face):
-            yield inspect.unwrap(_whole(getattr(face, "__call__", face)))  # noqa: B004
+def _call_targets(call: Callable[..., Any]) -> Iterator[Any]:
+    """Where the kind of a callable shows: below partials and decorators, and in `__call__`."""
+    for target in (_unwrap_partial(call), inspect.unwrap(_unwrap_partial(call))):
+        yield target
+        if not inspect.isclass(target):
+            method = getattr(target, "__call__", target)  # noqa: B004
+            yield inspect.unwrap(_unwrap_partial(method))
 
 
-def _whole(call: Any) -> Any:
+def _unwrap_partial(call: Any) -> Any:
     while isinstance(call, functools.partial):
         call = call.func
     return call
 
 
 def _name(call: Any) -> str:
-    whole = _whole(call)
-    return getattr(whole, "__name__", None) or type(whole).__name__
+    target = _unwrap_partial(call)
+    return getattr(target, "__name__", None) or type(target).__name__
 
 
 class Resolver:
-    """The dependencies of one task.
+    """Resolves the dependencies of one task.
 
-    Raises `TaskDefinitionError` for those that only a request can serve.
+    Raises `TaskDefinitionError` for dependencies that need a request.
     """
 
     def __init__(
@@ -213,10 +222,11 @@ class Resolver:
     async def filled(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], threads: Threads
     ) -> AsyncGenerator[tuple[Sequence[Any], Mapping[str, Any]], None]:
-        """The arguments of a call with what the dependencies give; what they hold ends with it.
+        """The arguments of a call with the values of its dependencies, which live inside the block.
 
-        As in FastAPI: each is asked once an attempt unless it has `use_cache=False`, and those with
-        `yield` go on in the opposite order when the function has ended, with its error if it has.
+        As in FastAPI: a dependency is called once per attempt unless it has `use_cache=False`.
+        Dependencies with `yield` exit in reverse order when the function has ended, and receive the
+        error that it raised.
         """
         async with AsyncExitStack() as last, AsyncExitStack() as first:
             attempt = _Attempt(threads, last, first, self._substitute)
@@ -227,7 +237,7 @@ class Resolver:
         self, args: Sequence[Any], kwargs: Mapping[str, Any], values: dict[str, Any]
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         if not fits(self._visible, args, kwargs):
-            # A wrapper gives the rest: what it takes by name finds its parameter.
+            # A wrapper supplies the other arguments; keywords find their parameters.
             return args, {**kwargs, **values}
         given = self._visible.bind(*args, **kwargs).arguments | values
         ordered = {name: given[name] for name in self._signature.parameters if name in given}
@@ -235,7 +245,7 @@ class Resolver:
         return bound.args, bound.kwargs
 
     def _substitute(self, node: Node) -> Node:
-        """What stands in for a dependency, if it is overridden."""
+        """The override of a dependency, or the dependency itself."""
         substitute = self._overrides().get(node.call)
         if substitute is None:
             return node
@@ -251,7 +261,7 @@ def _read_one(owner: str, call: Callable[..., Any]) -> tuple[Node, ...]:
 
 
 class _Attempt:
-    """The dependencies of one attempt: what was asked already, and what is to be left."""
+    """The dependencies of one attempt: their values so far, and the stacks they exit from."""
 
     def __init__(
         self,
@@ -267,14 +277,14 @@ class _Attempt:
         self._known: dict[Any, Any] = {}
 
     async def value(self, node: Node) -> Any:
-        """What a dependency gives in this attempt."""
+        """The value of a dependency in this attempt."""
         actual = self._substitute(node)
         arguments = {child.name: await self.value(child) for child in actual.children}
         if node.use_cache and node.key in self._known:
             return self._known[node.key]
         for name, field in actual.defaults:
             arguments[name] = field.get_default(call_default_factory=True)
-        stack = self._first if node.ends_first else self._last
+        stack = self._first if node.exits_first else self._last
         value = await self._call(actual, arguments, stack, node.limit)
         self._known.setdefault(node.key, value)
         return value
@@ -298,7 +308,7 @@ class _Attempt:
 
 
 class _InThreads:
-    """A synchronous context manager whose two halves run in threads."""
+    """A synchronous context manager that is entered and exited in threads."""
 
     def __init__(self, manager: Any, threads: Threads) -> None:
         self._manager = manager
@@ -309,15 +319,15 @@ class _InThreads:
         try:
             value = await asyncio.shield(entering)
         except asyncio.CancelledError:
-            # The thread goes on: what it opens is to be closed.
+            # The thread goes on, and what it opens must be closed.
             await asyncio.wait({entering})
             if not entering.cancelled() and entering.exception() is None:
-                stack.push_async_exit(self._leave)
+                stack.push_async_exit(self._exit)
             raise
-        stack.push_async_exit(self._leave)
+        stack.push_async_exit(self._exit)
         return value
 
-    async def _leave(
+    async def _exit(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,

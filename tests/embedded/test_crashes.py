@@ -56,7 +56,7 @@ def test_an_adopted_server_that_ends_takes_its_keeper_with_it(room: Room, end: s
     pid = room.server_pid()
     room.kill(room.keeper())
     room.server().ensure()
-    until(lambda: "adopting it" in (room.path / layout.LOG).read_text(), "adopted")
+    until(lambda: "adopting a server" in (room.path / layout.LOG).read_text(), "adopted")
 
     if end == "stopped":
         room.server().stop()

@@ -19,7 +19,7 @@ from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.runner import run_attempt
 from taskq.execution.task import request_of
-from tests.injection.attempts import Run, value_of
+from tests.execution.attempts import Run, value_of
 from tests.support.waiting import eventually
 
 seen: list[str] = []

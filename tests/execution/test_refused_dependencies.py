@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from taskq import TaskDefinitionError, TaskQ
 from taskq.core.outcome import Failed
-from tests.injection.attempts import Run, value_of
+from tests.execution.attempts import Run, value_of
 
 
 class Item(BaseModel):
@@ -54,14 +54,14 @@ bearer, oauth = HTTPBearer(), OAuth2PasswordBearer("token")
         (of_connection, "needs the connection", "as an argument"),
         (of_response, "needs the response", "what it returns is its result"),
         (of_tasks, "needs background tasks", r"call other\.enqueue\(\.\.\.\)"),
-        (of_scopes, "needs the scopes of who asks", "pass the task the id of the user"),
+        (of_scopes, "needs the scopes of the client", "pass the task the id of the user"),
         (of_header, r"the request's headers \(its parameter 'x_token'\)", "as an argument"),
         (of_cookie, "the request's cookies", "as an argument"),
         (of_body, "the request's body", "as an argument"),
         (of_field, "the request's body", "as an argument"),
         (of_query, "takes 'limit' from the request's query", "give it a default"),
-        (bearer, "HTTPBearer asks who sent the request", "the id of the user"),
-        (oauth, "OAuth2PasswordBearer asks who sent the request", "the id of the user"),
+        (bearer, "HTTPBearer authenticates the request", "the id of the user"),
+        (oauth, "OAuth2PasswordBearer authenticates the request", "the id of the user"),
         (of_something, "FastAPI cannot read", "dependencies"),
     ],
 )

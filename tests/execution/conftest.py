@@ -13,7 +13,7 @@ from taskq.core.outcome import Outcome
 from taskq.execution.attempt import Attempt
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.runner import run_attempt
-from tests.injection.attempts import Run
+from tests.execution.attempts import Run
 
 
 @pytest.fixture
