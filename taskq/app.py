@@ -18,7 +18,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.pool import BrokerPool
 from taskq.broker.scripts import ClockOffset
 from taskq.core.errors import CallError
-from taskq.core.foreign_names import TASKQ_NAMES, ForeignNames
+from taskq.core.foreign_names import NAMES_FOR_TASKQ, ForeignNames
 from taskq.core.ids import check_job_id
 from taskq.core.liveness import ENQUEUE_SECONDS
 from taskq.core.options import Retention, check_known
@@ -83,7 +83,7 @@ class TaskQ(ForeignNames):
     >>> q = TaskQ("redis://localhost:6379/0", namespace="shop")
     """
 
-    _foreign_names = TASKQ_NAMES
+    _foreign_names = NAMES_FOR_TASKQ
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Frozen values and pure rules: jobs, options, outcomes, errors, and every time that matters.
+"""Frozen values and pure rules: jobs, options, outcomes, errors, and all timing constants.
 
-It stands on the standard library and msgpack, and imports no other package of taskq.
+It uses the standard library and msgpack, and imports no other room of taskq.
 """

@@ -1,4 +1,4 @@
-"""A monotonic clock that also counts the time in which the machine slept."""
+"""A monotonic clock that keeps counting while the machine sleeps."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import time
 
 __all__ = ["monotonic"]
 
-# CLOCK_MONOTONIC stands still while Linux sleeps; elsewhere it goes on, or nothing better is there.
+# On Linux CLOCK_MONOTONIC stops while the machine sleeps; elsewhere it is the best there is.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def monotonic() -> float:
-    """Seconds since some moment in the past: only differences mean anything."""
+    """Seconds since an arbitrary moment in the past; only differences are meaningful."""
     return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)

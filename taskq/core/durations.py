@@ -1,4 +1,4 @@
-"""Durations and instants: what users type, in seconds and milliseconds."""
+"""Durations and instants: convert what users pass to seconds and milliseconds."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
-# Subclasses, such as pendulum's, change what arithmetic and attributes give. So their values are
-# reduced first, by methods of the base: a subclass cannot redefine those.
+# Subclasses, such as pendulum's, change the results of arithmetic and attributes. So values
+# are first converted to the base class, by methods that a subclass cannot override.
 
 
 def base_datetime(value: datetime) -> datetime:
-    """The same instant in the same zone, without what a subclass makes of it."""
+    """The same instant in the same zone, as a plain `datetime`."""
     return datetime.combine(datetime.date(value), datetime.timetz(value))
 
 
 def base_date(value: date) -> date:
-    """The same day, without what a subclass makes of it."""
+    """The same day, as a plain `date`."""
     return date.fromordinal(date.toordinal(value))
 
 
 base_timedelta = timedelta.__pos__
-"""The same duration, without what a subclass makes of it."""
+"""The same duration, as a plain `timedelta`."""
 
 
 def seconds(what: str, value: Duration, *, least: float = 0.0) -> float:
     """`value` in seconds.
 
-    Raises `ConfigError` for what is no duration, is below `least` seconds, or no number.
+    Raises `ConfigError` for anything but a duration of at least `least` seconds.
     """
     if isinstance(value, timedelta):
         value = timedelta.total_seconds(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigError(f"{what}={value!r} is no duration; type seconds (30) or a timedelta")
+        raise ConfigError(f"{what}={value!r} is not a duration; use seconds (30) or a timedelta")
     if not least <= value < 3e9:
         raise ConfigError(
-            f"{what}={value!r} is out of range; type at least {least:g} seconds, below 3e9"
+            f"{what}={value!r} is out of range; use at least {least:g} seconds, below 3e9"
         )
     return float(value)
 
@@ -63,18 +63,19 @@ def seconds(what: str, value: Duration, *, least: float = 0.0) -> float:
 def instant_ms(what: str, value: datetime) -> int:
     """An aware datetime in milliseconds since the epoch.
 
-    Raises `ConfigError` for a naive one, whose instant depends on the machine that reads it.
+    Raises `ConfigError` for a naive one, which means another instant on another machine.
     """
     if not isinstance(value, datetime):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigError(f"{what}={value!r} is no instant; type datetime.now(UTC) + timedelta(1)")
+        raise ConfigError(
+            f"{what}={value!r} is not an instant; use datetime.now(UTC) + timedelta(1)"
+        )
     plain = base_datetime(value)
-    # A tzinfo that gives no offset is as none.
+    # A tzinfo without an offset counts as naive.
     if plain.utcoffset() is None:
         raise ConfigError(
-            f"{what}={value!r} has no time zone; type datetime(..., tzinfo=UTC) or "
-            "datetime.now(UTC)"
+            f"{what}={value!r} has no time zone; use datetime(..., tzinfo=UTC) or datetime.now(UTC)"
         )
-    # Not by way of a float, which would make some of them a millisecond early.
+    # Not via a float, which would make some instants a millisecond early.
     return (plain - _EPOCH) // timedelta(milliseconds=1)
 
 
@@ -87,17 +88,17 @@ def zone_text(value: datetime) -> str:
 
 
 def in_zone(instant: datetime, zone: str) -> datetime:
-    """The instant on the clock of `zone`, as `zone_text` gives it; in UTC where that is unknown."""
+    """The instant in `zone`, which is a text of `zone_text`; in UTC if the zone is unknown here."""
     try:
         if zone[:1] in ("+", "-"):
             return instant.astimezone(datetime.strptime(zone, "%z").tzinfo)
         return instant.astimezone(ZoneInfo(zone) if zone else UTC)
-    except Exception:  # a name that is none, a directory, a zone this machine has not
+    except Exception:  # an invalid name, a directory, a zone this machine lacks
         return instant.astimezone(UTC)
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration as typed on a command line: `30`, `30s`, `5m`, `1h30m`, `250ms`.
+    """Seconds of a duration as written on a command line: `30`, `30s`, `5m`, `1h30m`, `250ms`.
 
     >>> parse_duration("1h30m")
     5400.0
@@ -107,5 +108,5 @@ def parse_duration(text: str) -> float:
     read = "".join(number + unit for number, unit in parts)
     total = sum(float(number) * _UNITS[unit] for number, unit in parts)
     if not parts or read not in (text, text + "s") or total >= 3e9:
-        raise ConfigError(f"{text!r} is no duration; type 30s, 5m, 1h30m or 250ms")
+        raise ConfigError(f"{text!r} is not a duration; use 30s, 5m, 1h30m or 250ms")
     return total

@@ -4,35 +4,35 @@
 
     TaskqError
     ├── ConfigError               a wrong option, URL, name or target (also a ValueError)
-    │   ├── UnknownOption         an option nobody knows (also a TypeError)
+    │   ├── UnknownOption         an option that does not exist (also a TypeError)
     │   ├── TaskDefinitionError   a function that cannot be a task
     │   └── ScheduleExists        another schedule has this id
     ├── CallError                 a call that does not fit the task's signature (also a TypeError)
-    ├── PayloadError              a value that cannot travel (also a ValueError)
+    ├── PayloadError              a value that cannot travel through the queue (also a ValueError)
     │   ├── EncodeError           this value, at this path
-    │   ├── DecodeError           bytes that are not what taskq writes
+    │   ├── DecodeError           bytes that taskq did not write
     │   ├── PayloadTooLarge       over the limit of size, depth or nodes
-    │   └── UntrustedMessage      not sealed with a signing key known here
-    │       ├── UnsignedMessage   it bears no seal
+    │   └── UntrustedMessage      not sealed with one of this application's signing keys
+    │       ├── UnsignedMessage   it has no seal
     │       └── ForgedMessage     its seal is broken
     ├── UnknownTask               no task registered under this name (also a LookupError)
     ├── ScheduleNotFound          no schedule has this id (also a LookupError)
     ├── ServerError               the server cannot serve (also a ConnectionError)
-    │   ├── ServerUnavailable     nobody answered in time
+    │   ├── ServerUnavailable     it did not answer in time
     │   ├── ServerRefused         it answered, and refused; waiting does not help
     │   ├── QueueFull             it has no memory left for another job
-    │   └── EmbeddedServerError   the embedded server could not be started
-    ├── JobError                  why `Job.result()` has no value
+    │   └── EmbeddedServerError   the embedded server could not be started or reached
+    ├── JobError                  why `Job.result()` has no value to return
     │   ├── JobFailed             the last attempt failed
-    │   ├── JobCancelled          somebody cancelled it
+    │   ├── JobCancelled          it was cancelled
     │   ├── JobExpired            its `expires` passed before it ran
-    │   ├── JobNotFound           the server knows no such job
-    │   │   ├── ResultExpired     it is over, its result was kept and is gone
-    │   │   └── ResultNotKept     it is over, and its task keeps no results
+    │   ├── JobNotFound           the server has no such job
+    │   │   ├── ResultExpired     it has ended, and its `result_ttl` is over
+    │   │   └── ResultNotKept     it has ended, and its task keeps no results
     │   └── ResultTimeout         it did not end within the timeout (also a TimeoutError)
     ├── AttemptLost               this attempt was given to another worker
     ├── BacklogFull               the deferred runner has no room for another call
-    └── Injected                  a failpoint was armed to fail here (tests of taskq itself)
+    └── Injected                  raised by a failpoint (tests of taskq itself)
 
     RetryLater, Reject            raised by tasks to steer their own job; not errors
     SoftTimeout                   raised inside a process task when its soft limit passes
@@ -89,7 +89,7 @@ class ConfigError(TaskqError, ValueError):
 
 
 class UnknownOption(ConfigError, TypeError):
-    """An option nobody knows; the message names the nearest known one."""
+    """An option that does not exist; the message names the nearest one that does."""
 
 
 class TaskDefinitionError(ConfigError):
@@ -129,7 +129,7 @@ class UnsignedMessage(UntrustedMessage):
 
 
 class ForgedMessage(UntrustedMessage):
-    """A message whose seal is broken: changed, moved, or signed with a key not known here."""
+    """A message whose seal is broken: changed, moved, or signed with another key."""
 
 
 class UnknownTask(TaskqError, LookupError):
@@ -145,7 +145,7 @@ class ServerError(TaskqError, ConnectionError):
 
 
 class ServerUnavailable(ServerError):
-    """Nobody answered within the deadline; what was sent may or may not have been done."""
+    """The server did not answer within the deadline; the request may have taken effect."""
 
 
 class ServerRefused(ServerError):
@@ -161,7 +161,7 @@ class EmbeddedServerError(ServerError):
 
 
 class JobError(TaskqError):
-    """Why `Job.result()` has no value to give."""
+    """Why `Job.result()` has no value to return."""
 
     def __init__(self, message: str, *, job_id: str) -> None:
         super().__init__(message)
@@ -199,44 +199,44 @@ class JobExpired(JobError):
 
 
 class JobNotFound(JobError):
-    """The server knows no job of this id: it never existed, or every trace of it is gone.
+    """The server has no job with this id: it never existed, or every trace of it is gone.
 
-    Whether it has run is not known then: the server may have lost its data.
+    Whether it has run is unknown then: the server may have lost its data.
     """
 
 
 class ResultExpired(JobNotFound):
-    """The job is over and its result outlived its `result_ttl`: its record says so.
+    """The job has ended, and its result is older than its `result_ttl`: its record says so.
 
     Once the record is gone too, it is `JobNotFound`: a server that lost its data looks the same.
     """
 
 
 class ResultNotKept(JobNotFound):
-    """The job is over and its task keeps no results (`result_ttl=0`), or the data was lost."""
+    """The job has ended and its task keeps no results (`result_ttl=0`), or the data was lost."""
 
 
 class ResultTimeout(JobError, TimeoutError):
-    """The job did not end within the timeout; it goes on."""
+    """The job did not end within the timeout; it keeps running."""
 
 
 class AttemptLost(TaskqError):
-    """This attempt no longer holds its job: another worker was given it."""
+    """This attempt lost its job, which was given to another worker."""
 
 
 class BacklogFull(TaskqError):
-    """The deferred runner has as many calls waiting as it may; this one was not taken."""
+    """The deferred runner has the maximum number of calls waiting; this one was rejected."""
 
 
 class Injected(TaskqError):
-    """A failpoint was armed to raise here: see `redis/failpoints.py`."""
+    """Raised by a failpoint: see `redis/failpoints.py`."""
 
 
 class RetryLater(Exception):
     """Raise it in a task to ask for another attempt after `delay` (seconds or timedelta).
 
-    It uses up none of the retry budget. Raises `ConfigError` for a delay that is negative or no
-    number: the job would run again at once, for ever.
+    It does not count against the retry budget. Raises `ConfigError` for a delay that is negative or
+    not a number: the job would run again at once, for ever.
     """
 
     def __init__(self, delay: float | timedelta, reason: str = "") -> None:
@@ -248,14 +248,14 @@ class RetryLater(Exception):
         # A century, as for all durations.
         if not 0 <= wanted < 3e9:
             raise ConfigError(
-                f"RetryLater({delay!r}): nobody can wait for that; type seconds from 0 on, such as "
+                f"RetryLater({delay!r}) is not a valid delay; use seconds from 0 on, such as "
                 "RetryLater(30), or a timedelta"
             )
         self.delay = wanted
 
 
 class Reject(Exception):
-    """Raise it in a task to fail the job now, whatever its retry policy says."""
+    """Raise it in a task to fail the job at once, whatever its retry policy."""
 
     def __init__(self, reason: str = "rejected by the task") -> None:
         super().__init__(reason)

@@ -1,7 +1,7 @@
-"""The type of an exception, whatever its class claims: no code of that class runs here.
+"""The real type of an exception, found without running any code of its class.
 
-`isinstance` asks the object for its `__class__` and a class for its `__instancecheck__`, and a
-metaclass may have a `__name__` of its own; all of them may raise. `except` asks nobody.
+`isinstance` uses the object's `__class__` and the class's `__instancecheck__`, and a metaclass may
+define `__name__`: all of them may lie or raise. Like `except`, these functions use none of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def name_of(kind: type[Any]) -> str:
 
 
 def bases_of(kind: type[Any]) -> tuple[type[Any], ...]:
-    """A class and its bases, in the order in which they are searched."""
+    """A class and its bases, in method resolution order."""
     return _BASES.__get__(kind)
 
 

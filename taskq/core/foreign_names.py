@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-__all__ = ["TASKQ_NAMES", "TASK_NAMES", "ForeignNames"]
+__all__ = ["NAMES_FOR_TASKQ", "NAMES_FOR_TASKS", "ForeignNames"]
 
 _LATER = ".enqueue(...), which gives a Job"
 _WITH_OPTIONS = ".options(delay=..., queue=...).enqueue(...)"
 
-TASK_NAMES: Final = {
+NAMES_FOR_TASKS: Final = {
     "delay": _LATER,
     "send": _LATER,
     "submit": _LATER,
@@ -24,7 +24,7 @@ TASK_NAMES: Final = {
     "subtask": ".s(...)",
     "message": ".s(...)",
 }
-TASKQ_NAMES: Final = {
+NAMES_FOR_TASKQ: Final = {
     "enqueue": "the task's own .enqueue(...), or q.send('name', ...) without its code",
     "enqueue_job": "the task's own .enqueue(...), or q.send('name', ...) without its code",
     "send_task": "q.send('name', ...)",

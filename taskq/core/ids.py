@@ -22,14 +22,14 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 def new_id() -> str:
     """A UUID version 7 (RFC 9562) in 26 characters of Crockford's base 32, lower case.
 
-    Ids sort by the time they were made (ms), can be selected by a double click, and are a third
-    shorter than hexadecimal: the server holds each of them twice. They are no secrets.
+    Ids sort by creation time (ms), can be selected with a double click, and are a third
+    shorter than hexadecimal: the server stores each one twice. They are not secrets.
 
     >>> len(new_id())
     26
     """
-    chance = RNG.getrandbits(74)
-    rest = 0x7 << 76 | (chance >> 62) << 64 | 0b10 << 62 | chance & 0x3FFF_FFFF_FFFF_FFFF
+    bits = RNG.getrandbits(74)
+    rest = 0x7 << 76 | (bits >> 62) << 64 | 0b10 << 62 | bits & 0x3FFF_FFFF_FFFF_FFFF
     pairs = _PAIRS
     return (
         _ten_digits(time.time_ns() // 1_000_000)
@@ -46,25 +46,25 @@ def new_id() -> str:
 
 @lru_cache(maxsize=4)
 def _ten_digits(number: int) -> str:
-    """The leading digits: many ids are made within one millisecond."""
+    """The leading digits, cached because many ids are made within one millisecond."""
     return "".join(_PAIRS[number >> shift & 1023] for shift in (40, 30, 20, 10, 0))
 
 
 class IdSeries:
-    """Ids as `new_id` makes them, for a fifth of the time where many are made at once.
+    """Ids like those of `new_id`, in a fifth of the time when many are made at once.
 
-    Those made within a millisecond share their chance but for the last ten bits, which count. A
-    forked process begins its own.
+    Ids of one millisecond share their random bits, except for the last ten, which count up. A
+    forked process starts its own series.
     """
 
     __slots__ = ("_series",)
 
     def __init__(self) -> None:
-        # One tuple, replaced as a whole: threads may share a series.
+        # One tuple, replaced atomically: threads may share a series.
         self._series: tuple[int, int, str, Iterator[str]] = (0, 0, "", iter(()))
 
     def next(self) -> str:
-        """Another id."""
+        """The next id."""
         at, forks, start, rest = self._series
         now = time.time_ns() // 1_000_000
         last = next(rest, None) if now == at and forks == RNG.forks else None
@@ -83,9 +83,9 @@ def process_name() -> str:
 
 
 def check_job_id(job_id: str) -> str:
-    """Return `job_id` if a job may have it, chosen or made, else raise `ConfigError`.
+    """Return `job_id` if it is a valid id, else raise `ConfigError`.
 
-    Those that schedules make are of two names with an `@` between.
+    The ids that schedules make consist of two names with an `@` between them.
     """
     for name in job_id.split("@", 1) if isinstance(job_id, str) else [job_id]:  # pyright: ignore[reportUnnecessaryIsInstance]
         check_name("job id", name)

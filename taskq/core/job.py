@@ -1,4 +1,4 @@
-"""Jobs as data: states, what travels to the server, what a worker is given, what `info` shows."""
+"""Jobs as data: states, new jobs, deliveries to workers, and what `Job.info()` returns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class JobState(StrEnum):
-    """Where a job is in its life. It is in exactly one state at any time.
+    """The state of a job. A job is in exactly one state at any time.
 
     ::
 
@@ -56,7 +56,7 @@ _FINISHED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, 
 
 
 KINDS: Final = {"loop": "", "thread": "t", "process": "p"}
-"""Executors, and what their lanes have behind the priority."""
+"""Executors, and the suffix of their lanes after the priority."""
 
 
 def lane_of(queue: str, priority: int, executor: str = "loop") -> str:
@@ -74,13 +74,13 @@ def queue_of(lane: str) -> str:
 
 
 class NewJob(NamedTuple):
-    """A job as the enqueue script takes it.
+    """A job as the enqueue script expects it.
 
     `when` and `expires`: `""` for now and never, `"+<ms>"` from the server's now, `"@<ms>"` since
-    the epoch. `origin` is empty for an id made by taskq; for one chosen by the caller it tells this
-    request from another's. `channel` is that of a client that waits for the result already, and
-    empty otherwise. `owner` is that of a durable call, which its own process runs, and empty for
-    other jobs: a token that no other call of this id has.
+    the epoch. `origin` identifies this request if the caller chose the id, and is empty for an id
+    made by taskq. `channel` is the channel of a client that already waits for the result, else
+    empty. `owner` is the unique token of a durable call, which its own process runs, and empty for
+    other jobs.
     """
 
     id: str
@@ -94,10 +94,10 @@ class NewJob(NamedTuple):
 
 
 class Fire(NamedTuple):
-    """Which fire of which schedule a job is of: the fire time in milliseconds since the epoch.
+    """The schedule and fire time of a job: `slot` is in milliseconds since the epoch.
 
-    `by_hand` is true for a run somebody asked for beside the schedule's own fires. `zone` is the
-    zone of the schedule, an IANA name or an offset; empty for UTC.
+    `by_hand` is true for a run that was requested (`run_now`) instead of due. `zone` is the zone of
+    the schedule, an IANA name or an offset; empty for UTC.
     """
 
     schedule: str
@@ -107,14 +107,14 @@ class Fire(NamedTuple):
 
     @property
     def at(self) -> datetime:
-        """The fire time, on the clock of the schedule's zone."""
+        """The fire time, in the schedule's zone."""
         return in_zone(datetime.fromtimestamp(self.slot / 1000, UTC), self.zone)
 
 
 class Delivery(NamedTuple):
-    """A job handed to a worker, with what its lease is made of.
+    """A job handed to a worker, with the data of its lease.
 
-    `fence` counts how often the job was taken, and never goes back: with the worker it names this
+    `fence` counts the deliveries of the job and never decreases: with the worker it identifies this
     delivery. `unstarted` of them never ran.
     """
 
@@ -131,15 +131,15 @@ class Delivery(NamedTuple):
 
     @property
     def attempt(self) -> int:
-        """The number of this run: how often the job was started, this time included."""
+        """The number of this run: how often the job was started, including this time."""
         return self.fence - self.unstarted
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a job stands: its state (None: unknown or gone) and the result or error of an ended one.
+    """The state of a job (None: unknown or gone), and the result or error if it has ended.
 
-    `gone` tells a job that ended, whose record outlived its ttl, from one nobody knows.
+    `gone` tells a job that ended, and whose result is no longer kept, from an unknown one.
     """
 
     state: JobState | None
@@ -148,13 +148,13 @@ class Ending:
 
     @property
     def final(self) -> bool:
-        """Whether waiting longer would change nothing."""
+        """Whether there is no point in waiting longer."""
         return self.state is None or self.state.finished
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a running job says it is: `done` of `total`, and a few words."""
+    """The progress that a running job reports: `done` of `total`, and a short text."""
 
     done: float
     total: float | None = None
@@ -162,9 +162,9 @@ class Progress:
 
     @classmethod
     def of(cls, done: Any, total: Any = None, text: Any = "") -> Progress:
-        """Progress that can be stored and shown: finite numbers, whole ones stay whole, and text.
+        """Progress that can be stored and shown: finite numbers (integers stay integers), and text.
 
-        The text is cut to 1,000 characters. Raises `ConfigError` for numbers that are none.
+        The text is cut to 1,000 characters. Raises `ConfigError` for anything but finite numbers.
         """
         whole = None if total is None else _finite("total", total)
         return cls(_finite("done", done), whole, fitting(str(text), 1000))
@@ -201,9 +201,9 @@ class AttemptRecord:
 class JobInfo:
     """Everything the server knows about a job.
 
-    `schedule_id` and `scheduled_for` are those of a job that a schedule made. `untrusted` says why
-    the seal of the job does not hold, where there are signing keys: its task, arguments, headers
-    and schedule are not given then.
+    `schedule_id` and `scheduled_for` are set for a job made by a schedule. With signing keys,
+    `untrusted` says why the seal of the job is invalid; its task, arguments, headers and schedule
+    are left out then.
     """
 
     id: str

@@ -1,8 +1,8 @@
-"""Every time that decides who lives, who leads, and how long an answer is waited for.
+"""All timing constants, in seconds: leases, heartbeats, leadership, timeouts and intervals.
 
-They depend on each other, so they stand together; `tests/unit/core/test_liveness.py` holds the
-inequalities that the comments name. All are seconds. This file imports nothing: the keeper of the
-embedded server, a process without the rest of taskq, reads it too.
+They depend on each other, so they are in one place; `tests/unit/core/test_liveness.py` tests the
+inequalities that the comments state. This module imports nothing, because the keeper of the
+embedded server, a process without the rest of taskq, uses it too.
 """
 
 from __future__ import annotations
@@ -10,213 +10,211 @@ from __future__ import annotations
 # ------------------------------------------------------------------------------ the worker's lease
 
 LEASE_SECONDS = 6.0
-"""A worker whose heartbeat counter stands still for so long, on an observer's clock, is dead.
+"""A worker whose heartbeat counter does not change for this long, on an observer's clock, is dead.
 
-Whatever may hold a heartbeat up while worker and server live must be over before that.
+Any delay of a heartbeat while worker and server are alive must be shorter.
 """
 
 HEARTBEAT_SECONDS = 1.0
-"""Between two heartbeats. Several fit into a lease, so one that is lost costs nothing."""
+"""Between two heartbeats. Several fit into a lease, so losing one is harmless."""
 
 HEARTBEAT_CONNECT_SECONDS = 1.5
-"""One attempt of the heartbeat to connect. See `HEARTBEAT_REPLY_SECONDS`."""
+"""Timeout of one attempt of the heartbeat to connect. See `HEARTBEAT_REPLY_SECONDS`."""
 
 HEARTBEAT_REPLY_SECONDS = 2.0
-"""How long the heartbeat's line may owe a reply before a new line takes its place.
+"""Reply timeout of the heartbeat's connection; after it, a new connection is opened.
 
-A line that dies right after a heartbeat landed is noticed at the next one, a second later: that,
-this time, the watch's delay in seeing it, a pause and a new connection fit into a lease. So while
-worker and server live, the loss of this line never costs the worker its jobs.
+A connection that breaks right after a heartbeat is noticed at the next one, a second later. That
+second, this timeout, the monitor's delay in noticing it, a pause and a new connection fit into a
+lease. So while worker and server are alive, a broken connection never costs the worker its jobs.
 """
 
 HEARTBEAT_RETRY_SECONDS = 0.1
-"""After a heartbeat that failed; the pause doubles, up to `HEARTBEAT_SECONDS`."""
+"""Pause after a failed heartbeat; it doubles, up to `HEARTBEAT_SECONDS`."""
 
 SILENT_SECONDS = 2.0
-"""Who was not heard for so long may be dead, and another one promotes due jobs.
+"""A worker without a heartbeat for this long may be dead, and another one promotes due jobs.
 
-Longer than a heartbeat: each that lives is heard in between. Shorter than the lease.
+Longer than a heartbeat interval, so that every living worker is seen. Shorter than the lease.
 """
 
 FRESH_SECONDS = 2.5
-"""An observer counts silence only while its own heartbeat landed within this time.
+"""An observer counts silence only while its own last heartbeat succeeded within this time.
 
 Longer than two heartbeats, so that one lost heartbeat of its own does not stop the count; shorter
-than the lease, so that a pause of the server is nobody's silence.
+than the lease, so that a pause of the server is never taken for the death of workers.
 """
 
 NAME_CHECK_SECONDS = 0.25
-"""Between two looks at a worker that has the name this one wants. Shorter than `FRESH_SECONDS`."""
+"""Between two checks of another worker with the same name. Shorter than `FRESH_SECONDS`."""
 
 LOOP_STALL_SECONDS = 1.0
-"""An event loop that did not turn for so long is warned about. Shorter than the lease."""
+"""A warning is logged when the event loop is blocked for this long. Shorter than the lease."""
 
 LOOP_HAND_BACK_SECONDS = 0.5
-"""And after so long, what the worker has not started is handed back, to those that have time.
+"""When the event loop is blocked for this long, jobs not yet started go to other workers.
 
-Longer than a look, so that a job of some tens of milliseconds costs nothing.
+Longer than `LOOP_CHECK_SECONDS`, so that blocking for some tens of milliseconds has no effect.
 """
 
 LOOP_CHECK_SECONDS = 0.25
-"""Between two looks at the loop."""
+"""Between two checks of the event loop."""
 
 # ----------------------------------------------------------------------------- a worker's services
 
 POLL_SECONDS = 5.0
-"""A worker that was woken may die before it fetches: an idle worker fetches by itself this often.
+"""An idle worker fetches unprompted this often, because a woken worker may die before it fetches.
 
-Shorter than the lease: such a job waits no longer than those of the dead.
-
-An idle worker is parked for 60 s at the server, many times this.
+Shorter than the lease, so that such a job waits no longer than the jobs of dead workers. Much
+shorter than the 60 s for which the server remembers an idle worker.
 """
 
 PROMOTE_SECONDS = 1.0
-"""The worker that promotes looks for due jobs this often, where none is known to be due before."""
+"""Longest pause between two searches for due jobs; shorter if one is known to be due earlier."""
 
 SWEEP_SECONDS = 2.0
-"""And for what nobody uses any more this often, at some fifty queues."""
+"""Between two sweeps, each of which cleans up about fifty queues."""
 
 SWEEP_ROUND_SECONDS = 30.0
-"""Between two rounds over all queues."""
+"""Between the starts of two sweeps over all queues."""
 
 SLOT_WAIT_SECONDS = 0.5
-"""What waited for a slot for so long is handed back, to workers that have one free."""
-
-ALL_SLOTS_WAIT_SECONDS = 10.0
-"""And what waited so long for all slots, to run alone: no other job is fetched meanwhile."""
+"""A job that waited for a slot for this long is handed back, for workers with a free slot."""
 
 CANCEL_GRACE_SECONDS = 5.0
-"""How long an interrupted coroutine may go on before its slot is given to another."""
+"""How long a cancelled coroutine may keep running before its slot is reused."""
 
 # ------------------------------------------------------------------------------- how a worker ends
 
 SETTLE_SECONDS = 5.0
-"""How long a worker that leaves tries to hand in its outcomes at least.
+"""Shortest time for which a stopping worker tries to report its outcomes.
 
-Shorter than what it is given beyond its grace.
+Shorter than `STOP_MARGIN_SECONDS`.
 """
 
 STOP_MARGIN_SECONDS = 10.0
-"""What a worker that stops gets beyond its grace, before its process is ended under it."""
+"""Time for a stopping worker beyond its grace, before its process exits regardless."""
 
 END_NOW_SECONDS = 5.0
-"""What a worker gets that was told to end now, before its process is ended under it."""
+"""Time for a worker to stop after a second signal, before its process exits regardless."""
 
 KILL_MARGIN_SECONDS = 5.0
-"""What a supervisor gives a process beyond its grace, and again to end now, before it kills it.
+"""A supervisor waits this long beyond the grace, and again after the second signal, then kills.
 
-Not shorter than what the process takes by itself, `END_NOW_SECONDS`.
+At least `END_NOW_SECONDS`, which the process may need.
 """
 
 RELOAD_GRACE_SECONDS = 5.0
-"""What running jobs get when changed code is loaded."""
+"""Grace for running jobs when changed code is reloaded."""
 
 REAP_SECONDS = 5.0
-"""How long a supervisor tries to have the jobs of a dead process given to others.
+"""How long a supervisor tries to release the jobs of a dead process.
 
-Shorter than the lease: after it, the other workers do it anyway.
+Shorter than the lease, after which the other workers do it anyway.
 """
 
 # -------------------------------------------------------------------------------------- schedulers
 
 LEADER_LEASE_SECONDS = LEASE_SECONDS
-"""A leader that is silent for so long, on a follower's clock, may be replaced."""
+"""A leader that is silent for this long, on a follower's clock, may be replaced."""
 
 LEADER_CHECK_SECONDS = 0.5
-"""Between two looks of a follower at the leader."""
+"""Between two checks of the leader by a follower."""
 
 LEADER_RENEW_SECONDS = 1.0
-"""Between two renewals of the leader."""
+"""Between two renewals of the leadership."""
 
 LEADER_REPLY_SECONDS = 2.0
-"""How long an answer about the leadership is waited for.
+"""Reply timeout of requests about the leadership.
 
-With one renewal it is shorter than `LEADER_TRUST_SECONDS`, so a lost reply costs no leadership.
+Together with one renewal it is shorter than `LEADER_TRUST_SECONDS`, so that a lost reply does not
+cost the leadership.
 """
 
 LEADER_TRUST_SECONDS = 5.0
-"""How long a leader trusts its office after it sent the last renewal that was answered.
+"""How long a leader leads after sending the last renewal that was answered.
 
-Shorter than the lease: it steps down before another one may take over.
+Shorter than the lease, so that it steps down before another one may take over.
 """
 
 LEADER_SILENT_SECONDS = 10.0
-"""A leader silent for so long is reported as missing: a successor had its time by then."""
+"""A leader silent for this long is reported as missing: a successor had enough time."""
 
 PLAN_SECONDS = 1.0
-"""Between two looks of the leader at the schedules."""
+"""Between two planning rounds of the leader."""
 
 PLAN_AHEAD_SECONDS = 2.5
-"""How far a look reaches: a fire is planned at least twice before its time."""
+"""How far ahead a round plans: every fire is planned at least twice before it is due."""
 
-# ------------------------------------------------------------------------------- lines and answers
+# ------------------------------------------------------------------------- connections and replies
 
 CONNECT_SECONDS = 5.0
-"""One attempt to connect: address, TLS and greeting."""
+"""Timeout of one attempt to connect: address, TLS and handshake."""
 
 REPLY_SECONDS = 10.0
-"""A line on which a reply is owed and nothing is heard for so long is given up."""
+"""A connection is closed when a reply is pending and nothing arrives for this long."""
 
 WATCH_SECONDS = 0.5
-"""Between two looks at a connection, or less where its reply timeout asks for it."""
+"""Longest time between two checks of a connection; shorter with a short reply timeout."""
 
 WATCH_CHECKS = 4
-"""How often a line is watched within its reply timeout at least: so much later it is given up."""
+"""Fewest checks of a connection within its reply timeout: they bound how late it is closed."""
 
 DOUBT_SECONDS = 1.0
-"""A line that owes a reply for so long is doubted: the server is asked elsewhere.
+"""When a reply has been pending for this long, the server is probed on another connection.
 
-With three looks and a probe it is well below `REPLY_SECONDS`: a new server is found within 4 s.
+Together with three checks and a probe it is well below `REPLY_SECONDS`: a new server is found
+within 4 s.
 """
 
 PROBE_SECONDS = 1.5
-"""How long a sign of life is waited for on a new line, and as long for the line itself."""
+"""Timeout of a probe on a new connection, and of opening that connection."""
 
 CALL_SECONDS = 10.0
-"""How long a call that may be done twice is tried."""
+"""How long an idempotent call is retried."""
 
 ENQUEUE_SECONDS = 10.0
 """The default of `enqueue_deadline`."""
 
 RESEND_SECONDS = 1800.0
-"""How long after its deadline a batch is not sent again: its process stood still."""
+"""A batch is not sent again this long after its deadline: its process was suspended."""
 
 REMEMBERED_SECONDS = 3600.0
-"""How long after that deadline the server remembers that the batch was done.
+"""How long after the deadline the server remembers a batch.
 
-Longer than `RESEND_SECONDS`, or a batch could be done twice.
+Longer than `RESEND_SECONDS`, or a batch could be executed twice.
 """
 
 RECHECK_SECONDS = 5.0
-"""Messages may be lost: a wait is asked again this often."""
+"""A wait for a result asks the server this often, because messages may be lost."""
 
 RECHECK_RETRY_SECONDS = 0.5
-"""And so long after it could not be asked."""
+"""Pause after such a request failed."""
 
 # ---------------------------------------------------------------------------------- deferred calls
 
 DURABLE_LEASE_SECONDS = 30.0
-"""Default: the queue runs a durable call whose process is silent for so long."""
+"""Default: a worker takes over a durable call whose process is silent for this long."""
 
 DURABLE_RENEWALS_PER_LEASE = 6
-"""How often in a lease a process puts it off: a call that fails may be tried again in time."""
+"""Renewals per lease of a durable call, so that a failed renewal can be retried in time."""
 
 # ------------------------------------------------------------------------------ the embedded server
 
 EMBEDDED_ANSWER_SECONDS = 1.0
-"""How long one answer of an embedded server that is up is waited for when it is opened."""
+"""Reply timeout of a running embedded server when it is opened."""
 
 EMBEDDED_START_SECONDS = 10.0
-"""For a server to come up, or to stop. Longer than its keeper waits for it."""
+"""For a server to start or stop. Longer than its keeper waits for it."""
 
 EMBEDDED_LOAD_SECONDS = 60.0
-"""For a server that answers, but still reads its data."""
+"""For a server that answers but is still loading its data."""
 
 KEEPER_START_SECONDS = 5.0
 """How long the keeper waits for its server to appear on its socket."""
 
 KEEPER_ANSWER_SECONDS = 5.0
-"""How long it waits for an answer. A server that takes longer is at work or stopped, not idle."""
+"""Reply timeout of the keeper. A server that takes longer is busy or suspended, not idle."""
 
 KEEPER_SHUTDOWN_SECONDS = 30.0
-"""For the server to write, sync and leave."""
+"""For the server to write and sync its data and exit."""

@@ -1,6 +1,6 @@
-"""Options of tasks and jobs, and how long ended jobs are kept: frozen and checked.
+"""Options of tasks and jobs, and the retention of ended jobs: frozen and validated.
 
-An unknown option is an error that names the nearest known one.
+An unknown option raises an error that names the nearest known one.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ __all__ = [
 class Retention:
     """How long failed, cancelled and expired jobs are kept, and how many.
 
-    `failure_ttl` (seconds or timedelta, default 7 days; 0 keeps none) is how long their records
-    live. `keep_failed` (default 10,000) is how many failed ones are kept per queue; of more, the
-    oldest go. Results of jobs that succeeded are kept as their task says: `result_ttl`.
+    Their records are kept for `failure_ttl` (seconds or timedelta, default 7 days; 0 keeps none).
+    At most `keep_failed` failed jobs (default 10,000) are kept per queue; the oldest are removed
+    first. Results of successful jobs are kept for the `result_ttl` of their task.
 
-    Producers and workers of one namespace give the same.
+    Use the same values for all producers and workers of a namespace.
 
     Raises `ConfigError` for numbers out of range.
 
@@ -57,7 +57,7 @@ class Retention:
         kept = self.keep_failed
         if isinstance(kept, bool) or not isinstance(kept, int) or kept < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(
-                f"keep_failed={kept!r}: type how many failed jobs to keep per queue, 0 or more"
+                f"keep_failed={kept!r}: use the number of failed jobs to keep per queue, 0 or more"
             )
 
     @property
@@ -76,18 +76,18 @@ WhenFull = Literal["wait", "reject", "spill"]
 Order = Literal["submitted"]
 
 DEFERRAL_ONLY = ("key", "debounce", "order", "durable", "when_full")
-"""Options of jobs that mean something to the deferred runner alone."""
+"""Job options that only the deferred runner supports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """How jobs of a task are run; `Task.options(...)` overrides some of it for single jobs.
+    """How jobs of a task run; `Task.options(...)` overrides some options for single jobs.
 
-    `queue` and `priority` (0 to 9, 9 first) say where jobs wait. `retry` is a `Retry` policy or a
+    Jobs wait in `queue` with a `priority` (0 to 9, 9 first). `retry` is a `Retry` policy or a
     number of retries. `timeout` and `soft_timeout` are durations (None: no limit). `executor` is
     `loop`, `thread` or `process` (None: `loop` for `async def`, `thread` for `def`). `result_ttl`
-    is how long a result is kept; 0 keeps none. `expires` is how long after the enqueueing an
-    attempt may still start, be it the first or a retry (None: for ever).
+    is how long a result is kept; 0 keeps none. `expires` is how long after enqueueing an
+    attempt may still start, first or retry (None: for ever).
     """
 
     queue: str = "default"
@@ -102,7 +102,7 @@ class TaskOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """What `Task.options(...)` may say of one job; None leaves the task's own."""
+    """The options of one job, from `Task.options(...)`; None keeps the task's own."""
 
     queue: str | None = None
     priority: int | None = None
@@ -121,9 +121,9 @@ class JobOptions:
     when_full: WhenFull | None = None
 
     def for_the_queue(self) -> JobOptions:
-        """These options, for a job that is enqueued.
+        """These options, for an enqueued job.
 
-        Raises `ConfigError` for one that only `defer` has.
+        Raises `ConfigError` for an option that only `defer` supports.
         """
         for name in DEFERRAL_ONLY:
             if getattr(self, name):
@@ -143,13 +143,13 @@ class JobOptions:
         values = {name: _CHECKS[name](name, value) for name, value in given.items()}
         checked = replace(self, **values)
         if checked.delay is not None and checked.eta is not None:
-            raise ConfigError("delay and eta both say when the job is due; type one of them")
+            raise ConfigError("delay and eta both set when the job is due; use one of them")
         if checked.debounce is not None and (
             checked.key is None or checked.order is not None or checked.durable
         ):
             raise ConfigError(
-                "debounce= needs to know which calls are the same: type key='...' beside it, and "
-                "neither order= nor durable="
+                "debounce= needs a key='...' to group calls, and cannot be combined with order= or "
+                "durable="
             )
         return checked
 
@@ -160,12 +160,12 @@ def task_options(*, is_async: bool, given: dict[str, Any]) -> TaskOptions:
     Raises `UnknownOption` with the nearest known one, and `ConfigError`.
     """
     known = [item.name for item in fields(TaskOptions)]
-    # Its name is none of them, but may be what was meant.
+    # `name` is not one of them, but may be what the user meant.
     check_known("tasks", given, known, also=["name"])
     if isinstance(given.get("expires"), datetime):
         raise ConfigError(
-            "expires= of a task is a duration, from the enqueueing of each job; an instant belongs "
-            "to single jobs: .options(expires=...)"
+            "expires= of a task is a duration, counted from the enqueueing of each job; set an "
+            "instant for single jobs: .options(expires=...)"
         )
     values = {
         name: _CHECKS[name](name, value) for name, value in given.items() if value is not None
@@ -177,10 +177,12 @@ def task_options(*, is_async: bool, given: dict[str, Any]) -> TaskOptions:
     if options.executor == "loop" and not is_async:
         raise ConfigError(
             "executor='loop' would block every other job while this plain function runs; "
-            "make it async def, or leave the executor out to run it in a thread"
+            "make it async def, or leave executor= out to run it in a thread"
         )
     if options.soft_timeout is not None and options.executor != "process":
-        raise ConfigError("soft_timeout needs executor='process': only there it is raised inside")
+        raise ConfigError(
+            "soft_timeout needs executor='process': no other executor can raise it in the task"
+        )
     if options.soft_timeout and options.timeout and options.soft_timeout >= options.timeout:
         raise ConfigError("soft_timeout must be shorter than timeout")
     return options
@@ -189,9 +191,9 @@ def task_options(*, is_async: bool, given: dict[str, Any]) -> TaskOptions:
 def check_known(
     whose: str, names: Iterable[str], known: Collection[str], also: Collection[str] = ()
 ) -> None:
-    """Raise `UnknownOption` for a name that is not among `known`, with the nearest one there is.
+    """Raise `UnknownOption` for a name that is not in `known`, with the nearest one.
 
-    `also`: what may have been meant as well.
+    `also`: further names that the user may have meant.
     """
     for name in names:
         if name not in known:
@@ -200,34 +202,34 @@ def check_known(
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """A sentence that names the nearest known word, or lists them all."""
+    """A clause that names the nearest known word, or lists all of them."""
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(sorted(known))}"
+    return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(sorted(known))}"
 
 
 def _priority(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 9:
-        raise ConfigError(f"{name}={value!r}: type a whole number from 0 to 9 (9 runs first)")
+        raise ConfigError(f"{name}={value!r}: use a whole number from 0 to 9 (9 runs first)")
     return value
 
 
 def _key(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
-        raise ConfigError(f"{name}={value!r}: type a text, such as f'report:{{user_id}}'")
+        raise ConfigError(f"{name}={value!r}: use text, such as f'report:{{user_id}}'")
     return value
 
 
 def flag(name: str, value: Any) -> bool:
     """`value` if it is true or false itself; raises `ConfigError`."""
     if not isinstance(value, bool):
-        raise ConfigError(f"{name}={value!r}: type True or False")
+        raise ConfigError(f"{name}={value!r}: use True or False")
     return value
 
 
 def _order(name: str, value: Any) -> Order:
     if value != "submitted":
         raise ConfigError(
-            f"{name}={value!r}: type 'submitted' for one after another, or leave it out"
+            f"{name}={value!r}: use 'submitted' to run calls one after another, or leave it out"
         )
     return value
 
@@ -235,13 +237,13 @@ def _order(name: str, value: Any) -> Order:
 def when_full(name: str, value: Any) -> WhenFull:
     """`value` if it is a policy for a full backlog; raises `ConfigError`."""
     if value not in ("wait", "reject", "spill"):
-        raise ConfigError(f"{name}={value!r}: type 'wait', 'reject' or 'spill'")
+        raise ConfigError(f"{name}={value!r}: use 'wait', 'reject' or 'spill'")
     return value
 
 
 def _executor(name: str, value: Any) -> ExecutorName:
     if value not in ("loop", "thread", "process"):
-        raise ConfigError(f"{name}={value!r}: type 'loop', 'thread' or 'process'")
+        raise ConfigError(f"{name}={value!r}: use 'loop', 'thread' or 'process'")
     return value
 
 

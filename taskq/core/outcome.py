@@ -1,4 +1,4 @@
-"""How an attempt ended. Nothing else may end one."""
+"""The outcomes of an attempt. Every attempt ends with one of them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Failed:
 
 @dataclass(slots=True)
 class RetryAsked:
-    """The task raised `RetryLater`: another attempt after `delay` seconds, no failure."""
+    """The task raised `RetryLater`: another attempt after `delay` seconds, not a failure."""
 
     delay: float
     reason: str
@@ -50,12 +50,12 @@ class RetryAsked:
 
 @dataclass(slots=True)
 class Cancelled:
-    """Somebody cancelled the job, and the attempt was interrupted."""
+    """The job was cancelled, and the attempt was interrupted."""
 
 
 @dataclass(slots=True)
 class Released:
-    """The worker gave the job back: it is leaving, or does not know the task yet."""
+    """The worker handed the job back: it is stopping, or does not know the task yet."""
 
     delay: float = 0.0
     started: bool = True

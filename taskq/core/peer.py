@@ -1,6 +1,6 @@
-"""Who serves a unix socket.
+"""Check which user serves a unix socket.
 
-The keeper of the embedded server imports this module: standard library only, and nothing heavy.
+The keeper of the embedded server imports this module, so it uses only the standard library.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _SOL_LOCAL, _LOCAL_PEERCRED = 0, 1
 
 
 class ForeignPeer(ConnectionError):
-    """A socket that should be served by this user's own process is another user's."""
+    """Another user serves a socket that a process of this user should serve."""
 
 
 def peer_uid(connection: socket.socket) -> int | None:
-    """The user that runs the other end of a connected unix socket; None where nobody can say."""
+    """The uid of the process at the other end of a unix socket; None if the system cannot tell."""
     if sys.platform == "linux":
         credentials = connection.getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
@@ -34,12 +34,12 @@ def peer_uid(connection: socket.socket) -> int | None:
 def check_peer(connection: socket.socket, uid: int, path: str) -> None:
     """Raise `ForeignPeer` unless the socket at `path` is served by the user `uid`.
 
-    A directory is looked at by its name, and whoever may rename one of its parents can put another
-    there before the socket in it is opened. The connection itself cannot be exchanged.
+    Checking the directory by its name is not enough: a user who may rename one of its parents can
+    replace it before the socket in it is opened. An open connection cannot be replaced.
     """
     found = peer_uid(connection)
     if found not in (None, uid):
         raise ForeignPeer(
-            f"{path} is served by the user with uid {found}, not by yours ({uid}): somebody who "
-            "may rename a parent of its folder put another one in its place"
+            f"{path} is served by the user with uid {found}, not by yours ({uid}): a user who "
+            "may rename a parent of its folder has replaced it"
         )

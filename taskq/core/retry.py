@@ -1,4 +1,4 @@
-"""When a failed job gets another attempt, and how long it waits for it."""
+"""Whether and when a failed job gets another attempt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taskq.core.rng import RNG
 __all__ = ["NO_RETRY", "Retry"]
 
 _MOST: Final = 1_000_000_000
-"""More attempts nobody sees: at one a second these take thirty years."""
+"""At one attempt a second, these take thirty years."""
 
 _Errors = tuple[type[BaseException], ...]
 
@@ -28,9 +28,9 @@ class Retry:
     `jitter` it is drawn evenly from 0 to that ("full jitter", M. Brooker, AWS Architecture Blog,
     2015), so that jobs that failed together do not come back together.
 
-    `on`: only these exceptions are retried (default: every `Exception`). `never`: these are not,
-    whatever `on` says. Both match as in `except`. Attempts lost with their worker are no failures
-    and use up nothing.
+    `on`: only these exceptions are retried (default: every `Exception`). `never`: these are not
+    retried, whatever `on` says. Both match as in `except`. Attempts lost with their worker do not
+    count as failures.
 
     Raises `ConfigError` for numbers out of range.
 
@@ -47,13 +47,13 @@ class Retry:
 
     def __post_init__(self) -> None:
         if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"max_attempts={self.max_attempts!r} is no whole number")
+            raise ConfigError(f"max_attempts={self.max_attempts!r} is not a whole number")
         if self.max_attempts < 1:
             raise ConfigError(
-                f"max_attempts={self.max_attempts} leaves no attempt at all; type 1 for no retry"
+                f"max_attempts={self.max_attempts} allows no attempt at all; use 1 for no retry"
             )
         if self.max_attempts > _MOST:
-            raise ConfigError(f"max_attempts={self.max_attempts}: type at most {_MOST:,}")
+            raise ConfigError(f"max_attempts={self.max_attempts}: use at most {_MOST:,}")
         seconds("backoff", self.backoff)
         seconds("max_delay", self.max_delay)
         for name in ("on", "never"):
@@ -68,10 +68,10 @@ class Retry:
             return value
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(
-                f"retry={value!r}: type a number of retries (0 or more) or Retry(max_attempts=...)"
+                f"retry={value!r}: use a number of retries (0 or more) or Retry(max_attempts=...)"
             )
         if value >= _MOST:
-            raise ConfigError(f"retry={value}: type at most {_MOST - 1:,}")
+            raise ConfigError(f"retry={value}: use at most {_MOST - 1:,}")
         return cls(max_attempts=value + 1)
 
     def decide(
@@ -79,7 +79,7 @@ class Retry:
     ) -> float | None:
         """Seconds until the next attempt after `error`, or None to give up.
 
-        `failures` counts this one. `draw` gives numbers from 0 to 1 for the jitter.
+        `failures` includes this one. `draw` returns numbers from 0 to 1 for the jitter.
         """
         return self.decide_by(
             failures,
@@ -90,7 +90,7 @@ class Retry:
     def decide_by(
         self, failures: int, *, wanted: bool, draw: Callable[[], float] = RNG.random
     ) -> float | None:
-        """As `decide`, for an error that is known by name only."""
+        """Like `decide`, for an error known by name only; `wanted` says whether to retry it."""
         if not wanted or failures >= self.max_attempts:
             return None
         return self.delay(failures, draw)
@@ -104,7 +104,7 @@ class Retry:
     def delay(self, failures: int, draw: Callable[[], float] = RNG.random) -> float:
         """The pause after failure number `failures`, in seconds."""
         base, cap = _as_seconds(self.backoff), _as_seconds(self.max_delay)
-        # 2 ** 64 overflows no float, and no cap is that large.
+        # 2 ** 64 still fits a float and exceeds any cap.
         pause = min(cap, base * 2.0 ** min(failures - 1, 64))
         return pause * draw() if self.jitter else pause
 
@@ -117,7 +117,7 @@ def _error_types(name: str, value: Any) -> _Errors:
     types = cast("tuple[Any, ...]", value if isinstance(value, tuple) else (value,))
     for item in types:
         if not (isinstance(item, type) and issubclass(item, BaseException)):
-            raise ConfigError(f"{name}={value!r}: type exception classes: ({name}=(OSError,))")
+            raise ConfigError(f"{name}={value!r}: use exception classes: {name}=(OSError,)")
     return types
 
 

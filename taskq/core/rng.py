@@ -1,7 +1,7 @@
-"""The package's own random numbers, independent of what user code seeds.
+"""The package's own random numbers, independent of the global `random`.
 
-A program that seeds `random` would make the ids of its jobs again and again, and a library that
-draws from there changes what such a program computes.
+A program that seeds `random` would repeat the ids of its jobs, and a library that draws from it
+would change the results of such a program.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Final
 __all__ = ["RNG"]
 
 
-class _Chance(Random):
-    """Seeded by the system, in a forked process anew. `forks` counts these."""
+class _Random(Random):
+    """Seeded by the system, and again after each fork, which `forks` counts."""
 
     forks = 0
 
-    def renew(self) -> None:
+    def reseed(self) -> None:
         self.forks += 1
         self.seed()
 
 
-RNG: Final = _Chance()
-os.register_at_fork(after_in_child=RNG.renew)
+RNG: Final = _Random()
+os.register_at_fork(after_in_child=RNG.reseed)

@@ -1,4 +1,4 @@
-"""The signals by which people, service managers and closing terminals ask a process to end."""
+"""The signals with which users, service managers and closing terminals stop a process."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ _ECHO_SECONDS = 0.5
 def stop_signals() -> list[signal.Signals]:
     """SIGTERM, SIGINT, SIGHUP and SIGQUIT.
 
-    Without a SIGHUP or SIGQUIT that this process was started to ignore, as `nohup` and shells do.
+    Without SIGHUP or SIGQUIT if the process was started to ignore it, as `nohup` and shells do.
     """
     named = [getattr(signal, name, None) for name in ("SIGHUP", "SIGQUIT")]
-    heard = [each for each in named if each and signal.getsignal(each) is not signal.SIG_IGN]
-    return [signal.SIGTERM, signal.SIGINT, *heard]
+    optional = [each for each in named if each and signal.getsignal(each) is not signal.SIG_IGN]
+    return [signal.SIGTERM, signal.SIGINT, *optional]
 
 
 class HangUps:
-    """Tells a second SIGHUP from an echo: a terminal that closes sends it more than once.
+    """Tells a second SIGHUP from an echo: a closing terminal sends it more than once.
 
-    The shell passes it on, and the kernel sends it again when the shell has ended.
+    The shell passes it on, and the kernel sends it again when the shell exits.
     """
 
     def __init__(self) -> None:
         self._last = float("-inf")
 
     def is_echo(self, signum: int) -> bool:
-        """Whether this signal says what the one just before it said."""
+        """Whether this signal is a repetition of the one just before it."""
         if signum != getattr(signal, "SIGHUP", None):
             return False
         before, self._last = self._last, time.monotonic()

@@ -1,4 +1,4 @@
-"""What a callable takes, and whether a definition replaces an earlier one (in a notebook)."""
+"""The signatures of callables, and definitions that replace an earlier one (in a notebook)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ F = TypeVar("F")
 
 
 def is_typed(function: Any) -> bool:
-    """Whether `function` was typed at a prompt or in a notebook, where it may be typed again."""
+    """Whether `function` was defined at a prompt or in a notebook, where it may be redefined."""
     return hasattr(sys, "ps1") and getattr(function, "__module__", None) == "__main__"
 
 
 def register(registered: list[F], function: F) -> None:
-    """Add a function to a list; one that is typed again takes the place of what it was."""
+    """Add a function to a list, replacing an earlier definition from the same prompt."""
     name = getattr(function, "__qualname__", "")
     if is_typed(function) and "<lambda>" not in name:
         for place, known in enumerate(registered):
@@ -51,10 +51,10 @@ _WRITTEN_IN_C: Final = frozenset(
 
 
 def call_signature(function: Callable[..., Any]) -> Signature | None:
-    """The signature that calls of `function` must fit; None where only a call can tell.
+    """The signature that calls of `function` must fit; None if it cannot be determined.
 
-    It is that of the code that is called. What this wraps (`functools.wraps`) may take other
-    arguments, and `__signature__` may say anything.
+    It is the signature of the code that is called: a function that this wraps (`functools.wraps`)
+    may take other arguments, and `__signature__` may be anything.
 
     >>> @functools.wraps(send)  # doctest: +SKIP
     ... async def in_session(*args): return await send(open_session(), *args)
@@ -63,12 +63,12 @@ def call_signature(function: Callable[..., Any]) -> Signature | None:
     """
     try:
         return inspect.signature(_called(function), follow_wrapped=False)
-    except Exception:  # proxies and mocks raise what they like
+    except Exception:  # proxies and mocks may raise anything
         return None
 
 
 def shown_signature(function: Callable[..., Any]) -> Signature | None:
-    """The signature that `function` shows: that of what it wraps, if it wraps something."""
+    """The signature that `function` shows: that of the function it wraps, if any."""
     try:
         return inspect.signature(function)
     except Exception:  # as above
@@ -85,14 +85,14 @@ def fits(signature: Signature, args: Iterable[Any], kwargs: Mapping[str, Any]) -
 
 
 def takes(signature: Signature, name: str) -> bool:
-    """Whether a call may pass an argument called `name`."""
+    """Whether a call may pass an argument named `name`."""
     return name in signature.parameters or any(
         item.kind is Parameter.VAR_KEYWORD for item in signature.parameters.values()
     )
 
 
 def _called(function: Any) -> Any:
-    # By its type: `isinstance` believes a proxy that pretends to be a function.
+    # By type: `isinstance` is deceived by a proxy that claims to be a function.
     kind = cast("type[Any]", type(function))
     if kind is FunctionType:
         return _undeclared(function)
@@ -106,7 +106,7 @@ def _called(function: Any) -> Any:
 
 
 def _undeclared(function: FunctionType) -> FunctionType:
-    """The function without the signature that it declares."""
+    """The function without its `__signature__`."""
     if "__signature__" not in vars(function):
         return function
     copy = FunctionType(

@@ -1,4 +1,4 @@
-"""Text that travels: checked where users give it, made to fit where errors and reports say it."""
+"""Text that is sent or stored: check what users pass, and shorten what errors contain."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 
 
 def counted(count: int, one: str, many: str) -> str:
-    """A count and the words that go with it.
+    """A count with the matching singular or plural.
 
     >>> counted(1, "job waits", "jobs wait"), counted(1200, "job waits", "jobs wait")
     ('1 job waits', '1,200 jobs wait')
@@ -35,11 +35,11 @@ CONTROLS: Final = re.compile(
 
 MOST_TEXTS: Final = 1024
 _MOST_BYTES: Final = 512 * 1024
-"""With the largest arguments, an envelope stays below what is read of one."""
+"""With these and the largest arguments, an envelope stays below its limit."""
 
 
 def check_text(name: str, value: Any, most: int = 1000) -> str:
-    """`value` if it is text of at most `most` characters that can travel.
+    """`value` if it is valid text of at most `most` characters.
 
     Raises `ConfigError`.
     """
@@ -52,20 +52,20 @@ def check_text(name: str, value: Any, most: int = 1000) -> str:
 
 
 def check_texts(name: str, value: Any) -> dict[str, str]:
-    """A copy of `value` if it is a dict of texts that can travel; raises `ConfigError`."""
+    """A copy of `value` if it is a valid dict of texts; raises `ConfigError`."""
     if not isinstance(value, dict):
         raise ConfigError(f"{name}={value!r}: use a dict of strings")
     given = cast("dict[Any, Any]", value)
     if len(given) > MOST_TEXTS:
-        raise ConfigError(f"{name} has {len(given):,} entries; at most {MOST_TEXTS:,} travel")
+        raise ConfigError(f"{name} has {len(given):,} entries; use at most {MOST_TEXTS:,}")
     for key, text in given.items():
         if not isinstance(key, str) or not isinstance(text, str):
-            raise ConfigError(f"{name}[{key!r}]={text!r}: {name} are strings")
+            raise ConfigError(f"{name}[{key!r}]={text!r}: use strings as keys and values")
     size = sum(_size(f"{name}[{key!r}]", word) for key in given for word in (key, given[key]))
     if size > _MOST_BYTES:
         raise ConfigError(
-            f"{name} has {size:,} bytes; at most {_MOST_BYTES:,} travel: pass what is large as an "
-            "argument, or store it and pass its key"
+            f"{name} has {size:,} bytes; use at most {_MOST_BYTES:,}: pass large values as an "
+            "argument, or store them and pass their key"
         )
     return dict(given)
 
@@ -75,13 +75,13 @@ def _size(name: str, text: str) -> int:
         return len(text.encode())
     except UnicodeEncodeError as error:
         raise ConfigError(
-            f"{name} is text that is not valid Unicode (half a surrogate pair at index "
-            f"{error.start}): text travels as UTF-8"
+            f"{name} is not valid Unicode (half a surrogate pair at index {error.start}), so it "
+            "cannot be encoded as UTF-8"
         ) from error
 
 
 def fitting(text: str, most: int) -> str:
-    """`text` as it can be stored whatever it holds: of bounded length, and valid Unicode."""
+    """`text` in a form that can be stored: of bounded length, and valid Unicode."""
     return cut(text, most).encode("utf-8", "backslashreplace").decode()
 
 
@@ -94,10 +94,10 @@ def cut(text: str, most: int) -> str:
 
 
 def install_command(extra: str) -> str:
-    """What installs an extra, for an error message.
+    """The command that installs an extra, for an error message.
 
     >>> install_command("embedded")
     'pip install ".[embedded]" (in a checkout of taskq)'
     """
-    # Said once: it changes with the first release.
+    # In one place: it changes with the first release.
     return f'pip install ".[{extra}]" (in a checkout of taskq)'

@@ -13,7 +13,7 @@ from taskq.codec.rebuild import CallRebuilder, result_rebuilder
 from taskq.codec.secret_arguments import SecretWrapper
 from taskq.core.durations import Duration
 from taskq.core.errors import CallError, ConfigError, TaskDefinitionError
-from taskq.core.foreign_names import TASK_NAMES, ForeignNames
+from taskq.core.foreign_names import NAMES_FOR_TASKS, ForeignNames
 from taskq.core.ids import check_name
 from taskq.core.options import ExecutorName, JobOptions, Order, TaskOptions, WhenFull
 from taskq.core.retry import Retry
@@ -119,7 +119,7 @@ class Task(ForeignNames, Generic[P, R]):
     `task_options` its options, a `TaskOptions`.
     """
 
-    _foreign_names = TASK_NAMES
+    _foreign_names = NAMES_FOR_TASKS
 
     def __init__(
         self,
@@ -252,7 +252,7 @@ class SyncTask(Task[P, R]):
 class ConfiguredTask(ForeignNames, Generic[P, R]):
     """A task with options for the jobs made through it."""
 
-    _foreign_names = TASK_NAMES
+    _foreign_names = NAMES_FOR_TASKS
     __slots__ = ("_backend", "_options", "_spec", "_task")
 
     def __init__(

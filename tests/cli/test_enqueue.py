@@ -223,8 +223,8 @@ async def test_a_call_that_does_not_fit_is_a_usage_error_with_the_signature(app:
         (("--args", "[1"), "--args '[1' is no JSON"),
         (("--args", '{"a": 1}'), "is no JSON array; type --args '[\"a.png\", 2]'"),
         (("--kwargs", "[1]"), "is no JSON object; type --kwargs '{\"width\": 400}'"),
-        (("--args", "[1]", "--priority", "10"), "type a whole number from 0 to 9"),
-        (("--args", "[1]", "--delay", "soon"), "'soon' is no duration; type 30s, 5m"),
+        (("--args", "[1]", "--priority", "10"), "use a whole number from 0 to 9"),
+        (("--args", "[1]", "--delay", "soon"), "'soon' is not a duration; use 30s, 5m"),
         (("--args", "[1]", "--id", "a b"), "cannot be part of a key"),
     ],
 )

@@ -358,7 +358,7 @@ def test_a_wrong_line_ends_with_exit_code_2_and_says_what_to_type(terminal: Term
     lines = {
         "app:nothing": "its TaskQ is app:q: type that",
         "--brust": "No such option: --brust",
-        "--grace soon": "'soon' is no duration",
+        "--grace soon": "'soon' is not a duration",
         "--max-memory much": "'much' is no size",
         "-q a/b": "queue 'a/b' cannot be part of a key",
         "-c 0": "-c",

@@ -15,7 +15,7 @@ from taskq.fastapi import BackgroundTasks
     [
         ({"retries": 3}, UnknownOption, "no option 'retries'; did you mean 'retry'?"),
         ({"whem": "always"}, UnknownOption, "no option 'whem'; did you mean 'when'?"),
-        ({"priority": 10}, ConfigError, "type a whole number from 0 to 9"),
+        ({"priority": 10}, ConfigError, "use a whole number from 0 to 9"),
     ],
 )
 async def test_options_are_checked_where_they_are_typed(

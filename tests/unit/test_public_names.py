@@ -17,19 +17,19 @@ async def resize(path: str, width: int = 800) -> str:
     return f"{path}-{width}"
 
 
-TASKQ_NAMES = (
+NAMES_FOR_TASKQ = (
     "aclose defer deferred dependency_overrides enqueue_many job lifespan middleware remote run "
     "run_until_empty schedule scheduler schedules send state task worker"
 )
-TASK_NAMES = "defer enqueue function job name options s task_options"
+NAMES_FOR_TASKS = "defer enqueue function job name options s task_options"
 OF_JOBS = "cancel created id info result status"
 
 
 @pytest.mark.parametrize(
     ("thing", "names"),
     [
-        (q, TASKQ_NAMES),
-        (resize, TASK_NAMES),
+        (q, NAMES_FOR_TASKQ),
+        (resize, NAMES_FOR_TASKS),
         (resize.options(delay=1), "defer enqueue options s"),
         (resize.s("a.png"), "args enqueue kwargs options"),
         (resize.job("a"), OF_JOBS),
@@ -44,4 +44,4 @@ def test_completion_shows_the_public_names_only(thing: object, names: str) -> No
 def test_help_describes_the_public_names_of_taskq() -> None:
     page = pydoc.plain(pydoc.render_doc(TaskQ))
     members = re.findall(r"^ \|  (?:async )?([a-z]\w*)(?:\(| =|$)", page, re.MULTILINE)
-    assert sorted(members) == TASKQ_NAMES.split()
+    assert sorted(members) == NAMES_FOR_TASKQ.split()

@@ -302,7 +302,7 @@ async def test_options_add_up(q: TaskQ) -> None:
         ({"id": "{a}"}, "A-Z a-z 0-9"),
         ({"retry": -1}, "number of retries"),
         ({"timeout": 0}, r"at least 0.001"),
-        ({"headers": {"n": 1}}, "headers are strings"),
+        ({"headers": {"n": 1}}, "use strings"),
         ({"headers": ["n"]}, "dict of strings"),
     ],
 )

@@ -360,7 +360,7 @@ async def test_a_delay_nobody_can_mean_is_refused_where_it_is_typed(q: TaskQ, de
     # It would ask again at once, as often as the worker can, or never
     info = await job.info()
     assert (info.state, info.attempt, info.error_type) == (JobState.FAILED, 1, "ConfigError")
-    assert "type seconds from 0 on, such as RetryLater(30)" in (info.error or "")
+    assert "use seconds from 0 on, such as RetryLater(30)" in (info.error or "")
 
 
 async def test_another_attempt_may_be_asked_for_at_once(q: TaskQ) -> None:

@@ -35,7 +35,7 @@ def test_seconds_and_timedeltas_are_durations(value: Any, expected: float) -> No
 
 @pytest.mark.parametrize("value", ["30", None, True, [1], 3j])
 def test_what_is_no_duration_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"delay=.* is no duration; type seconds \(30\)"):
+    with pytest.raises(ConfigError, match=r"delay=.* is not a duration; use seconds \(30\)"):
         seconds("delay", value)
 
 
@@ -93,13 +93,13 @@ class Floating(tzinfo):
 
 @pytest.mark.parametrize("zone", [None, Floating()])
 def test_a_naive_datetime_is_refused(zone: tzinfo | None) -> None:
-    with pytest.raises(ConfigError, match=r"eta=.* has no time zone; type datetime\("):
+    with pytest.raises(ConfigError, match=r"eta=.* has no time zone; use datetime\("):
         instant_ms("eta", datetime(2026, 1, 1, tzinfo=zone))
 
 
 @pytest.mark.parametrize("value", [1767225600, "2026-01-01", timedelta(1), None])
 def test_what_is_no_instant_is_refused(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"eta=.* is no instant"):
+    with pytest.raises(ConfigError, match=r"eta=.* is not an instant"):
         instant_ms("eta", value)
 
 
@@ -131,7 +131,7 @@ def test_durations_as_typed_on_a_command_line(text: str, expected: float) -> Non
     ["", "soon", "5x", "m5", "5 m", "1h-30m", "5m!", "s", "-5", "-5s", "nan", "inf", "1e400"],
 )
 def test_what_is_no_typed_duration_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"is no duration; type 30s, 5m, 1h30m or 250ms"):
+    with pytest.raises(ConfigError, match=r"is not a duration; use 30s, 5m, 1h30m or 250ms"):
         parse_duration(text)
 
 

@@ -96,17 +96,17 @@ def test_options_that_do_not_go_together_are_refused(
         ({"queue": "a b"}, "queue 'a b' cannot be part of a key"),
         ({"queue": ""}, "queue '' cannot be part of a key"),
         ({"queue": 3}, "queue 3 cannot be part of a key"),
-        ({"priority": 10}, "priority=10: type a whole number from 0 to 9"),
+        ({"priority": 10}, "priority=10: use a whole number from 0 to 9"),
         ({"priority": -1}, "priority=-1"),
         ({"priority": 5.0}, r"priority=5\.0"),
         ({"priority": True}, "priority=True"),
         ({"priority": "high"}, "priority='high'"),
-        ({"retry": -1}, "retry=-1: type a number of retries"),
+        ({"retry": -1}, "retry=-1: use a number of retries"),
         ({"retry": "3"}, "retry='3'"),
         ({"timeout": 0}, "timeout=0 is out of range"),
         ({"timeout": -1}, "timeout=-1 is out of range"),
-        ({"timeout": "60"}, "timeout='60' is no duration"),
-        ({"executor": "fork"}, "executor='fork': type 'loop', 'thread' or 'process'"),
+        ({"timeout": "60"}, "timeout='60' is not a duration"),
+        ({"executor": "fork"}, "executor='fork': use 'loop', 'thread' or 'process'"),
         ({"executor": ["loop"]}, "executor="),
         ({"result_ttl": -1}, "result_ttl=-1 is out of range"),
         ({"expires": -1}, "expires=-1 is out of range"),
@@ -144,7 +144,7 @@ def test_an_unknown_option_like_none_lists_them_all() -> None:
         task_options(is_async=True, given={"xyzzy": 1})
 
     assert str(caught.value) == (
-        "tasks have no option 'xyzzy'; there are executor, expires, name, priority, queue, "
+        "tasks have no option 'xyzzy'; known are executor, expires, name, priority, queue, "
         "result_ttl, retry, soft_timeout, timeout"
     )
 
@@ -200,7 +200,7 @@ def test_headers_are_copied() -> None:
     ("first", "second"), [({"delay": 1, "eta": SOON}, {}), ({"delay": 1}, {"eta": SOON})]
 )
 def test_delay_and_eta_exclude_each_other(first: dict[str, Any], second: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="delay and eta both say when the job is due"):
+    with pytest.raises(ConfigError, match="delay and eta both set when the job is due"):
         JobOptions().with_changes(**first).with_changes(**second)
 
 
@@ -208,19 +208,19 @@ def test_delay_and_eta_exclude_each_other(first: dict[str, Any], second: dict[st
     ("given", "message"),
     [
         ({"delay": -1}, "delay=-1 is out of range"),
-        ({"delay": "30"}, "delay='30' is no duration"),
+        ({"delay": "30"}, "delay='30' is not a duration"),
         ({"eta": datetime(2100, 1, 1)}, "eta=.* has no time zone"),
-        ({"eta": 30}, "eta=30 is no instant"),
+        ({"eta": 30}, "eta=30 is not an instant"),
         ({"expires": datetime(2100, 1, 1)}, "expires=.* has no time zone"),
         ({"id": "a/b"}, "id 'a/b' cannot be part of a key"),
         ({"id": ""}, "id ''"),
         ({"headers": ["a"]}, r"headers=\['a'\]: use a dict of strings"),
-        ({"headers": {"a": 1}}, r"headers\['a'\]=1: headers are strings"),
-        ({"headers": {1: "a"}}, r"headers\[1\]='a': headers are strings"),
-        ({"headers": dict.fromkeys(map(str, range(1025)), "")}, "1,025 entries; at most 1,024 tra"),
-        ({"headers": {"a": "ö" * 262_144}}, "has 524,289 bytes; at most 524,288 travel"),
-        ({"headers": {"a": "\udc80"}}, r"headers\['a'\] is text that is not valid Unicode"),
-        ({"headers": {"\udc80": "a"}}, r"headers\['\\udc80'\] is text that is not valid Unicode"),
+        ({"headers": {"a": 1}}, r"headers\['a'\]=1: use strings"),
+        ({"headers": {1: "a"}}, r"headers\[1\]='a': use strings"),
+        ({"headers": dict.fromkeys(map(str, range(1025)), "")}, "1,025 entries; use at most 1,024"),
+        ({"headers": {"a": "ö" * 262_144}}, "has 524,289 bytes; use at most 524,288"),
+        ({"headers": {"a": "\udc80"}}, r"headers\['a'\] is not valid Unicode"),
+        ({"headers": {"\udc80": "a"}}, r"headers\['\\udc80'\] is not valid Unicode"),
     ],
 )
 def test_a_wrong_value_of_a_job_is_named_too(given: dict[str, Any], message: str) -> None:
@@ -250,4 +250,4 @@ def test_what_belongs_to_the_task_is_unknown_to_its_jobs(name: str) -> None:
 def test_a_suggestion_is_always_one_of_the_known(name: str, known: list[str]) -> None:
     text = nearest(name, known)
 
-    assert any(f"{word!r}?" in text for word in known) or text.startswith("; there are ")
+    assert any(f"{word!r}?" in text for word in known) or text.startswith("; known are ")

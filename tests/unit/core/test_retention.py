@@ -36,9 +36,9 @@ def test_it_cannot_be_changed() -> None:
     ("given", "reason"),
     [
         ({"failure_ttl": -1}, "failure_ttl=-1.*at least 0 seconds"),
-        ({"failure_ttl": "7d"}, "failure_ttl='7d' is no duration"),
+        ({"failure_ttl": "7d"}, "failure_ttl='7d' is not a duration"),
         ({"failure_ttl": float("nan")}, "failure_ttl=nan is out of range"),
-        ({"keep_failed": -1}, "keep_failed=-1: type how many"),
+        ({"keep_failed": -1}, "keep_failed=-1: use the number"),
         ({"keep_failed": 1.5}, "keep_failed=1.5"),
         ({"keep_failed": True}, "keep_failed=True"),
     ],

@@ -100,7 +100,7 @@ def test_a_number_is_a_number_of_retries(value: Retry | int | None, attempts: in
 
 def test_no_more_retries_are_taken_than_can_travel() -> None:
     assert Retry.of(999_999_999).max_attempts == 1_000_000_000
-    with pytest.raises(ConfigError, match="retry=1000000000: type at most 999,999,999"):
+    with pytest.raises(ConfigError, match="retry=1000000000: use at most 999,999,999"):
         Retry.of(1_000_000_000)
 
 
@@ -174,19 +174,19 @@ def test_an_error_known_by_name_uses_up_the_same_budget() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_attempts": 0}, "max_attempts=0 leaves no attempt at all; type 1 for no retry"),
-        ({"max_attempts": -3}, "leaves no attempt"),
-        ({"max_attempts": 2.5}, r"max_attempts=2\.5 is no whole number"),
-        ({"max_attempts": True}, "max_attempts=True is no whole number"),
-        ({"max_attempts": 10**30}, "max_attempts=1000.*: type at most 1,000,000,000"),
+        ({"max_attempts": 0}, "max_attempts=0 allows no attempt at all; use 1 for no retry"),
+        ({"max_attempts": -3}, "allows no attempt"),
+        ({"max_attempts": 2.5}, r"max_attempts=2\.5 is not a whole number"),
+        ({"max_attempts": True}, "max_attempts=True is not a whole number"),
+        ({"max_attempts": 10**30}, "max_attempts=1000.*: use at most 1,000,000,000"),
         ({"backoff": -1}, "backoff=-1 is out of range"),
-        ({"backoff": "2s"}, "backoff='2s' is no duration"),
+        ({"backoff": "2s"}, "backoff='2s' is not a duration"),
         ({"max_delay": float("inf")}, "max_delay=inf is out of range"),
         ({"max_delay": float("nan")}, "max_delay=nan is out of range"),
-        ({"on": "OSError"}, "on='OSError': type exception classes"),
-        ({"on": (OSError, 3)}, "type exception classes"),
+        ({"on": "OSError"}, "on='OSError': use exception classes"),
+        ({"on": (OSError, 3)}, "use exception classes"),
         ({"never": (OSError(),)}, "never="),
-        ({"never": int}, "never=.*type exception classes"),
+        ({"never": int}, "never=.*use exception classes"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, object], message: str) -> None:
@@ -196,5 +196,5 @@ def test_what_makes_no_sense_is_refused(options: dict[str, object], message: str
 
 @pytest.mark.parametrize("value", [-1, True, "3", 1.5])
 def test_what_is_no_number_of_retries_is_refused(value: object) -> None:
-    with pytest.raises(ConfigError, match="type a number of retries"):
+    with pytest.raises(ConfigError, match="use a number of retries"):
         Retry.of(value)  # pyright: ignore[reportArgumentType]

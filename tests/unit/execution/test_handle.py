@@ -153,7 +153,7 @@ async def test_a_wait_that_ends_first_says_why(known: Any, reason: str) -> None:
 
 
 async def test_a_wait_takes_a_duration() -> None:
-    with pytest.raises(ConfigError, match="no duration"):
+    with pytest.raises(ConfigError, match="not a duration"):
         await job(Answers()).result(timeout="5 s")  # type: ignore[arg-type]
 
 
