@@ -9,12 +9,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
+ROOMS = ("guides", "reference", "tutorial", "internals", "decisions")
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
     ROOT / "examples" / "README.md",
-    *(DOCS / f"{name}.md" for name in ("index", "quickstart", "why", "glossary")),
-    *(page for room in ("guides", "reference", "tutorial") for page in DOCS.glob(f"{room}/*.md")),
+    *(DOCS / f"{name}.md" for name in ("index", "quickstart", "why", "glossary", "benchmarks")),
+    *(page for room in ROOMS for page in sorted(DOCS.glob(f"{room}/*.md"))),
 ]
 
 INSTEAD = {
@@ -30,6 +32,12 @@ INSTEAD = {
     r"\bhand(?:ed|ing)? in\b": "submit",
     r"\bmend(?:ed|s)?\b": "correct, fix",
     r"\bsomebody\b": "name who acts: a person, a program",
+    r"\bis well\b|\bnot well\b": "healthy, unhealthy",
+    r"as (?:you|they) say\b": "with the policies you choose",
+    r"what becomes of": "what happens to",
+    r"\bgive (?:it|them) a home\b": "attach",
+    r"(?:takes|take|took) no part\b": "is not involved",
+    r"[.;:] Who (?!is\b|are\b|did\b|does\b)[^?]*[.;]": "a worker that ..., a program that ...",
 }
 
 
