@@ -30,7 +30,7 @@ def locator(url: str | RedisClient | None) -> Locate:
 
     The environment is read at each connection, so it may be set after the import.
 
-    Raises `ConfigError` for an invalid URL.
+    Raises `ConfigError` for an invalid URL, and for a client that cannot be used.
     """
     if isinstance(url, str):
         given = Address.parse(url) if url else None

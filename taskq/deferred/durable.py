@@ -95,7 +95,7 @@ class Durable:
         self._settling.add(task)
         task.add_done_callback(self._settling.discard)
 
-    async def let_go(self, call: Call, request: Request) -> bool:
+    async def release(self, call: Call, request: Request) -> bool:
         """Release a call to the queue now; false when the queue has taken it over already.
 
         Raises `ServerError` and `ConnectionError`.

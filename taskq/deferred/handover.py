@@ -79,7 +79,7 @@ class HandOver:
         """Enqueue what is unfinished at the end of the drain; what cannot be enqueued is lost."""
         requests = list(self._requests(calls))
         stored = [(call, request) for call, request in requests if call.owner]
-        await asyncio.gather(*(self._let_go(call, request) for call, request in stored))
+        await asyncio.gather(*(self._release(call, request) for call, request in stored))
         requests = [item for item in requests if not item[0].owner and not item[0].over]
         if not requests:
             return
@@ -95,9 +95,9 @@ class HandOver:
         for (call, _), fresh in zip(requests, created, strict=True):
             await self._on_enqueued(call, fresh)
 
-    async def _let_go(self, call: Call, request: Request) -> None:
+    async def _release(self, call: Call, request: Request) -> None:
         try:
-            await self.durable.let_go(call, request)
+            await self.durable.release(call, request)
         except (ServerError, ConnectionError) as error:
             _log.warning("durable call %s will run when its lease expires: %s", call.id, error)
         await self._on_enqueued(call, created=True)

@@ -250,9 +250,9 @@ class DeferredRunner:
     ) -> None:
         await self._context.drain()
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Start over in a forked process: the parent keeps the event loops and their calls."""
-        self._runtimes.begin_anew()
+        self._runtimes.reset_after_fork()
 
     def _new_runtime(self, loop: asyncio.AbstractEventLoop) -> Runtime:
         middleware = self._context.middleware

@@ -241,7 +241,7 @@ class Runtimes:
         else:
             self._background = None
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """Start over in a forked process: the parent keeps the event loops and their calls."""
         # A thread of the parent may have held the old lock at the fork.
         self._making = threading.Lock()

@@ -145,7 +145,7 @@ class Portal:
             loop = self._thread.loop
             return None if loop.is_closed() else loop
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked process: leave the loop to the parent, whose thread runs it."""
         # A thread of the parent may have held the other one.
         self._lock = threading.Lock()
@@ -166,7 +166,7 @@ _portals: Final[weakref.WeakSet[Portal]] = weakref.WeakSet()
 
 def _forked() -> None:
     for portal in _portals:
-        portal.begin_anew()
+        portal.reset_after_fork()
 
 
 os.register_at_fork(after_in_child=_forked)

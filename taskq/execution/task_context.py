@@ -30,7 +30,7 @@ class Deferrer(Protocol):
         """Let calls end, within the grace of the settings."""
         ...
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a process that was forked off: leave calls and event loop to the parent."""
         ...
 
@@ -96,11 +96,11 @@ class TaskContext:
         background = None if self.background is None else self.background()
         return background is not None and background.owns(loop)
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a process that was forked off: leave the event loop to the parent, and its calls."""
         self.loop = None
         if self._deferrer is not None:
-            self._deferrer.begin_anew()
+            self._deferrer.reset_after_fork()
 
     async def drain_if_not_open(self) -> None:
         """As `drain`, unless the TaskQ is open in this event loop: then its closing does that."""
@@ -132,7 +132,7 @@ _contexts: Final[weakref.WeakSet[TaskContext]] = weakref.WeakSet()
 
 def _forked() -> None:
     for context in _contexts:
-        context.begin_anew()
+        context.reset_after_fork()
 
 
 os.register_at_fork(after_in_child=_forked)
