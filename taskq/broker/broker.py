@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from taskq.broker.consumer import Consumer
-from taskq.broker.durable_calls import Deferrals
+from taskq.broker.durable_calls import DurableCalls
 from taskq.broker.jobs import Jobs
 from taskq.broker.keys import Keys
 from taskq.broker.leadership import Leadership
@@ -145,7 +145,9 @@ class Broker:
             *shared, jobs=self.jobs, waiting=self.waiting, signing=settings.signing
         )
         self.leases = Leases(*shared)
-        self.deferrals = Deferrals(*shared, retention=settings.retention, signing=settings.signing)
+        self.durable_calls = DurableCalls(
+            *shared, retention=settings.retention, signing=settings.signing
+        )
         self.upkeep = Upkeep(*shared)
         self.leadership = Leadership(*shared)
         self.schedules = ScheduleStore(*shared, signing=settings.signing)

@@ -18,7 +18,15 @@ from taskq.core.liveness import CALL_SECONDS
 from taskq.redis.client import Client, retrying
 from taskq.redis.connection import ConnectionLost, ReplyHandler
 
-__all__ = ["EVERYTHING", "Consumer", "DeclaredDead", "Frame", "Room", "delivery_of", "handed_over"]
+__all__ = [
+    "UNLIMITED",
+    "Capacity",
+    "Consumer",
+    "DeclaredDead",
+    "Frame",
+    "delivery_of",
+    "handed_over",
+]
 
 Frame = tuple[Delivery, str, bytes, int, int, int]
 """The end of an attempt: delivery, kind, payload, ttl (ms), delay (ms), count; see `finish.lua`."""
@@ -34,7 +42,7 @@ QUEUES_AT_ONCE = 200
 """The server can search all lanes of this many queues in a few milliseconds."""
 
 
-class Room(NamedTuple):
+class Capacity(NamedTuple):
     """How many jobs a worker can start in `threads` and in `processes`.
 
     `kinds` is the order in which it asks for the kinds of jobs, `waits_for` the kinds it waits for;
@@ -46,7 +54,7 @@ class Room(NamedTuple):
     kinds: str = "ltp"
     waits_for: str = "l"
 
-    def without(self, taken: Iterable[Delivery]) -> Room:
+    def without(self, taken: Iterable[Delivery]) -> Capacity:
         """The capacity that is left beside these jobs."""
         threads = processes = 0
         for delivery in taken:
@@ -55,7 +63,7 @@ class Room(NamedTuple):
         return self._replace(threads=self.threads - threads, processes=self.processes - processes)
 
 
-EVERYTHING: Final = Room(1_000_000, 1_000_000)
+UNLIMITED: Final = Capacity(1_000_000, 1_000_000)
 
 
 class Consumer:
@@ -122,23 +130,23 @@ class Consumer:
         want: int,
         queues: Sequence[str],
         which: Which = "h",
-        room: Room = EVERYTHING,
+        capacity: Capacity = UNLIMITED,
     ) -> list[Delivery]:
         """Take up to `want` jobs of `queues`: `h` highest priority first, `l` lowest first.
 
         With more than 200 queues that order holds within each 200, the most that the server can
         search in a few milliseconds. `s` takes only suspects, and no more than may run together.
-        It takes no more jobs for threads and processes than `room` allows.
+        It takes no more jobs for threads and processes than `capacity` allows.
 
         Never cancel a fetch and never repeat it blindly: a lost reply strands the jobs it took
         until the reconciler finds them. Raises `DeclaredDead`, `ServerError` and `ConnectionLost`.
         """
         if len(queues) <= QUEUES_AT_ONCE:
-            return await self._fetch_of(want, queues, which, room)
+            return await self._fetch_of(want, queues, which, capacity)
         taken: list[Delivery] = []
         may_wait, saw_suspects = self._may_wait, False
         for first in range(0, len(queues), QUEUES_AT_ONCE):
-            part, left = queues[first : first + QUEUES_AT_ONCE], room.without(taken)
+            part, left = queues[first : first + QUEUES_AT_ONCE], capacity.without(taken)
             self._may_wait = may_wait
             try:
                 taken += await self._fetch_of(want - len(taken), part, which, left)
@@ -156,12 +164,12 @@ class Consumer:
         return taken
 
     async def _fetch_of(
-        self, want: int, queues: Sequence[str], which: Which, room: Room
+        self, want: int, queues: Sequence[str], which: Which, capacity: Capacity
     ) -> list[Delivery]:
-        taken, more = await self._fetch_some(want, queues, which, room)
+        taken, more = await self._fetch_some(want, queues, which, capacity)
         while more and len(taken) < want:
             try:
-                left = room.without(taken)
+                left = capacity.without(taken)
                 found, more = await self._fetch_some(want - len(taken), queues, which, left)
             except (ServerError, ConnectionLost):
                 # The reconciler finds what a lost reply took; earlier replies have arrived.
@@ -172,7 +180,7 @@ class Consumer:
         return taken
 
     async def _fetch_some(
-        self, want: int, queues: Sequence[str], which: Which, room: Room
+        self, want: int, queues: Sequence[str], which: Which, capacity: Capacity
     ) -> tuple[list[Delivery], bool]:
         """The jobs that one call finds, and whether there may be more."""
         may_wait, self._may_wait = self._may_wait, True
@@ -184,7 +192,7 @@ class Consumer:
             want,
             which,
             self.failure_ttl_ms,
-            *room,
+            *capacity,
             int(may_wait),
             *queues,
         )

@@ -8,19 +8,20 @@ from typing import Any, Final, NamedTuple
 
 from taskq.broker.consumer import delivery_of
 from taskq.broker.keys import Keys
+from taskq.broker.lenient import text_of
 from taskq.broker.scripts import ClockOffset, script
 from taskq.codec.envelope import pack_failure
 from taskq.core.job import Delivery
 from taskq.core.outcome import Failed
 from taskq.redis.client import Client
 
-__all__ = ["BeatReply", "Held", "Leases", "ReapPolicy", "Reaped", "Silent"]
+__all__ = ["BeatReply", "HeldEntry", "Leases", "ReapPolicy", "Reaped", "SilentWorker"]
 
 _REAPED_AT_ONCE: Final = 200
 """Reaping this many jobs takes the server a few milliseconds."""
 
 
-class Silent(NamedTuple):
+class SilentWorker(NamedTuple):
     """A worker without a recent heartbeat: its name, and the number of its last heartbeat.
 
     A number below zero marks a worker that is only partly reaped.
@@ -30,7 +31,7 @@ class Silent(NamedTuple):
     heartbeat: int
 
 
-class Held(NamedTuple):
+class HeldEntry(NamedTuple):
     """A stream entry that is pending for a worker, and the job behind it.
 
     `job_id` is empty when the entry does not lead to a running job of this worker.
@@ -54,7 +55,7 @@ class BeatReply:
     held: int
     cancels: tuple[str, ...]
     promotes: bool
-    silent: tuple[Silent, ...]
+    silent: tuple[SilentWorker, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +127,18 @@ class Leases:
         return BeatReply(
             heartbeat,
             held,
-            tuple(_text(job_id) for job_id in cancels),
+            tuple(text_of(job_id) for job_id in cancels),
             promotes == b"1",
-            tuple(Silent(_text(n), _number(beat)) for n, beat in zip(names, numbers, strict=True)),
+            tuple(
+                SilentWorker(text_of(n), _number(beat))
+                for n, beat in zip(names, numbers, strict=True)
+            ),
         )
 
     async def heartbeats(self) -> dict[str, int]:
         """The number of the last heartbeat of every registered worker."""
         reply = await self._client.command("ZRANGE", self._keys.workers, 0, -1, "WITHSCORES")
-        return {_text(worker): _number(beat) for worker, beat in reply}
+        return {text_of(worker): _number(beat) for worker, beat in reply}
 
     async def last_heartbeat(self, worker: str) -> int | None:
         """The number of a worker's last heartbeat; None when it is not registered."""
@@ -144,7 +148,7 @@ class Leases:
     async def holders(self) -> dict[str, int]:
         """The last heartbeat of every registered worker that holds jobs."""
         held = await self._client.command("HGETALL", self._keys.held)
-        holding = {_text(worker) for worker, count in held.items() if count > b"0"}
+        holding = {text_of(worker) for worker, count in held.items() if count > b"0"}
         return {name: beat for name, beat in (await self.heartbeats()).items() if name in holding}
 
     async def reap(
@@ -193,10 +197,10 @@ class Leases:
         signs = await self._client.command("HMGET", self._keys.lanes, *queues)
         return any(sign is not None and b"s" in sign for sign in signs)
 
-    async def held(self, worker: str) -> list[Held]:
+    async def held(self, worker: str) -> list[HeldEntry]:
         """The entries that are pending for `worker` on the server."""
         return [
-            Held(lane + b" " + stream_id, _text(lane), _text(job_id), int(fence or 0))
+            HeldEntry(lane + b" " + stream_id, text_of(lane), text_of(job_id), int(fence or 0))
             for lane, stream_id, job_id, fence in await self._strays(worker, "")
         ]
 
@@ -220,11 +224,6 @@ class Leases:
             )
             found += some
         return found
-
-
-def _text(name: bytes) -> str:
-    # Names are ASCII; foreign data among them must not hide the rest.
-    return name.decode("utf-8", "backslashreplace")
 
 
 def _number(score: bytes) -> int:

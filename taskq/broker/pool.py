@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 
 from taskq.broker.broker import Broker, BrokerSettings
-from taskq.broker.durable_calls import Deferrals
+from taskq.broker.durable_calls import DurableCalls
 from taskq.core.job import Ending, JobInfo, JobState, NewJob
 
 __all__ = ["BrokerPool"]
@@ -42,9 +42,9 @@ class BrokerPool:
         """Whether the server's address was configured, or the running loop is connected."""
         return self.settings.configured() or self.connected
 
-    def deferrals(self) -> Deferrals:
+    def durable_calls(self) -> DurableCalls:
         """The running loop's access to durable calls."""
-        return self.current().deferrals
+        return self.current().durable_calls
 
     async def aclose(self) -> None:
         """Close the running loop's broker; the next use makes a new one."""

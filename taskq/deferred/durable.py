@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from taskq.broker.durable_calls import Deferrals
+from taskq.broker.durable_calls import DurableCalls
 from taskq.codec.envelope import pack_failure
 from taskq.codec.payload import encode_value
 from taskq.core.errors import PayloadError, ServerError
@@ -47,7 +47,7 @@ class Backing(JobBackend, Protocol):
         """Whether the server's address is configured, or a connection exists."""
         ...
 
-    def deferrals(self) -> Deferrals:
+    def durable_calls(self) -> DurableCalls:
         """The server's side of durable calls."""
         ...
 
@@ -101,7 +101,7 @@ class Durable:
         Raises `ServerError` and `ConnectionError`.
         """
         self._held.pop(call.id, None)
-        return await self._backing.deferrals().let_go(request.job._replace(owner=call.owner))
+        return await self._backing.durable_calls().release(request.job._replace(owner=call.owner))
 
     async def drain(self) -> None:
         """Wait until every outcome is reported, and stop extending leases."""
@@ -114,7 +114,9 @@ class Durable:
 
     async def _settle(self, call: Call, state: JobState, payload: bytes, ttl: float) -> None:
         try:
-            held = await self._backing.deferrals().settle(call.id, call.owner, state, payload, ttl)
+            held = await self._backing.durable_calls().settle(
+                call.id, call.owner, state, payload, ttl
+            )
         except (ServerError, ConnectionError) as error:
             _log.error("durable call %s ended here but will run again: %s", call.id, error)
             return
@@ -137,7 +139,7 @@ class Durable:
     async def _hold_batch(self, calls: list[Call]) -> None:
         leases = [(call.id, call.owner, self._due_in(call)) for call in calls]
         try:
-            held = await self._backing.deferrals().hold(leases)
+            held = await self._backing.durable_calls().hold(leases)
         except (ServerError, ConnectionError) as error:
             _log.warning("the leases of %d durable calls were not extended: %s", len(calls), error)
             return

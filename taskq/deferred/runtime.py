@@ -78,7 +78,7 @@ class StatusReporter:
 
     async def _write(self, record: bytes | None) -> None:
         try:
-            await self._backing.deferrals().show(self._process, record)
+            await self._backing.durable_calls().show(self._process, record)
             self._written = True
         except (ServerError, ConnectionError):
             # The next one follows in two seconds, and calls that need the server report the error.

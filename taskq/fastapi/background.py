@@ -71,7 +71,7 @@ class _NoQueue:
     async def cancel_job(self, job_id: str) -> int:
         _refuse()
 
-    def deferrals(self) -> NoReturn:
+    def durable_calls(self) -> NoReturn:
         _refuse()
 
     async def aclose(self) -> None:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Literal
 
-from taskq.broker.consumer import DeclaredDead, Room
+from taskq.broker.consumer import Capacity, DeclaredDead
 from taskq.core.clock import monotonic
 from taskq.core.errors import ServerError, ServerRefused
 from taskq.core.job import KINDS
@@ -149,7 +149,7 @@ class Fetcher:
         self._low_debt -= 1
         return "l"
 
-    def _room(self) -> Room:
+    def _room(self) -> Capacity:
         """How many jobs of each kind can start.
 
         The kinds take turns. The fetch waits only for kinds that registered tasks use; a poll finds
@@ -157,7 +157,7 @@ class Fetcher:
         """
         load, ahead, turn = self._in_flight.load, self._in_flight.ahead, self._turns % 3
         self._turns += 1
-        return Room(
+        return Capacity(
             load.ask("t", ahead),
             load.ask("p", ahead),
             "ltpltp"[turn : turn + 3],

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from taskq.broker.broker import Broker, BrokerSettings
-from taskq.broker.leases import BeatReply, Silent
+from taskq.broker.leases import BeatReply, SilentWorker
 from taskq.core.clock import monotonic
 from taskq.core.errors import ServerError
 from taskq.core.liveness import (
@@ -73,12 +73,12 @@ class Observer:
         while len(self._landed) > 1 and self._landed[1].answered <= sent - self._dead_after:
             self._landed.popleft()
 
-    def dead(self, silent: Iterable[Silent], sent: float) -> list[Silent]:
+    def dead(self, silent: Iterable[SilentWorker], sent: float) -> list[SilentWorker]:
         """The dead among `silent`, which came with the answer to the heartbeat sent at `sent`."""
         limit = self._before(sent - self._dead_after)
         return [worker for worker in silent if worker.heartbeat < limit or worker.heartbeat < 0]
 
-    def next_death(self, silent: Iterable[Silent]) -> float:
+    def next_death(self, silent: Iterable[SilentWorker]) -> float:
         """When the first of these will be dead, unless it is heard; infinity if there are none."""
         return min((self._heard_before(worker) for worker in silent), default=float("inf"))
 
@@ -91,7 +91,7 @@ class Observer:
         numbers = [beat.number for beat in self._landed if beat.answered <= then]
         return numbers[-1] if numbers else 0
 
-    def _heard_before(self, worker: Silent) -> float:
+    def _heard_before(self, worker: SilentWorker) -> float:
         for beat in self._landed:
             if beat.number > worker.heartbeat:
                 return beat.answered + self._dead_after
@@ -217,7 +217,7 @@ class Heartbeat:
         soonest = observer.next_death(dying) - monotonic()
         return min(HEARTBEAT_SECONDS, max(_MIN_PAUSE_SECONDS, soonest))
 
-    async def _reap(self, broker: Broker, dead: Silent) -> None:
+    async def _reap(self, broker: Broker, dead: SilentWorker) -> None:
         try:
             reaped = await broker.leases.reap(
                 dead.worker, broker.reap_policy, heartbeat=dead.heartbeat

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskq.broker.leases import BeatReply, Silent
+from taskq.broker.leases import BeatReply, SilentWorker
 from tests.support.scripts import About, Kept, Scene
 
 MINUTE = About(60_000)
@@ -114,7 +114,7 @@ async def test_who_was_not_heard_since_an_own_heartbeat_is_silent(scene: Scene) 
     reply = await scene.leases.beat("me", b"who", since=mine.heartbeat)
 
     assert reply is not None
-    assert reply.silent == (Silent("silent", 2),)
+    assert reply.silent == (SilentWorker("silent", 2),)
 
 
 async def test_who_names_no_heartbeat_hears_of_nobody(scene: Scene) -> None:
@@ -145,7 +145,7 @@ async def test_a_stranger_among_the_workers_hides_nobody(scene: Scene) -> None:
     reply = await scene.leases.beat("me", b"who", since=mine.heartbeat)
 
     assert reply is not None
-    assert reply.silent == (Silent("silent", 1), Silent("\\xff", 1))
+    assert reply.silent == (SilentWorker("silent", 1), SilentWorker("\\xff", 1))
     assert await scene.leases.reap("\\xff", scene.policy) is not None
 
 

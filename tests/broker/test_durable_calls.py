@@ -25,7 +25,7 @@ async def test_holding_puts_off_what_is_still_there(q: TaskQ) -> None:
     await q.job("job-2").cancel()
 
     # When they are held for longer than the time that passes
-    held = await q._backend.deferrals().hold([(f"job-{n}", "me", 5000) for n in (1, 2, 3)])
+    held = await q._backend.durable_calls().hold([(f"job-{n}", "me", 5000) for n in (1, 2, 3)])
     q._settings.offset.ms += 2000
 
     # Then the one that is there is not due
@@ -36,7 +36,7 @@ async def test_holding_puts_off_what_is_still_there(q: TaskQ) -> None:
 
 
 async def test_settling_ends_it_once(q: TaskQ) -> None:
-    store = q._backend.deferrals()
+    store = q._backend.durable_calls()
     await q._backend.submit([job(1), job(2), job(3)])
 
     assert await store.settle("job-1", "me", JobState.SUCCEEDED, encode_value(7), 3600)
@@ -56,7 +56,7 @@ async def test_settling_ends_it_once(q: TaskQ) -> None:
 async def test_without_a_ttl_nothing_is_left(q: TaskQ) -> None:
     await q._backend.submit([job()])
 
-    assert await q._backend.deferrals().settle(
+    assert await q._backend.durable_calls().settle(
         "job-1", "me", JobState.SUCCEEDED, encode_value(7), 0
     )
 
@@ -72,10 +72,10 @@ async def test_what_a_worker_took_over_cannot_be_settled(q: TaskQ) -> None:
     q._settings.offset.ms += 1500
     assert await q.run_until_empty() == 1
 
-    store = q._backend.deferrals()
+    store = q._backend.durable_calls()
     assert await store.hold([("job-1", "me", 5000)]) == [False]
     assert not await store.settle("job-1", "me", JobState.SUCCEEDED, encode_value(8), 3600)
-    assert not await store.let_go(job())
+    assert not await store.release(job())
     assert await q.job("job-1").result() == 1
 
 
@@ -91,10 +91,10 @@ async def test_what_a_worker_retries_is_no_longer_its_owners(q: TaskQ) -> None:
     due = await q._backend.current().client.command("ZSCORE", q._settings.keys.due, "job-1")
 
     # When its owner comes back
-    store = q._backend.deferrals()
+    store = q._backend.durable_calls()
     assert await store.hold([("job-1", "me", 5000)]) == [False]
     assert not await store.settle("job-1", "me", JobState.SUCCEEDED, encode_value(8), 3600)
-    assert not await store.let_go(job(when="", before=(9, 9)))
+    assert not await store.release(job(when="", before=(9, 9)))
 
     # Then the retry is what it was
     assert await q._backend.current().client.command("ZSCORE", q._settings.keys.due, "job-1") == due
@@ -105,9 +105,9 @@ async def test_what_a_worker_retries_is_no_longer_its_owners(q: TaskQ) -> None:
 
 async def test_only_its_owner_may_say_anything_of_it(q: TaskQ) -> None:
     # Given a durable call, an ordinary job with a delay, and one that was let go
-    store = q._backend.deferrals()
+    store = q._backend.durable_calls()
     await q._backend.submit([job(1), job(2)._replace(owner=""), job(3)])
-    assert await store.let_go(job(3, when="+1000"))
+    assert await store.release(job(3, when="+1000"))
 
     # Then another owner changes none of them, nor does one without a token
     for owner in ("you", ""):
@@ -115,7 +115,7 @@ async def test_only_its_owner_may_say_anything_of_it(q: TaskQ) -> None:
         assert await store.hold(leases) == [False] * 3
         for number in (1, 2, 3):
             assert not await store.settle(f"job-{number}", owner, JobState.CANCELLED, b"", 3600)
-            assert not await store.let_go(job(number)._replace(owner=owner))
+            assert not await store.release(job(number)._replace(owner=owner))
     assert await store.hold([("job-3", "me", 5000)]) == [False]
 
     for number in (1, 2, 3):
@@ -146,7 +146,7 @@ async def test_letting_go_makes_it_due_with_what_it_has_behind_it(q: TaskQ) -> N
 
     await q._backend.submit([job()])
 
-    assert await q._backend.deferrals().let_go(job(when="", before=(2, 1)))
+    assert await q._backend.durable_calls().release(job(when="", before=(2, 1)))
 
     stored = await q._backend.current().client.command("HGET", q._settings.keys.job("job-1"), "e")
     envelope = unpack_envelope(stored)
@@ -162,9 +162,9 @@ async def test_with_signing_keys_everything_is_sealed(server: TestServer, namesp
         return number
 
     await q._backend.submit([job(1), job(2)])
-    store = q._backend.deferrals()
+    store = q._backend.durable_calls()
     assert await store.settle("job-1", "me", JobState.SUCCEEDED, encode_value(7), 3600)
-    assert await store.let_go(job(2, when="", before=(1, 0)))
+    assert await store.release(job(2, when="", before=(1, 0)))
 
     assert await q.run_until_empty() == 1
     assert await q.job("job-1").result() == 7

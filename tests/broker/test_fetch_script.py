@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from taskq.broker.consumer import EVERYTHING, QUEUES_AT_ONCE, DeclaredDead, Room
+from taskq.broker.consumer import QUEUES_AT_ONCE, UNLIMITED, Capacity, DeclaredDead
 from taskq.broker.leases import ReapPolicy
 from taskq.redis.connection import ConnectionLost
 from tests.support.scripts import (
@@ -394,7 +394,7 @@ async def test_what_does_not_fit_goes_back_to_its_place(scene: Scene) -> None:
         scene.put_queued(f"j{n}", e=b"x" * 1_000_000)
     scene.put_queued("last")
 
-    taken, more = await consumer._fetch_some(8, ["default"], "h", EVERYTHING)
+    taken, more = await consumer._fetch_some(8, ["default"], "h", UNLIMITED)
 
     assert ([one.id for one in taken], more) == ([f"j{n}" for n in range(5)], True)
     assert scene.lane() == Lane(
@@ -409,7 +409,7 @@ async def test_a_full_reply_leaves_its_worker_awake(scene: Scene) -> None:
     for n in range(5):
         scene.put_queued(f"j{n}", e=b"x" * 1_000_000)
 
-    taken, more = await consumer._fetch_some(9, ["default"], "h", EVERYTHING)
+    taken, more = await consumer._fetch_some(9, ["default"], "h", UNLIMITED)
 
     assert (len(taken), more) == (5, True)
     assert "idle:default" not in scene.state()
@@ -420,7 +420,7 @@ async def test_a_job_that_fills_a_reply_by_itself_travels_alone(scene: Scene) ->
     scene.put_queued("huge", e=b"x" * 5_000_000)
     scene.put_queued("small")
 
-    taken, more = await consumer._fetch_some(9, ["default"], "h", EVERYTHING)
+    taken, more = await consumer._fetch_some(9, ["default"], "h", UNLIMITED)
 
     assert ([one.id for one in taken], more) == (["huge"], True)
     assert [one.id for one in await consumer.fetch(9, ["default"])] == ["small"]
@@ -432,7 +432,7 @@ async def test_of_threads_and_processes_no_more_are_taken_than_can_start(scene: 
         for n in range(4):
             await scene.producer.add(job(f"{kind or 'l'}{n}", lane=f"default/5{kind}"))
 
-    taken = await consumer.fetch(12, ["default"], "h", Room(2, 1))
+    taken = await consumer.fetch(12, ["default"], "h", Capacity(2, 1))
 
     assert [one.id for one in taken] == ["l0", "l1", "l2", "l3", "t0", "t1", "p0"]
     assert scene.lane("default/5t") == Lane(waiting=["t2", "t3"], held={"w1": ["t0", "t1"]})
@@ -446,9 +446,9 @@ async def test_threads_that_came_back_stay_where_there_is_no_room_for_them(scene
     await scene.leases.reap("w0", scene.policy, died=False)
     consumer = await scene.consumer()
 
-    first = await consumer.fetch(9, ["default"], "h", Room(1, 0))
-    second = await consumer.fetch(9, ["default"], "h", Room(0, 0))
-    third = await consumer.fetch(9, ["default"], "h", Room(9, 0))
+    first = await consumer.fetch(9, ["default"], "h", Capacity(1, 0))
+    second = await consumer.fetch(9, ["default"], "h", Capacity(0, 0))
+    third = await consumer.fetch(9, ["default"], "h", Capacity(9, 0))
 
     assert [one.id for one in first] == ["l0", "l1", "l2", "t0"]
     assert second == []
@@ -460,7 +460,7 @@ async def test_room_is_not_used_twice_by_a_fetch_in_pieces(scene: Scene) -> None
     for n in range(12):
         await scene.producer.add(job(f"t{n:02}", lane="default/5t", envelope=b"x" * 900_000))
 
-    taken = await consumer.fetch(100, ["default"], "h", Room(7, 0))
+    taken = await consumer.fetch(100, ["default"], "h", Capacity(7, 0))
 
     assert [one.id for one in taken] == [f"t{n:02}" for n in range(7)]
 
@@ -468,7 +468,7 @@ async def test_room_is_not_used_twice_by_a_fetch_in_pieces(scene: Scene) -> None
 async def test_a_worker_waits_for_the_kinds_it_has_room_for(scene: Scene) -> None:
     consumer = await scene.consumer()
 
-    await consumer.fetch(9, ["default"], "h", Room(1, 0, waits_for="ltp"))
+    await consumer.fetch(9, ["default"], "h", Capacity(1, 0, waits_for="ltp"))
 
     parked = {name for name in scene.state() if name.startswith("idle:")}
     assert parked == {"idle:default", "idle:default/t"}
@@ -482,7 +482,7 @@ async def test_the_kinds_of_one_priority_take_turns_and_priorities_stay_strict(
     for lane in lanes:
         await scene.producer.add(job(lane, lane=lane))
 
-    taken = await consumer.fetch(9, ["other", "default"], "h", Room(9, 9, "ptl"))
+    taken = await consumer.fetch(9, ["other", "default"], "h", Capacity(9, 9, "ptl"))
 
     assert [one.id for one in taken] == [
         "default/6p",

@@ -256,7 +256,7 @@ async def test_what_processes_say_they_defer_is_kept_apart_from_what_is_not_such
 ) -> None:
     look.hset(keys.deferring, mapping={"a": "word", BAD: ""})
 
-    await q._backend.current().deferrals.show("mine", b"record")
+    await q._backend.current().durable_calls.show("mine", b"record")
 
     assert list(look.hgetall(keys.deferring)) == [b"mine"]
 

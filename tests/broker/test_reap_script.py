@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taskq.broker.consumer import DeclaredDead
-from taskq.broker.leases import Reaped, ReapPolicy, Silent
+from taskq.broker.leases import Reaped, ReapPolicy, SilentWorker
 from taskq.codec.envelope import unpack_failure
 from tests.support.scripts import (
     FAILURE_TTL,
@@ -548,7 +548,7 @@ async def test_whoever_comes_next_goes_on_with_what_is_left(scene: Scene) -> Non
     await scene.leases.register("w2", b"who", 1, ["default"])
     reply = await scene.leases.beat("w2", b"who")
     assert reply is not None
-    assert reply.silent == (Silent("w1", -1),)
+    assert reply.silent == (SilentWorker("w1", -1),)
 
     assert await scene.leases.reap("w1", scene.policy, heartbeat=-1) == Reaped(1299, 0)
 

@@ -118,7 +118,7 @@ async def _deferring(q: TaskQ):
 
 async def test_records_of_dead_processes_go(q: TaskQ) -> None:
     async with q:
-        store = q._backend.deferrals()
+        store = q._backend.durable_calls()
         await store.show("dead", b"\x80")
         assert [one.name for one in (await overview(q)).deferring] == ["dead"]
 

@@ -9,7 +9,7 @@
 --       then runs of similar jobs: how many, lane, when ('' now, '+ms', '@ms'), expires (likewise),
 --       origin ('' for ids made by taskq; else it identifies this request), channel of a client that
 --       already waits for the result ('' none), owner of durable calls ('' for other jobs: see
---       hold.lua), and per job of the run: id, envelope
+--       durable.lua), and per job of the run: id, envelope
 -- Returns one string, a character per job: '1' this request's job exists, '0' the id was taken, '!'
 --       its key is not a job; nil, with nothing done, when the batch before this one was not done.
 -- Called by broker/producer.py.

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskq.broker.leases import Silent
+from taskq.broker.leases import SilentWorker
 from taskq.worker.heartbeat import Observer
 
 
@@ -29,13 +29,13 @@ class Story:
         self.number += 1
         self.beats[name] = self.number
 
-    def ask(self) -> list[Silent]:
+    def ask(self) -> list[SilentWorker]:
         """One heartbeat of `me`, answered at once; who is dead by it."""
         since = self.observer.since(self.now)
         if self.lost:
             return []
         self.beat("me")
-        silent = [Silent(*found) for found in self.beats.items() if found[1] < since]
+        silent = [SilentWorker(*found) for found in self.beats.items() if found[1] < since]
         self.observer.landed(self.number, self.now, self.now)
         self.next_death = self.observer.next_death(silent)
         return self.observer.dead(silent, self.now)
@@ -76,7 +76,7 @@ def test_the_verdict_names_the_last_heartbeat(story: Story) -> None:
     story.ever_dead(6)
 
     story.now += 1.0
-    assert story.ask() == [Silent("other", last)]
+    assert story.ask() == [SilentWorker("other", last)]
 
 
 def test_the_next_heartbeat_need_not_wait_longer_than_the_lease(story: Story) -> None:
@@ -171,7 +171,7 @@ def test_an_answer_that_took_long_is_not_counted_as_silence(story: Story) -> Non
     story.ever_dead(10)
     story.silent.add("other")
     sent = story.now + 1.0
-    silent = [Silent("other", story.beats["other"])]
+    silent = [SilentWorker("other", story.beats["other"])]
     # Given that the server stood still for ten seconds between question and answer
     story.observer.landed(story.number + 1, sent, sent + 10.0)
 
@@ -180,7 +180,7 @@ def test_an_answer_that_took_long_is_not_counted_as_silence(story: Story) -> Non
 
 
 def test_one_whose_jobs_are_being_taken_back_is_dead_at_once(story: Story) -> None:
-    assert story.observer.dead([Silent("half", -1)], story.now) == [Silent("half", -1)]
+    assert story.observer.dead([SilentWorker("half", -1)], story.now) == [SilentWorker("half", -1)]
 
 
 def test_each_is_judged_for_itself() -> None:
