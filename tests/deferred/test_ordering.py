@@ -175,5 +175,5 @@ async def test_a_debounced_call_that_waits_for_a_slot_waits_anew(
 
 
 async def test_debounce_needs_a_key(alone: TaskQ) -> None:
-    with pytest.raises(ValueError, match="type key="):
+    with pytest.raises(ValueError, match="needs a key="):
         alone.deferred.options(debounce=1)
