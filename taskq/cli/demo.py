@@ -1,4 +1,4 @@
-"""`taskq demo`: real jobs on a real server before your eyes, and a summary."""
+"""`taskq demo`: runs real jobs on a real server, and prints a summary."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _QUEUES = ("mail", "images", "reports")
 
 
 def demo() -> None:
-    """Run jobs through workers and a web application on the embedded server, and sum up.
+    """Run jobs through workers and a web application on the embedded server.
 
     Example: taskq demo
     """
@@ -59,7 +59,7 @@ def demo() -> None:
 
 
 def _leave(signum: int, _frame: object) -> None:
-    """End as Ctrl-C does: with everything that was started."""
+    """Exit as on Ctrl-C: stop everything that was started."""
     sys.exit(128 + signum)
 
 
@@ -71,7 +71,7 @@ class _Demo:
         self._rows: list[tuple[str, str, float]] = []
 
     async def run(self) -> None:
-        # As a worker loads it: an application, not a part of the package.
+        # Loaded as a worker does it: as an application, not as a part of the package.
         app = importlib.import_module(_APP)
         self._console.print("[dim]· an embedded Valkey and two supervised worker processes[/]")
         async with app.q:
@@ -85,7 +85,7 @@ class _Demo:
                 await self._scene("a schedule, every half second", _scheduled(app))
                 await self._scene("cancelled before it runs", self._cancelled(app))
                 await self._scene("expired before it runs", self._expired(app))
-                await self._scene("kill -9 of a worker in mid run", self._killed(app, supervisor))
+                await self._scene("kill -9 of a running worker", self._killed(app, supervisor))
                 await self._scene("through a FastAPI app", self._fastapi())
             await self._scene("priorities, one worker", self._priorities(app))
         self._sum_up()
@@ -94,11 +94,13 @@ class _Demo:
         from rich.markup import escape
 
         began = time.perf_counter()
-        told = await scene
+        outcome = await scene
         took = time.perf_counter() - began
-        self._rows.append((title, told, took))
-        # What jobs and errors say may look like markup.
-        self._console.print(f"[green]✓[/] [bold]{title}[/]: {escape(told)} [dim]({took:.2f} s)[/]")
+        self._rows.append((title, outcome, took))
+        # The output of jobs and errors may look like markup.
+        self._console.print(
+            f"[green]✓[/] [bold]{title}[/]: {escape(outcome)} [dim]({took:.2f} s)[/]"
+        )
 
     async def _welcome(self, app: Any) -> str:
         return await (await app.welcome.enqueue("Ada")).result(timeout=20)
@@ -174,8 +176,8 @@ class _Demo:
         from rich.table import Table
 
         table = Table("what", "outcome", "seconds", title="What you saw")
-        for title, told, took in self._rows:
-            table.add_row(title, escape(told), f"{took:.2f}")
+        for title, outcome, took in self._rows:
+            table.add_row(title, escape(outcome), f"{took:.2f}")
         self._console.print(table)
         self._console.print(
             "Next: [bold]taskq --help[/], and the quickstart in [bold]docs/quickstart.md[/]"
@@ -202,7 +204,7 @@ async def _scheduled(app: Any) -> str:
 
 
 async def _ended(job: Any) -> Any:
-    """The job of a fire that is to come, once it has run."""
+    """Wait for the job of a coming fire, and return its info."""
     while True:
         try:
             await job.result(timeout=20)
@@ -217,7 +219,7 @@ async def _itself(job: Any) -> Any:
 
 
 async def _first_running(jobs: list[Any]) -> str:
-    """The worker of the first job that runs."""
+    """The worker of a job that runs."""
     while True:
         for job in jobs:
             worker = (await job.info()).worker
@@ -227,7 +229,7 @@ async def _first_running(jobs: list[Any]) -> str:
 
 
 async def _pid_of(q: Any, worker: str, parent: int) -> int:
-    """The process of a worker that our own supervisor started; nothing else may be killed."""
+    """The pid of a worker that our own supervisor started; no other process may be killed."""
     broker = backend_of(q).current()
     overview = await read_overview(broker.client, broker.keys, settings_of(q).offset)
     pid = next(state.pid for state in overview.workers if state.name == worker)
@@ -238,7 +240,7 @@ async def _pid_of(q: Any, worker: str, parent: int) -> int:
 def _check_parent(pid: int, parent: int) -> None:
     status = Path(f"/proc/{pid}/stat")
     if status.exists() and int(status.read_text().rpartition(")")[2].split()[1]) != parent:
-        raise RuntimeError(f"process {pid} is no child of the demo's supervisor")
+        raise RuntimeError(f"process {pid} is not a child of the demo's supervisor")
 
 
 @contextmanager

@@ -23,20 +23,20 @@ async def welcome(name: str) -> str:
 
 @q.task(queue="images", priority=3)
 def resize(path: str, width: int = 800) -> str:
-    """A plain function: it runs in a thread of the worker's."""
+    """A plain function: it runs in a thread of the worker."""
     time.sleep(0.1)
     return f"{path.removesuffix('.png')}-{width}.png"
 
 
 @q.task(queue="reports", executor="process")
 def primes(limit: int) -> int:
-    """Computing: a process of its own, so nothing else waits for it."""
+    """Heavy computation: it runs in a process, so other jobs go on."""
     return sum(all(n % k for k in range(2, int(n**0.5) + 1)) for n in range(2, limit))
 
 
 @q.task(queue="mail", retry=Retry(max_attempts=4, backoff=0.2))
 async def flaky() -> str:
-    """Fails twice, and is tried again with growing pauses."""
+    """Fails twice, and is retried with growing delays."""
     if current_job().attempt < 3:
         raise ConnectionError("the mail server is having a moment")
     return f"sent at attempt {current_job().attempt}"
@@ -50,7 +50,7 @@ async def endless() -> None:
 
 @q.task(queue="reports")
 async def long_report(rows: int) -> str:
-    """Says how far it is while it runs."""
+    """Reports its progress while it runs."""
     for row in range(rows):
         await current_job().progress(row, rows, "writing")
         await asyncio.sleep(0.2)
@@ -59,7 +59,7 @@ async def long_report(rows: int) -> str:
 
 @q.task(queue="mail")
 async def note(text: str) -> str:
-    """Gives back what it was given; shows the order of priorities."""
+    """Returns its argument; shows the order of priorities."""
     # Long enough for the order of two to show in milliseconds.
     await asyncio.sleep(0.002)
     return text

@@ -1,4 +1,4 @@
-"""`taskq doctor`: is the server fit, is the namespace well, and what to type where not."""
+"""`taskq doctor`: checks the server and the namespace, and prints how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def doctor(
     acl: Annotated[
         bool,
         typer.Option(
-            "--acl", help="Print the rule of a user who may do what taskq does, and nothing else."
+            "--acl", help="Print an ACL rule for a user with exactly the rights that taskq needs."
         ),
     ] = False,
 ) -> None:
-    """Judge server, queues and workers, with the fix for what is not well; exit with 3 when bad.
+    """Check server, queues and workers, and print fixes; exit with 3 when something is bad.
 
     Examples: taskq doctor, taskq doctor --url redis://host:6379/0, taskq doctor app:q --acl
     """
@@ -57,12 +57,12 @@ def doctor(
 
 
 async def _database(settings: BrokerSettings) -> int:
-    # An embedded server, which has none but the first, must not be started for this.
+    # Without a URL it is 0, and no embedded server must be started for this.
     return (await settings.locate()).database if settings.configured() else 0
 
 
 async def _examine(settings: BrokerSettings) -> tuple[str, list[Verdict]]:
-    # Not through the entrance: the doctor looks at exactly what taskq refuses to use.
+    # Not through the server gate: the doctor must reach servers that taskq refuses to use.
     client = Client(settings.locate, name="taskq-doctor")
     try:
         verdicts = await examine(

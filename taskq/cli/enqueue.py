@@ -1,4 +1,4 @@
-"""`taskq enqueue`: ask for a run of a task from a shell, and wait for its result if wanted."""
+"""`taskq enqueue`: enqueue a job from a shell, and with `--wait` print its result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def enqueue(
             metavar="TARGET",
             show_default=False,
             help="The TaskQ: module:attr or app.py. Default: the one found here; with --url or "
-            "--namespace the task is known by its name alone. \\[env var: TASKQ_APP]",
+            "--namespace only the name of the task is known. \\[env var: TASKQ_APP]",
         ),
     ] = None,
     task: Annotated[
@@ -46,7 +46,7 @@ def enqueue(
         typer.Argument(
             metavar="TASK",
             show_default=False,
-            help="The name of the task: the last word, also where TARGET is left out.",
+            help="The name of the task, always the last word.",
         ),
     ] = None,
     args: Annotated[
@@ -57,15 +57,19 @@ def enqueue(
     ] = "{}",
     delay: Annotated[
         float | None,
-        typer.Option(parser=duration, metavar="TIME", help="Not before then: 30s, 5m, 1h30m."),
+        typer.Option(
+            parser=duration, metavar="TIME", help="Run it after this time: 30s, 5m, 1h30m."
+        ),
     ] = None,
-    queue: Annotated[str | None, typer.Option("--queue", "-q", help="Another queue.")] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", "-q", help="The queue. Default: that of the task.")
+    ] = None,
     priority: Annotated[int | None, typer.Option(help="From 0 to 9; 9 runs first.")] = None,
     job_id: Annotated[str | None, typer.Option("--id", help="The job's id.")] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait, and print the result.")] = False,
     timeout: Annotated[
         float | None,
-        typer.Option(parser=duration, metavar="TIME", help="With --wait: at most so long."),
+        typer.Option(parser=duration, metavar="TIME", help="With --wait: the longest wait."),
     ] = None,
     url: Url = None,
     namespace: Namespace = None,
@@ -94,7 +98,7 @@ def _tasks(app: TaskQ) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Then:
-    """What is wanted once the job is enqueued."""
+    """What to do once the job is enqueued."""
 
     wait: bool
     timeout: float | None
@@ -105,10 +109,10 @@ def _json(option: str, text: str, kind: type[Any]) -> Any:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{option} {text!r} is no JSON: {error}") from None
+        raise ConfigError(f"{option} {text!r} is not JSON: {error}") from None
     if not isinstance(value, kind):
         form = "'[\"a.png\", 2]'" if kind is list else "'{\"width\": 400}'"
-        raise ConfigError(f"{option} {text!r} is no JSON {_FORMS[kind]}; type {option} {form}")
+        raise ConfigError(f"{option} {text!r} is not a JSON {_FORMS[kind]}; use {option} {form}")
     return value
 
 
@@ -127,14 +131,14 @@ async def _enqueue(
         raise _unknown(choice, name)
     args, kwargs = call
     given = {option: value for option, value in changes.items() if value is not None}
-    # Connects first: whoever types a wrong URL shall not wait for the deadline of enqueues.
+    # Connects first: a wrong URL must fail at once, not at the deadline of enqueues.
     async with app:
         job = await app.remote(name).options(**given).enqueue(*args, **kwargs)
         if job.created is False:
-            print(f"job {job.id} existed already; nothing was enqueued", file=sys.stderr)
+            print(f"job {job.id} already exists; nothing was enqueued", file=sys.stderr)
         if not then.wait:
-            return _say_id(job, then)
-        # Known before the result is: whoever gives up waiting can look for it. The result alone
+            return _print_id(job, then)
+        # Printed before the result, so that a user who stops waiting has the id. Only the result
         # goes to standard output.
         print(f"job {job.id}", file=sys.stderr, flush=True)
         return await _wait(choice, job, then)
@@ -142,11 +146,11 @@ async def _enqueue(
 
 def _unknown(choice: Choice, name: str) -> UnknownTask:
     names = registry_of(choice.app).names()
-    hint = nearest(name, names) if names else "; it has no tasks at all"
+    hint = nearest(name, names) if names else "; it has no tasks"
     return UnknownTask(f"{choice.target} has no task {name!r}{hint}")
 
 
-def _say_id(job: Job[Any], then: _Then) -> int:
+def _print_id(job: Job[Any], then: _Then) -> int:
     print(json.dumps({"id": job.id, "created": job.created}) if then.as_json else job.id)
     return OK
 
@@ -156,14 +160,14 @@ async def _wait(choice: Choice, job: Job[Any], then: _Then) -> int:
         result = await job.result(then.timeout)
     except JobError as error:
         if then.as_json:
-            told = {"id": job.id, "created": job.created, "state": await _state(job)}
-            print(json.dumps(told | _failure(error)))
+            shown = {"id": job.id, "created": job.created, "state": await _state(job)}
+            print(json.dumps(shown | _failure(error)))
         else:
             text = printable(choice.aimed(str(error)), lines=True)
             print(f"taskq: {text}", file=sys.stderr)
         return ERROR
-    told = {"id": job.id, "created": job.created, "state": "succeeded", "result": result}
-    print(json_of(told if then.as_json else result, ascii_only=False))
+    shown = {"id": job.id, "created": job.created, "state": "succeeded", "result": result}
+    print(json_of(shown if then.as_json else result, ascii_only=False))
     return OK
 
 
@@ -178,7 +182,7 @@ def _failure(error: JobError) -> dict[str, Any]:
 
 
 async def _state(job: Job[Any]) -> str | None:
-    """The state of a job that gave no result; None when there is none any more."""
+    """The state of a job without a result; None when the job no longer exists."""
     try:
         return str(await job.status())
     except (TaskqError, ConnectionError):

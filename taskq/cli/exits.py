@@ -8,8 +8,8 @@ __all__ = ["ERROR", "OK", "UNHEALTHY", "USAGE"]
 
 OK: Final = 0
 ERROR: Final = 1
-"""It was tried, and failed."""
+"""The command ran and failed."""
 USAGE: Final = 2
-"""What was typed cannot be done: an option, a target, a setting."""
+"""Invalid usage: an option, a target, a setting."""
 UNHEALTHY: Final = 3
-"""It was looked at, and is not well."""
+"""Checked and found unhealthy."""

@@ -1,8 +1,8 @@
-"""The first process of a container: it ends the orphans of others, which become its children.
+"""Process 1 of a container: it reaps orphans, which become its children.
 
-A process whose parent has ended becomes a child of process 1, and stays a zombie until that waits
-for it. A worker cannot: it would take the ends of its own children from those who wait for them. So
-where a command is process 1 it runs in a child, and process 1 does nothing but this.
+A process whose parent has ended becomes a child of process 1, and stays a zombie until process 1
+waits for it. A worker cannot do that, because it would take the exit codes of its own children. So
+a command that is process 1 goes on in a child, and process 1 only reaps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PR_GET_CHILD_SUBREAPER: Final = 37
 """<linux/prctl.h>"""
 
 _PATIENCE_SECONDS = 2.0
-"""For what is left when the command has ended, such as the keeper of an embedded server."""
+"""The wait for other children after the command, such as the keeper of an embedded server."""
 
 _OF_A_FAULT = (
     signal.SIGABRT,
@@ -34,10 +34,10 @@ _OF_A_FAULT = (
 
 
 def leave_orphans_to_init() -> None:
-    """Where this process inherits orphans, go on in a child, and let this one look after them.
+    """If this process inherits orphans, go on in a child while this process reaps them.
 
-    It passes on signals, and ends when the child has, with its exit code. Elsewhere nothing is
-    done. To be called while there is one thread.
+    This process passes on signals, and ends with the exit code of the child. A process that
+    inherits no orphans just goes on. Call it while there is a single thread.
     """
     if not _inherits_orphans():
         return
@@ -45,7 +45,7 @@ def leave_orphans_to_init() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     child = os.fork()
     if child:
-        sys.exit(_look_after(child, passed_on))
+        sys.exit(_reap_until_end(child, passed_on))
     _take_the_terminal()
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -64,13 +64,13 @@ def _is_subreaper() -> bool:
 
 
 def _take_the_terminal() -> None:
-    """Ctrl-C is for the command: process 1 would pass it on, and it would come twice."""
+    """Let Ctrl-C reach the command alone: process 1 would pass it on a second time."""
     os.setpgid(0, 0)
     if os.isatty(0):
         os.tcsetpgrp(0, os.getpgrp())
 
 
-def _look_after(child: int, passed_on: Iterable[int]) -> int:
+def _reap_until_end(child: int, passed_on: Iterable[int]) -> int:
     while True:
         number = signal.sigwait(passed_on)
         if number != signal.SIGCHLD:
@@ -83,7 +83,7 @@ def _look_after(child: int, passed_on: Iterable[int]) -> int:
 
 
 def _reap(child: int) -> int | None:
-    """Ask for the end of all that have ended; the exit code of `child` if it is one of them."""
+    """Reap all ended children; returns the exit code of `child` if it is among them."""
     code = None
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Finding the TaskQ a command is to work with: by its target, or by looking where it usually is."""
+"""Loading the TaskQ a command works on: by its target, or from the usual files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HOW = (
 
 
 class NothingFound(ConfigError):
-    """No target was given, and there is no TaskQ where one usually is."""
+    """No target was given, and none of the usual files has a TaskQ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +48,8 @@ def load_app(target: str | None = None) -> Loaded:
     the current folder's pyproject.toml, else the one TaskQ in app.py, main.py, tasks.py or
     PACKAGE/tasks.py there. The current folder comes first on `sys.path`.
 
-    Raises `ConfigError` that says what is wrong with the target: it does not import (with the end
-    of its own traceback), has no such attribute, or is no TaskQ; and `NothingFound` where there is
-    none to be found.
+    Raises `ConfigError` when the target does not import (with the end of its own traceback), has no
+    such attribute, or is not a TaskQ; and `NothingFound` when no target is given or found.
 
     >>> load_app("shop.tasks:q").app  # doctest: +SKIP
     """
@@ -60,7 +59,7 @@ def load_app(target: str | None = None) -> Loaded:
 
 
 def _look_first_in(folder: Path) -> None:
-    # First, and not merely there: what stands before it would hide its modules.
+    # First: modules of earlier entries would hide those of the folder.
     sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
 
 
@@ -73,7 +72,7 @@ def _from_pyproject(path: Path) -> str | None:
         raise ConfigError(f"{path.absolute()} cannot be read: {error}") from None
     target: Any = settings.get("tool", {}).get("taskq", {}).get("app")
     if target is not None and not isinstance(target, str):
-        raise ConfigError(f'[tool.taskq] app = {target!r} in {path}: type "module:attr"')
+        raise ConfigError(f'[tool.taskq] app = {target!r} in {path}: use "module:attr"')
     return target
 
 
@@ -84,7 +83,7 @@ def _by_target(target: str) -> Loaded:
     elif _MODULE.fullmatch(place):
         module = _import(place, target)
     else:
-        raise ConfigError(f"{target!r} names no module. {_HOW}")
+        raise ConfigError(f"{target!r} does not name a module. {_HOW}")
     if attribute:
         return _attribute(module, attribute)
     return _only(module)
@@ -94,7 +93,7 @@ def _by_target(target: str) -> Loaded:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Import a file under the name by which the rest of the program would import it."""
+    """Import a file under the name that the rest of the program imports it by."""
     if not path.is_file():
         raise ConfigError(f"there is no file {str(path)!r} in {Path.cwd()}. {_HOW}")
     path = path.absolute()
@@ -106,7 +105,9 @@ def _import_file(path: Path) -> ModuleType:
         parts.pop()
     name = ".".join(parts)
     if not _MODULE.fullmatch(name):
-        raise ConfigError(f"{path.name} cannot be imported: {name!r} is no module name; rename it")
+        raise ConfigError(
+            f"{path.name} cannot be imported: {name!r} is not a module name; rename it"
+        )
     _look_first_in(folder)
     module = _import(name, name)
     if module.__file__ is None or not path.samefile(module.__file__):
@@ -122,17 +123,14 @@ def _import(name: str, target: str) -> ModuleType:
         return importlib.import_module(name)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # what a module raises is its own affair, SystemExit too
+    except BaseException as error:  # a module may raise anything, SystemExit too
         if isinstance(error, ModuleNotFoundError) and _is_missing(name, error.name):
             raise ConfigError(_no_module(name, target)) from None
-        raise ConfigError(
-            f"{name} could not be imported, so there is no TaskQ to work with:\n\n"
-            f"{_own_traceback(error)}"
-        ) from None
+        raise ConfigError(f"{name} cannot be imported:\n\n{_own_traceback(error)}") from None
 
 
 def _is_missing(name: str, missing: str | None) -> bool:
-    """Whether the module itself is what was not found, not one that it imports."""
+    """Whether the module itself was not found, rather than one that it imports."""
     return missing is not None and (name == missing or name.startswith(f"{missing}."))
 
 
@@ -181,7 +179,7 @@ def _attribute(module: ModuleType, attribute: str) -> Loaded:
             ) from None
     if not isinstance(value, TaskQ):
         raise ConfigError(
-            f"{module.__name__}:{attribute} is {_kind(value)} and no TaskQ; {_candidates(module)}"
+            f"{module.__name__}:{attribute} is {_kind(value)}, not a TaskQ; {_candidates(module)}"
         )
     return Loaded(value, f"{module.__name__}:{attribute}")
 
@@ -189,19 +187,19 @@ def _attribute(module: ModuleType, attribute: str) -> Loaded:
 def _only(module: ModuleType) -> Loaded:
     found = _taskqs(module)
     if len(found) != 1:
-        raise ConfigError(f"{module.__name__} does not say which TaskQ: {_candidates(module)}")
+        raise ConfigError(f"{module.__name__} does not name a single TaskQ: {_candidates(module)}")
     name, app = found.popitem()
     return Loaded(app, f"{module.__name__}:{name}")
 
 
 def _candidates(module: ModuleType) -> str:
-    """A sentence about what could have been meant."""
+    """A sentence that names the TaskQs to choose from."""
     found = [f"{module.__name__}:{name}" for name in _taskqs(module)]
     if not found:
-        return f"it has no TaskQ at all, such as q = TaskQ(). {_HOW}"
+        return f"it has no TaskQ, such as q = TaskQ(). {_HOW}"
     if len(found) == 1:
-        return f"its TaskQ is {found[0]}: type that"
-    return f"it has {', '.join(found)}: type one of them"
+        return f"its TaskQ is {found[0]}: use that"
+    return f"it has {', '.join(found)}: use one of them"
 
 
 def _kind(value: object) -> str:
@@ -211,7 +209,7 @@ def _kind(value: object) -> str:
     if isinstance(value, Task):
         return f"the task {cast('Task[..., Any]', value).name}"
     if kind.__module__.partition(".")[0] in ("fastapi", "starlette"):
-        return f"a {kind.__name__} application, which uvicorn runs,"
+        return f"a {kind.__name__} application, which uvicorn runs"
     if callable(value) and hasattr(value, "__name__"):
         return f"the function {value.__name__}()"
     return f"a {kind.__module__}.{kind.__qualname__}".replace("builtins.", "")
@@ -221,7 +219,7 @@ def _kind(value: object) -> str:
 
 
 def _found(folder: Path) -> Loaded:
-    """The one TaskQ where it usually is: in a file of the folder, else in its packages."""
+    """The only TaskQ in the usual files of the folder, else in those of its packages."""
     looked: list[str] = []
     for group in _places(folder):
         by_app: dict[int, Loaded] = {}
@@ -232,7 +230,7 @@ def _found(folder: Path) -> Loaded:
                 by_app.setdefault(id(app), Loaded(app, f"{module.__name__}:{name}"))
         if len(by_app) > 1:
             names = ", ".join(loaded.target for loaded in by_app.values())
-            raise ConfigError(f"there are several TaskQs here: {names}. Type one of them")
+            raise ConfigError(f"there are several TaskQs here: {names}. Use one of them")
         if by_app:
             return by_app.popitem()[1]
     seen = f"; {', '.join(looked)} have none" if looked else ""
@@ -242,7 +240,7 @@ def _found(folder: Path) -> Loaded:
 
 
 def _places(folder: Path) -> Iterator[list[Path]]:
-    """Files to look in, group after group; packages are one group, as they may share a TaskQ."""
+    """The usual files, group by group; packages are one group, as they may share a TaskQ."""
     for name in _USUAL:
         if _mentions_taskq(folder / name):
             yield [folder / name]
@@ -251,7 +249,7 @@ def _places(folder: Path) -> Iterator[list[Path]]:
 
 
 def _mentions_taskq(path: Path) -> bool:
-    """Importing a file runs it: one that has nothing to do with taskq is left alone."""
+    """Importing a file runs it, so files that do not mention taskq are left alone."""
     try:
         return b"taskq" in path.read_bytes().lower()
     except OSError:

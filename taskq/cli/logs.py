@@ -1,4 +1,4 @@
-"""Log lines on stderr: text for people, JSON for machines. Nothing here shows arguments of jobs."""
+"""Log lines on stderr: text for people, JSON for machines. They never show arguments of jobs."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 
 class LogFormat(StrEnum):
-    """How log lines look."""
+    """The format of log lines."""
 
     TEXT = "text"
     JSON = "json"
 
 
 class LogLevel(StrEnum):
-    """The least severe lines to show."""
+    """The lowest level to show."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -47,10 +47,10 @@ def configure_logs(
 ) -> None:
     """Send the lines of every logger to stderr; `with_pid` tells processes apart in text.
 
-    With `jobs` an INFO line for each attempt is among them.
+    With `jobs`, each attempt logs a line at INFO.
 
     Called before the application is imported, so that its `logging.basicConfig()` changes nothing,
-    and a configuration of its own replaces this one.
+    and any other configuration by the application replaces this one.
     """
     handler = logging.StreamHandler()
     handler.addFilter(JobLogFilter())
@@ -64,15 +64,15 @@ def configure_logs(
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal whose user does not object (https://no-color.org)."""
+    """Whether `stream` is a terminal that accepts colour (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class TextFormatter(logging.Formatter):
     """`2026-11-23 07:02:14.123 WARNING taskq.worker: message`, in local time.
 
-    Only a record begins at the first column: what follows in other lines is indented, and a message
-    of taskq's own has one. So no name or error that is quoted can pass for a record.
+    Only a record begins at the first column: its further lines are indented, and messages of taskq
+    have one line. So no quoted name or error can pass for a record.
     """
 
     def __init__(self, *, colour: bool, with_pid: bool) -> None:
@@ -94,7 +94,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object per line: ts, level, logger, message, pid, what `extra=` gave, exception."""
+    """One object per line: ts, level, logger, message, pid, fields of `extra=`, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -122,7 +122,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _written(value: object) -> str | None:
-    """As JSON; None for what JSON does not have: NaN, keys that are not text, endless values."""
+    """As JSON; None for values that JSON lacks: NaN, keys that are not text, cycles."""
     try:
         text = json.dumps(value, default=text_of, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -131,5 +131,5 @@ def _written(value: object) -> str | None:
 
 
 def _plain(value: object) -> object:
-    """The value where JSON has it, its text otherwise."""
+    """The value if JSON has it, else its text."""
     return text_of(value) if _written(value) is None else value

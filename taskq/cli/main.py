@@ -46,7 +46,7 @@ def main() -> None:
     except TaskqError as error:
         _end(error, ERROR)
     finally:
-        _let_go_of_a_closed_terminal()
+        _ignore_closed_terminal()
 
 
 def build() -> typer.Typer:
@@ -66,21 +66,21 @@ def build() -> typer.Typer:
 
 
 class _Commands(TyperGroup):
-    # Typer would make exit code 1 of it, as if the command had failed.
+    # Typer would turn a closed pipe into exit code 1, as if the command had failed.
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        # Here the version is printed.
-        with _read_or_ended():
+        # This prints the version.
+        with _ends_with_reader():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        with _read_or_ended():
+        with _ends_with_reader():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _read_or_ended() -> Generator[None, None, None]:
-    """Where nobody reads the output any more, end as `ls | head` does: by SIGPIPE, silently."""
+def _ends_with_reader() -> Generator[None, None, None]:
+    """End silently by SIGPIPE, as `ls | head` does, when the reader of the output has gone."""
     try:
         try:
             yield
@@ -91,8 +91,8 @@ def _read_or_ended() -> Generator[None, None, None]:
         os.kill(os.getpid(), signal.SIGPIPE)
 
 
-def _let_go_of_a_closed_terminal() -> None:
-    """Lines that nobody can read any more are no failure of the command."""
+def _ignore_closed_terminal() -> None:
+    """Keep lines for a closed terminal from failing the command."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -110,7 +110,7 @@ def _taskq(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Show the version and end."
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
         ),
     ] = False,
 ) -> None:

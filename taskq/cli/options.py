@@ -33,9 +33,9 @@ _MOST_NAMES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Banner:
-    """The facts; `server` never has its password in it. `grace` is in seconds.
+    """What a worker prints when it starts; `server` never holds a password, `grace` is in seconds.
 
-    `signed` tells whether only jobs run that were signed.
+    `signed`: only signed jobs run.
     """
 
     version: str
@@ -54,14 +54,14 @@ class Banner:
     grace: float
 
     def show(self, form: LogFormat) -> None:
-        """Say it on stderr: a few lines of text, or one JSON line."""
+        """Print it on stderr: a few lines of text, or one JSON line."""
         if form is LogFormat.JSON:
             facts = {name: getattr(self, name) for name in self.__slots__}
             _log.info("taskq worker", extra=facts)
         elif wants_colour(sys.stderr):
             self._show_in_colour()
         else:
-            for line in [f"taskq {self.version} worker", *self._lines(), self._how_to_end()]:
+            for line in [f"taskq {self.version} worker", *self._lines(), self._how_to_stop()]:
                 print(line, file=sys.stderr, flush=True)
 
     def _show_in_colour(self) -> None:
@@ -72,7 +72,7 @@ class Banner:
         console.print(Text(f"taskq {self.version} worker", style="bold cyan"))
         for line in self._lines():
             console.print(Text(line[:_WIDTH], style="dim").append(line[_WIDTH:], style="not dim"))
-        console.print(Text(self._how_to_end(), style="dim"))
+        console.print(Text(self._how_to_stop(), style="dim"))
 
     def _lines(self) -> list[str]:
         count = len(self.tasks)
@@ -83,13 +83,13 @@ class Banner:
             "signing": "signed: unsigned and forged jobs are refused" if self.signed else "off",
             "queues": ", ".join(self.queues),
             "tasks": f"{count}: {shortened(self.tasks)}" if count else "none are registered",
-            "concurrency": f"{jobs} at once (in threads up to {self.threads}, in processes of "
-            f"their own up to {self.executor_processes})",
+            "concurrency": f"{jobs} at once (up to {self.threads} in threads, up to "
+            f"{self.executor_processes} in processes)",
             "workers": f"{self.workers} on {self.loop}, pid {self.pid}",
         }
         return [f"  {name:<{_WIDTH - 2}}{value}" for name, value in facts.items()]
 
-    def _how_to_end(self) -> str:
+    def _how_to_stop(self) -> str:
         return f"Ctrl-C once: finish running jobs ({self.grace:g} s); twice: stop now"
 
 
@@ -103,7 +103,7 @@ def shortened(names: tuple[str, ...], most: int = _MOST_NAMES) -> str:
 
 
 PROCESS = "Process"
-"""Where the help shows the options of the process itself."""
+"""The help panel for options of the process itself."""
 
 
 Target = Annotated[
@@ -112,7 +112,7 @@ Target = Annotated[
         metavar="TARGET",
         envvar="TASKQ_APP",
         show_default=False,
-        help="Where the TaskQ is: module:attr, app.py or app.py:attr. Default: \\[tool.taskq] app "
+        help="The TaskQ: module:attr, app.py or app.py:attr. Default: \\[tool.taskq] app "
         "in pyproject.toml, else the one in app.py, main.py, tasks.py or PACKAGE/tasks.py.",
     ),
 ]
@@ -150,7 +150,7 @@ _POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def duration(text: str | float) -> float:
-    """Seconds of what was typed for a duration: `30`, `30s`, `5m`, `1h30m`.
+    """Parse a duration into seconds: `30`, `30s`, `5m`, `1h30m`.
 
     Raises `typer.BadParameter`.
     """
@@ -159,21 +159,21 @@ def duration(text: str | float) -> float:
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from None
     if not 0 <= seconds < 3e9:
-        raise typer.BadParameter(f"{text!r} is out of range; type 0s or more, such as 30s")
+        raise typer.BadParameter(f"{text!r} is out of range; use 0s or more, such as 30s")
     return seconds
 
 
 def size(text: str | float) -> int:
-    """Bytes of what was typed for a size: `500MB`, `1.5GB`, `512MiB`, `1000000`.
+    """Parse a size into bytes: `500MB`, `1.5GB`, `512MiB`, `1000000`.
 
     Raises `typer.BadParameter`.
     """
     found = _SIZE.fullmatch(str(text).strip())
     if found is None:
-        raise typer.BadParameter(f"{text!r} is no size; type 500MB, 1.5GB or 512MiB")
+        raise typer.BadParameter(f"{text!r} is not a size; use 500MB, 1.5GB or 512MiB")
     number, unit, binary = found.groups()
     base = 1024 if binary else 1000
     count = int(float(number) * base ** _POWERS.get((unit or "").lower(), 0))
     if count < 1:
-        raise typer.BadParameter(f"{text!r} is nothing; type a size such as 500MB")
+        raise typer.BadParameter(f"{text!r} is less than a byte; use a size such as 500MB")
     return count

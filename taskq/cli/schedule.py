@@ -1,4 +1,4 @@
-"""`taskq schedule`: what fires next, and pausing, running and removing it."""
+"""`taskq schedule`: lists schedules and fires; pauses, resumes, runs and removes them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _Id = Annotated[
     typer.Argument(
         metavar="ID",
         show_default=False,
-        help="The schedule: the last word, also where TARGET is left out.",
+        help="The schedule, always the last word.",
     ),
 ]
 
@@ -52,7 +52,7 @@ def schedule_commands() -> typer.Typer:
     commands = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode="rich",
-        help="List schedules and their next fires; pause, resume, run and remove them.",
+        help="List schedules and their next fires; pause, resume, run and remove schedules.",
     )
     for command in (ls, next, show, pause, resume, run, rm):
         commands.command()(command)
@@ -92,14 +92,14 @@ def next(
     target: OptionalTarget = None,
     schedule: Annotated[
         str | None,
-        typer.Argument(metavar="ID", show_default=False, help="Only this one; default: all."),
+        typer.Argument(metavar="ID", show_default=False, help="The schedule. Default: all."),
     ] = None,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="How many fires.")] = 10,
     url: Url = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the next fires, of all schedules or of one, each with how long it is until then.
+    """List the next fires of all schedules or of one, with the time until each.
 
     Example: taskq schedule next nightly -n 5
     """
@@ -139,7 +139,7 @@ def show(
         info = replace(info, running=await _not_ended(q, info.running))
         fires: list[datetime] = []
         if info.trigger is not None:
-            # One that cannot be computed is shown all the same, with the reason of its pause.
+            # A schedule that cannot be computed is shown too, with the reason for its pause.
             with contextlib.suppress(ConfigError):
                 fires = await q.schedules.preview(name, 5)
         return info, fires, await _now(q)
@@ -158,39 +158,39 @@ def show(
 def pause(
     target: OptionalTarget = None,
     schedule: _Id = None,
-    reason: Annotated[str, typer.Option(help="Kept, and shown.")] = "paused by hand",
+    reason: Annotated[str, typer.Option(help="Shown with the schedule.")] = "paused by hand",
     url: Url = None,
     namespace: Namespace = None,
 ) -> None:
-    """Make no more fires of a schedule, until it is resumed.
+    """Pause a schedule until it is resumed.
 
     Example: taskq schedule pause nightly --reason "the warehouse moves"
     """
     target, name = _one("pause", target, schedule)
     choice, _ = _ask(target, url, namespace, lambda q: q.schedules.pause(name, reason))
-    print(choice.aimed(f"{name} is paused; go on with: taskq schedule resume {name}"))
+    print(choice.aimed(f"{name} is paused; resume it with: taskq schedule resume {name}"))
 
 
 def resume(
     target: OptionalTarget = None,
     schedule: _Id = None,
     catch_up: Annotated[
-        bool, typer.Option("--catch-up", help="Make up for what it missed, as it says itself.")
+        bool, typer.Option("--catch-up", help="Make missed fires, by its own policy.")
     ] = False,
     url: Url = None,
     namespace: Namespace = None,
 ) -> None:
-    """Let a paused schedule fire again, from its next fire after now on.
+    """Resume a paused schedule from its next fire after now.
 
     Example: taskq schedule resume nightly
     """
 
     target, name = _one("resume", target, schedule)
 
-    def go_on(q: TaskQ) -> Awaitable[tuple[ScheduleInfo, datetime]]:
+    def resumed(q: TaskQ) -> Awaitable[tuple[ScheduleInfo, datetime]]:
         return _both(q.schedules.resume(name, catch_up=catch_up), q)
 
-    _, (info, now) = _ask(target, url, namespace, go_on)
+    _, (info, now) = _ask(target, url, namespace, resumed)
     if info.next_fire is not None:
         print(f"{name} fires next {_instant(info.next_fire)}, {_until(info.next_fire, now)}")
 
@@ -201,7 +201,7 @@ def run(
     url: Url = None,
     namespace: Namespace = None,
 ) -> None:
-    """Run a schedule now, once, and print the id of the job; its next fire stays as it is.
+    """Run a schedule once now and print the id of the job; its next fire stays.
 
     Example: taskq schedule run nightly
     """
@@ -224,11 +224,11 @@ def rm(
     print(f"{name} is removed")
 
 
-# --------------------------------------------------------------------------------------- asking
+# ------------------------------------------------------------------------------------- requests
 
 
 def _one(command: str, first: str | None, second: str | None) -> tuple[str | None, str]:
-    """The target and the schedule that were typed."""
+    """The target and the id of the schedule."""
     with explained():
         target, name = target_and("ID", f"schedule {command}", first, second)
         if target is None:
@@ -239,12 +239,12 @@ def _one(command: str, first: str | None, second: str | None) -> tuple[str | Non
 def _ask(
     target: str | None, url: str | None, namespace: str | None, ask: Callable[[TaskQ], Awaitable[T]]
 ) -> tuple[Choice, T]:
-    """Ask the TaskQ that is meant; ends the command when it cannot be asked."""
+    """Call `ask` with the connected TaskQ; an error ends the command."""
     with explained():
         choice = choose(target, url, namespace)
 
         async def connected() -> T:
-            # Connects first: whoever types a wrong URL shall not wait for the deadline.
+            # Connects first: a wrong URL must fail at once, not at the deadline.
             async with choice.app as app:
                 return await ask(app)
 
@@ -264,7 +264,7 @@ async def _now(q: TaskQ) -> datetime:
 
 
 async def _not_ended(q: TaskQ, jobs: tuple[str, ...]) -> tuple[str, ...]:
-    """Of the jobs that had not ended at the last fire, those that have not ended since."""
+    """Those of `jobs` that have not ended."""
     endings = await backend_of(q).current().waiting.look(jobs)
     return tuple(job for job, ending in zip(jobs, endings, strict=True) if not ending.final)
 
@@ -275,11 +275,11 @@ async def _next_fires(q: TaskQ, schedule: str | None, n: int) -> list[tuple[date
     return await next_fires(q.schedules, n)
 
 
-# -------------------------------------------------------------------------------------- telling
+# --------------------------------------------------------------------------------------- output
 
 
 def _none(tag: str | None, declared: int) -> str:
-    """What is said, and what can be typed, where there is nothing to list."""
+    """The message, with a command to use, when there is nothing to list."""
     if tag is not None:
         return f"no schedule has the tag {tag!r}; all of them: taskq schedule ls"
     if declared:
@@ -305,11 +305,11 @@ def _row(info: ScheduleInfo, now: datetime) -> tuple[str, ...]:
 
 def _count(infos: list[ScheduleInfo]) -> str:
     states = [info.state for info in infos]
-    told = counted(len(infos), "schedule", "schedules")
+    total = counted(len(infos), "schedule", "schedules")
     counts = [
         f"{states.count(state)} {state}" for state in ("paused", "finished") if state in states
     ]
-    return ", ".join([told, *counts])
+    return ", ".join([total, *counts])
 
 
 def _notes(infos: list[ScheduleInfo]) -> list[Note]:
@@ -354,5 +354,5 @@ def _until(at: datetime, now: datetime) -> str:
     return f"in {in_words(seconds)}" if seconds >= 0 else f"late by {in_words(-seconds)}"
 
 
-def _print_json(told: Any) -> None:
-    print(json_of(told, indent=2))
+def _print_json(value: Any) -> None:
+    print(json_of(value, indent=2))

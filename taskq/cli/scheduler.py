@@ -1,4 +1,4 @@
-"""`taskq scheduler`: fire schedules, and run no jobs."""
+"""`taskq scheduler`: fires schedules without running jobs."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def scheduler(
     log_level: Level = LogLevel.INFO,
     log_format: Format = LogFormat.TEXT,
 ) -> None:
-    """Fire schedules until stopped; jobs are run by workers. Any number may run: one leads.
+    """Fire schedules until stopped, and run no jobs. You may start several: one of them leads.
 
-    Workers do this too, unless they run with --no-scheduler.
+    Workers fire schedules too, unless they run with --no-scheduler.
 
     Example: taskq scheduler shop.tasks:q
     """
@@ -44,7 +44,7 @@ async def _serve(loaded: Loaded) -> None:
     loop = asyncio.get_running_loop()
     hang_ups = HangUps()
 
-    def ask(signum: int) -> None:
+    def stop_or_exit(signum: int) -> None:
         echo = hang_ups.is_echo(signum)
         if not stop.is_set():
             stop.set()
@@ -53,7 +53,7 @@ async def _serve(loaded: Loaded) -> None:
             os._exit(ERROR)
 
     for number in stop_signals():
-        loop.add_signal_handler(number, ask, number)
+        loop.add_signal_handler(number, stop_or_exit, number)
     await _announce(app, loaded.target)
     async with app.scheduler():
         await stop.wait()

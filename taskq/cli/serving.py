@@ -1,4 +1,4 @@
-"""Running one worker in this process: from the first try to reach the server to the exit."""
+"""Runs one worker in this process, from the first connection to the exit code."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _log = logging.getLogger("taskq.cli")
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 LAST_SECONDS = 1.0
-"""What coroutines and threads that a job left behind get to end by themselves."""
+"""The time in which coroutines and threads that a job left behind may end."""
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop] | None
 
 
 def loop_factory(wanted: bool) -> LoopFactory:
-    """uvloop's loops, where it is wanted and installed."""
+    """The factory of uvloop if it is wanted and installed, else None."""
     if not wanted:
         return None
     try:
@@ -53,12 +53,12 @@ def serve(
     announce: Callable[[], Awaitable[None]],
     directory: Path,
 ) -> int:
-    """Run `worker` until it ends, and give the exit code.
+    """Run `worker` until it ends, and return the exit code. `announce` is awaited first.
 
-    One that is to make way for a fresh one gives `RECYCLED` to its supervisor; without a supervisor
-    this process starts again, in `directory`. One that a job cancelled gives `ERROR`. `announce` is
-    awaited first. A server that does not answer is waited for. Raises `ServerRefused` and
-    `EmbeddedServerError`, which waiting does not help.
+    A worker that is to be replaced returns `RECYCLED` to its supervisor; without a supervisor this
+    process starts again in `directory`. A worker that a job cancelled returns `ERROR`. A server
+    that does not answer is waited for. Raises `ServerRefused` and `EmbeddedServerError`, which do
+    not pass with time.
     """
     runner = asyncio.Runner(loop_factory=factory)
     service = _Service(worker, supervised)
@@ -71,29 +71,29 @@ def serve(
     stuck = bool(threads) or not all_ended
     if stuck:
         what = ", ".join(f"thread {name}" for name in threads) or "a coroutine"
-        _log.warning("leaving behind what a job started and does not end: %s", what)
+        _log.warning("exiting although a job left this behind: %s", what)
     else:
         runner.close()
     code = RECYCLED if service.recycled else ERROR if service.cancelled else OK
     if code == RECYCLED and supervised is None:
         _start_again(directory)
     if stuck:
-        # Closing the loop, or the interpreter's own end, would wait for what is left.
+        # Closing the loop, or a regular exit of the interpreter, would wait for what is left.
         _flush()
         os._exit(code)
     return code
 
 
 def _note_break(error: BaseException | None) -> None:
-    # Ctrl-C is never what is told here: `Stopping` has the signal.
+    # Never Ctrl-C: `Stopping` handles the signal.
     if error is None:
-        _log.warning("a job stopped the event loop of this worker; it goes on")
+        _log.warning("a job stopped the event loop of this worker; the worker starts it again")
     else:
         _log.warning("an asyncio task that a job started raised %r", error, exc_info=error)
 
 
 class _Service:
-    """One worker's life in this process."""
+    """Runs one worker: retries at the start, stop signals, and what is left at the end."""
 
     def __init__(self, worker: Worker, supervised: SupervisorLink | None) -> None:
         self._worker = worker
@@ -105,12 +105,12 @@ class _Service:
 
     @property
     def recycled(self) -> bool:
-        """Whether the worker ended to make way for a fresh one, and nobody has asked it to end."""
+        """Whether the worker ended to be replaced, not because it was asked to stop."""
         reason = self._worker.recycling.reason if self._ready else None
         return reason is not None and not self._stopping.asked
 
     async def run(self, announce: Callable[[], Awaitable[None]]) -> bool:
-        """Until the worker ends; whether every coroutine has ended as well."""
+        """Run until the worker ends; returns whether every coroutine has ended as well."""
         executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
         asyncio.get_running_loop().set_default_executor(executor)
         self._stopping.install(self._stop)
@@ -134,7 +134,7 @@ class _Service:
             except (ServerRefused, EmbeddedServerError):
                 raise
             except ConnectionError as error:
-                # Not all at once, when a server comes back that many workers wait for.
+                # Spread: many workers may wait for the same server to come back.
                 wait = RNG.uniform(pause / 2, pause)
                 _log.warning("%s; trying again in %.1f s", error, wait)
             await self._asked_within(wait)
@@ -146,14 +146,14 @@ class _Service:
         await _one_of(running, asked)
         asked.cancel()
         if not running.done() and not self._ready:
-            # It waits for a server; there is nothing to drain.
+            # It still waits for a server: there is nothing to drain.
             running.cancel()
             await asyncio.wait({running})
             return
         await _one_of(running)
         if running.cancelled():
             self.cancelled = True
-            _log.error("a job cancelled this worker, which ends now: start it again")
+            _log.error("a job cancelled this worker, which stops now: start it again")
         else:
             running.result()
 
@@ -181,7 +181,7 @@ class _Service:
 
 
 async def _one_of(*futures: asyncio.Future[Any]) -> None:
-    """Wait until one is done, though a job cancels whoever waits."""
+    """Wait until one is done, even if a job cancels this task."""
     while not any(future.done() for future in futures):
         try:
             await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
@@ -192,7 +192,7 @@ async def _one_of(*futures: asyncio.Future[Any]) -> None:
 
 
 def _threads_that_stay() -> list[str]:
-    """Names of the threads for which the interpreter would wait, and that do not end soon."""
+    """Names of threads that do not end soon and that the interpreter would wait for."""
     deadline = time.monotonic() + LAST_SECONDS
     while True:
         main = threading.main_thread()
@@ -204,24 +204,24 @@ def _threads_that_stay() -> list[str]:
 
 
 def again_command(directory: Path) -> list[str]:
-    """The command line that starts this program again in `directory`, where it was started."""
+    """The command line that restarts this program in `directory`, where it was started."""
     return [*interpreter(directory), "-m", "taskq", *sys.argv[1:]]
 
 
 def interpreter(directory: Path) -> list[str]:
-    """This Python with its options, to run a module with in `directory`."""
+    """The command of this Python, with its options, for running a module in `directory`."""
     flags: list[str] = getattr(subprocess, "_args_from_interpreter_flags", list)()
-    # A taskq.py or logging.py in the current folder must not come first while we start. Only
-    # where taskq itself is in the current folder is it found no other way.
+    # A taskq.py or logging.py in the current folder must not hide the real one, unless taskq
+    # itself is found there.
     beside = Path(taskq.__file__).parent.parent == directory
     isolation = [] if beside or "-P" in flags else ["-P"]
     return [sys.executable, *flags, *isolation]
 
 
 def _start_again(directory: Path) -> NoReturn:
-    """Become a fresh process with the same command line and pid, where this one began."""
+    """Replace this process by a fresh one with the same command line, pid and directory."""
     _flush()
-    # The application, or a job, may have gone elsewhere; the command line is for here.
+    # The application, or a job, may have changed the directory.
     os.chdir(directory)
     command = again_command(directory)
     os.execv(command[0], command)  # noqa: S606 - the interpreter itself

@@ -41,7 +41,7 @@ _SHORTEST_PAUSE = 0.05
 def _pause(text: str | float) -> float:
     seconds = duration(text)
     if seconds < _SHORTEST_PAUSE:
-        raise typer.BadParameter(f"{text!r} would keep the server busy; type 50ms or more")
+        raise typer.BadParameter(f"{text!r} would keep the server busy; use 50ms or more")
     return seconds
 
 
@@ -50,15 +50,15 @@ def status(
     url: Url = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again and again.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")] = False,
     every: Annotated[
         float,
         typer.Option(
-            parser=_pause, metavar="TIME", help="With --watch: how often.", envvar="TASKQ_EVERY"
+            parser=_pause, metavar="TIME", help="With --watch: the interval.", envvar="TASKQ_EVERY"
         ),
     ] = 2.0,
 ) -> None:
-    """Show queues, workers and rates; exit with 3 when jobs wait that no worker will run.
+    """Show queues, workers and rates; exit with 3 when no worker will run jobs that wait.
 
     Examples: taskq status, taskq status app:q --watch, taskq status --url redis://host --json
     """
@@ -69,7 +69,7 @@ def status(
                 asyncio.run(_watch(choice, every, as_json))
             except KeyboardInterrupt:
                 raise typer.Exit(OK) from None
-        overview, where = asyncio.run(_look(settings_of(choice.app)))
+        overview, where = asyncio.run(_read_once(settings_of(choice.app)))
         if as_json:
             print(json.dumps(_as_json(overview, where, choice), indent=2))
         else:
@@ -79,7 +79,7 @@ def status(
 
 @asynccontextmanager
 async def _client(settings: BrokerSettings) -> AsyncGenerator[Client, None]:
-    # Not through the entrance: a server that taskq refuses to use may still be looked at.
+    # Not through the server gate: the status of a server that taskq refuses to use is shown too.
     client = Client(settings.locate, name="taskq-status")
     try:
         yield client
@@ -87,7 +87,7 @@ async def _client(settings: BrokerSettings) -> AsyncGenerator[Client, None]:
         await client.aclose()
 
 
-async def _look(settings: BrokerSettings) -> tuple[Overview, str]:
+async def _read_once(settings: BrokerSettings) -> tuple[Overview, str]:
     async with _client(settings) as client:
         return await _read(client, settings), client.where
 
@@ -101,7 +101,7 @@ async def _read(client: Client, settings: BrokerSettings) -> Overview:
 
 
 async def _watch(choice: Choice, every: float, as_json: bool) -> None:
-    """Look until interrupted. Only the first look fails; later the server is waited for."""
+    """Refresh until interrupted. Only the first read may fail; later ones wait for the server."""
     settings = settings_of(choice.app)
     async with _client(settings) as client:
         overview = await _read(client, settings)
@@ -127,7 +127,7 @@ async def _live(client: Client, choice: Choice, every: float, page: Page) -> Non
                 page = _page(overview, client.where, choice)
                 live.update(page.rich(), refresh=True)
             except (ServerUnavailable, ConnectionError) as error:
-                gone = Page(page.head, page.grids, (Note("bad", "bad", f"as it was: {error}"),))
+                gone = Page(page.head, page.grids, (Note("bad", "bad", f"not refreshed: {error}"),))
                 live.update(gone.rich(), refresh=True)
 
 
@@ -144,7 +144,7 @@ def _as_json(overview: Overview, where: str, choice: Choice) -> dict[str, Any]:
 
 def _page(overview: Overview, where: str, choice: Choice) -> Page:
     return Page(
-        f"{where}, namespace {choice.namespace}\n{_sum(overview)}",
+        f"{where}, namespace {choice.namespace}\n{_summary(overview)}",
         (_queues(overview), _workers(overview), *_deferring(overview)),
         tuple(
             Note("bad", "bad", str(trouble))
@@ -155,7 +155,7 @@ def _page(overview: Overview, where: str, choice: Choice) -> Page:
     )
 
 
-def _sum(overview: Overview) -> str:
+def _summary(overview: Overview) -> str:
     scheduled = f"{overview.scheduled:,} scheduled"
     if overview.next_due is not None and overview.next_due > 0:
         scheduled += f" (the next in {in_words(overview.next_due)})"
@@ -166,8 +166,8 @@ def _sum(overview: Overview) -> str:
         f"{overview.failed:,} failed",
     ]
     if overview.left_out:
-        more = counted(overview.left_out, "lane or worker", "lanes and workers")
-        counts.append(f"{more} more than can be shown")
+        more = counted(overview.left_out, "worker", "workers")
+        counts.append(f"{more} not shown")
     rates = [(word, overview.rates[outcome]) for outcome, word in _RATES]
     now = ", ".join(f"{_per_minute(rate.last_minute)} {word}" for word, rate in rates)
     before = ", ".join(_per_minute(rate.last_five) for _, rate in rates)
@@ -179,16 +179,16 @@ def _schedules(overview: Overview) -> str:
     scheduling = overview.scheduling
     if not scheduling.count and scheduling.leader is None:
         return ""
-    told = counted(scheduling.count, "schedule", "schedules")
-    resting = scheduling.count - scheduling.active
-    told += f" ({resting:,} paused or finished)" if resting else ""
+    schedules = counted(scheduling.count, "schedule", "schedules")
+    inactive = scheduling.count - scheduling.active
+    schedules += f" ({inactive:,} paused or finished)" if inactive else ""
     if scheduling.leader is None or scheduling.since is None:
-        return f"\n{told}; nobody leads"
+        return f"\n{schedules}; no leader"
     if not scheduling.led:
         silent = in_words(scheduling.silent or 0.0)
-        return f"\n{told}; nobody leads: {scheduling.leader}, the last to, is silent for {silent}"
+        return f"\n{schedules}; no leader: {scheduling.leader} was last, silent for {silent}"
     span = in_words(max(0.0, (overview.taken_at - scheduling.since).total_seconds()))
-    return f"\n{told}; {scheduling.leader} leads for {span}, term {scheduling.term}"
+    return f"\n{schedules}; {scheduling.leader} leads for {span}, term {scheduling.term}"
 
 
 _RATES = (("succeeded", "done"), ("failed", "failed"), ("retried", "retried"))
@@ -224,7 +224,7 @@ def _queue(queue: QueueState) -> tuple[str, ...]:
 def _workers(overview: Overview) -> Grid:
     columns = (
         *("worker", "pid", "running", "of", "finished", "memory"),
-        *("up", "last beat", "queues"),
+        *("up", "heartbeat", "queues"),
     )
     rows = tuple(_worker(worker, overview.taken_at) for worker in overview.workers)
     return Grid(columns, rows, frozenset({"worker", "queues"}))
@@ -240,18 +240,18 @@ def _worker(worker: WorkerState, now: datetime) -> tuple[str, ...]:
         f"{worker.finished:,}",
         f"{worker.rss >> 20:,} MiB",
         "" if started is None else in_words(max(0.0, (now - started).total_seconds())),
-        _last_beat(worker),
+        _last_heartbeat(worker),
         ", ".join(worker.queues),
     )
 
 
-def _last_beat(worker: WorkerState) -> str:
-    told = "> 1 min ago" if worker.silent is None else f"{in_words(worker.silent)} ago"
-    return f"{told}, stopping" if worker.stopping else told
+def _last_heartbeat(worker: WorkerState) -> str:
+    age = "> 1 min ago" if worker.silent is None else f"{in_words(worker.silent)} ago"
+    return f"{age}, stopping" if worker.stopping else age
 
 
 def _deferring(overview: Overview) -> tuple[Grid, ...]:
-    """Processes that defer calls; no table where there are none."""
+    """A table of the processes that defer calls; none without such processes."""
     if not overview.deferring:
         return ()
     columns = (

@@ -1,4 +1,4 @@
-"""Running several workers, or one that is replaced now and then, under a supervisor."""
+"""Runs workers under a supervisor, and replaces them when code changes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def supervise(
     settings: SupervisorSettings,
     announce: Callable[[], Awaitable[None]],
 ) -> int:
-    """Keep the workers of `settings` running, and give the exit code; `announce` is awaited first.
+    """Keep the workers of `settings` running; returns the exit code. `announce` is awaited first.
 
-    With `settings.reloads`, they are replaced when a Python file below their folder changes.
+    With `settings.reloads`, replaces them when a Python file below their folder changes.
     """
     return asyncio.run(_supervise(Supervisor(broker, settings), settings, announce))
 
@@ -57,7 +57,7 @@ async def _supervise(
 
 
 def check_reload() -> None:
-    """Raise `ConfigError` when what `--reload` needs is not installed."""
+    """Raise `ConfigError` when watchfiles, which `--reload` needs, is not installed."""
     try:
         import watchfiles  # noqa: F401 # pyright: ignore[reportUnusedImport]
     except ImportError:
@@ -70,5 +70,5 @@ async def _watch(supervisor: Supervisor, here: Path, ended: asyncio.Event) -> No
     _log.info("watching the Python files in %s", here)
     async for changes in awatch(here, watch_filter=PythonFilter(), stop_event=ended):
         files = sorted({Path(path).name for _, path in changes})
-        _log.info("%s changed; the workers are replaced", ", ".join(files[:5]))
+        _log.info("%s changed; replacing the workers", ", ".join(files[:5]))
         supervisor.reload()

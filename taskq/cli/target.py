@@ -1,4 +1,4 @@
-"""Which TaskQ a command works on: one that code defines, or a server and a namespace by name."""
+"""The TaskQ a command works on: one that code defines, or a server and a namespace by name."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ OptionalTarget = Annotated[
     typer.Argument(
         metavar="TARGET",
         show_default=False,
-        help="The TaskQ whose server and namespace are meant: module:attr or app.py. Without it "
-        "and without --url: the one found here, else TASKQ_URL or ./.taskq. "
+        help="The TaskQ whose server and namespace to use: module:attr or app.py. Default, without "
+        "--url: the one found here, else TASKQ_URL or ./.taskq. "
         "\\[env var: TASKQ_APP]",
     ),
 ]
@@ -56,7 +56,7 @@ Url = Annotated[
         "--url",
         show_default=False,
         metavar="URL",
-        help="A server, instead of a TARGET: redis://host:6379/0, rediss://…, unix:///path. "
+        help="A server instead of a TARGET: redis://host:6379/0, rediss://…, unix:///path. "
         "\\[env var: TASKQ_URL]",
     ),
 ]
@@ -67,7 +67,7 @@ Namespace = Annotated[
         "--namespace",
         show_default=False,
         metavar="NAME",
-        help="The namespace on it, `taskq` when not given. \\[env var: TASKQ_NAMESPACE]",
+        help="The namespace on that server. Default: taskq. \\[env var: TASKQ_NAMESPACE]",
     ),
 ]
 
@@ -78,9 +78,9 @@ _TAKES_TARGET = re.compile(r"\btaskq (?:worker|scheduler|status|doctor|schedule 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A TaskQ, and the target it was loaded from; None when no code of users was loaded.
+    """A TaskQ, and the target it was loaded from; None when no user code was loaded.
 
-    `typed` is the target as it was typed, None when it was found without that.
+    `typed` is the target as given on the command line, None when it was found.
     """
 
     app: TaskQ
@@ -89,11 +89,11 @@ class Choice:
 
     @property
     def namespace(self) -> str:
-        """The namespace that is meant."""
+        """The chosen namespace."""
         return settings_of(self.app).keys.namespace
 
     def aimed(self, advice: str) -> str:
-        """`advice` with the target that was typed in each of its commands."""
+        """`advice` with the given target added to each of its commands."""
         if self.typed is None:
             return advice
         target = shlex.quote(self.typed)
@@ -101,13 +101,13 @@ class Choice:
 
 
 def choose(target: str | None, url: str | None, namespace: str | None) -> Choice:
-    """The TaskQ that is meant by what was typed.
+    """The TaskQ that the target and options name.
 
     Raises `ConfigError` for both a target and a server, and for a target that cannot be loaded.
     """
     if target and (url or namespace):
         raise ConfigError(
-            f"{target} says itself which server and namespace it uses; type either a target, or "
+            f"{target} defines its own server and namespace; use either a target, or "
             "--url and --namespace"
         )
     if url or namespace:
@@ -115,66 +115,66 @@ def choose(target: str | None, url: str | None, namespace: str | None) -> Choice
     if named := target or os.environ.get("TASKQ_APP"):
         loaded = load_app(named)
         return Choice(loaded.app, loaded.target, typed=target)
-    return _whatever_is_here()
+    return _found_here()
 
 
 def target_and(
     what: str, command: str, first: str | None, second: str | None
 ) -> tuple[str | None, str]:
-    """The target and the word after it, of `[TARGET] WHAT`: one word alone is not the target.
+    """The target and the word after it, of `[TARGET] WHAT`; a single word is not the target.
 
-    Raises `ConfigError` where there is no word at all.
+    Raises `ConfigError` when both are missing.
     """
     if second is not None:
         return first, second
     if first is None:
-        raise ConfigError(f"{what} is missing: type taskq {command} [TARGET] {what}")
+        raise ConfigError(f"{what} is missing: use taskq {command} [TARGET] {what}")
     return None, first
 
 
 def looks_like_target(word: str) -> bool:
-    """Whether a word alone is more like a target than like a name."""
+    """Whether a single word looks more like a target than a name."""
     return ":" in word or word.endswith(".py") or os.sep in word
 
 
 def refuse_lone_target(what: str, word: str, command: str, names: Callable[[TaskQ], str]) -> None:
-    """Raise `ConfigError` where the only word is a TaskQ: some tasks have such names too."""
+    """Raise `ConfigError` when the only word loads a TaskQ (some tasks have such names too)."""
     if not looks_like_target(word):
         return
     try:
         app = load_app(word).app
     except ConfigError:
         return
-    raise ConfigError(f"{what} is missing: type taskq {command} {word} {what}{names(app)}")
+    raise ConfigError(f"{what} is missing: use taskq {command} {word} {what}{names(app)}")
 
 
 def _by_name(url: str | None, namespace: str | None) -> Choice:
     return Choice(TaskQ(url, namespace=namespace or os.environ.get("TASKQ_NAMESPACE") or "taskq"))
 
 
-def _whatever_is_here() -> Choice:
+def _found_here() -> Choice:
     try:
         loaded = load_app()
     except NothingFound as error:
-        # Looking must not start a server: without a URL there must be one that was started before.
+        # These commands must not start a server: without a URL, the folder of one must exist.
         if not os.environ.get("TASKQ_URL") and not server_directory(Path()).is_dir():
             raise ConfigError(f"{error}. Or name a server: {_SERVER}") from None
         return _by_name(None, None)
     except ConfigError as error:
-        # The code here says which server and namespace are meant: another would be a wrong one.
+        # The code here defines the server and namespace; any other would be the wrong one.
         raise ConfigError(f"{error}\n\nWithout this code, name the server: {_SERVER}") from None
     return Choice(loaded.app, loaded.target)
 
 
 @contextmanager
 def explained() -> Generator[None, None, None]:
-    """End the command with the text of an error of taskq, and the exit code that belongs to it."""
+    """End the command with the message and the exit code of an error of taskq."""
     try:
         yield
     except (ConfigError, CallError, PayloadError, UnknownTask) as error:
         _end(error, USAGE)
     except BrokenPipeError:
-        # No error of the server's: whoever read the output has gone.
+        # Not an error of the server: the reader of the output has gone.
         raise
     except (TaskqError, ConnectionError) as error:
         _end(error, ERROR)

@@ -47,7 +47,7 @@ def _kept(found: re.Match[str]) -> str:
 
 _GAP = 2
 _NARROWEST = 40
-"""A terminal that is narrower is left to break lines by itself."""
+"""A narrower terminal breaks lines by itself."""
 
 _COMMAND = re.compile(r"(.*:) (taskq .*)")
 _STYLES: dict[Level, str] = {"ok": "green", "warn": "yellow", "bad": "bold red"}
@@ -78,12 +78,12 @@ class Grid:
         ]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        # A table that is squeezed cuts what is in it, and a number that lost a digit is another
-        # number. Lines that are too long are broken between words.
+        # A squeezed table cuts its cells, and a number that lost a digit is another number. So a
+        # table that does not fit is printed as lines, broken between words.
         return self._as_table() if self._least_width() <= options.max_width else self._as_text()
 
     def _least_width(self) -> int:
-        """How wide it is when text in the last column is broken between words."""
+        """Its width when text in the last column is broken between words."""
         from rich.cells import cell_len
 
         table = (self.columns, *self.rows)
@@ -115,7 +115,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A line that begins with a word in the colour of its level; `more` goes below it."""
+    """A line that begins with a word in the colour of its level; `more` is printed below."""
 
     level: Level
     word: str
@@ -127,21 +127,21 @@ class Note:
             object.__setattr__(self, name, printable(getattr(self, name)))
 
     def lines(self, room: int) -> list[str]:
-        """As lines of up to `room` characters, a command on one of its own if it does not fit."""
-        said, command = self.text, ""
+        """As lines of up to `room` characters; a command that does not fit gets its own line."""
+        text, command = self.text, ""
         if len(self.text) > room and (found := _COMMAND.match(self.text)):
-            said, command = found[1], found[2]
-        return [line for part in (said, command, self.more) if part for line in _broken(part, room)]
+            text, command = found[1], found[2]
+        return [line for part in (text, command, self.more) if part for line in _broken(part, room)]
 
     def line(self, width: int) -> str:
-        """As plain text, the word filled up to `width`."""
+        """As plain text, the word padded to `width`."""
         more = f"\n{'':<{width}}{self.more}" if self.more else ""
         return f"{self.word:<{width}}{self.text}{more}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Lines:
-    """Text that is broken between words; `first` stands before its first line, as a column."""
+    """Text broken between words, with `first` before its first line as a column."""
 
     text: Callable[[int], list[str]]
     first: Text
@@ -189,7 +189,7 @@ class Page:
         return "\n\n".join(parts)
 
     def rich(self) -> Group:
-        """As something rich can print and refresh."""
+        """As an object that rich can print and refresh."""
         from rich.console import Group
         from rich.text import Text
 

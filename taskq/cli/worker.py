@@ -1,8 +1,8 @@
 """`taskq worker`: run jobs.
 
-One worker runs in the command's own process; when too many of its threads outlived their timeouts,
-it drains and starts itself again under the same pid. A supervisor, which runs no job, is there when
-workers have to be watched or replaced: `-w` above 1, `--reload`, `--max-jobs`, `--max-memory`.
+One worker runs in the command's own process; when too many of its threads have outlived their
+timeouts, it drains and restarts under the same pid. With `-w` above 1, `--reload`, `--max-jobs` or
+`--max-memory`, a supervisor, which runs no jobs, watches and replaces the workers.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from taskq.worker.worker_process import SupervisorLink
 
 __all__ = ["worker"]
 
-_WORK, _LIMITS = "What it works on", "When a worker is replaced"
+_WORK, _LIMITS = "Work", "Replacing workers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Command:
-    """What was typed, besides the settings of each worker."""
+    """The options of the command, besides the settings of each worker."""
 
     workers: int
     reload: bool
@@ -60,7 +60,7 @@ def worker(
             envvar="TASKQ_QUEUES",
             metavar="NAME",
             rich_help_panel=_WORK,
-            help="A queue to serve; again for more, or a,b. Default: those of all tasks.",
+            help="A queue to serve; repeat it, or use a,b. Default: the queues of all tasks.",
         ),
     ] = None,
     concurrency: Annotated[
@@ -72,7 +72,7 @@ def worker(
             metavar="N",
             min=1,
             rich_help_panel=_WORK,
-            help="Jobs at once, in each worker.",
+            help="Jobs that run at once in each worker.",
         ),
     ] = 100,
     threads: Annotated[
@@ -82,7 +82,7 @@ def worker(
             metavar="N",
             min=1,
             rich_help_panel=_WORK,
-            help="Of these, how many in threads (tasks that are a plain def).",
+            help="At most so many of them in threads (tasks that are a plain def).",
         ),
     ] = 40,
     processes: Annotated[
@@ -92,7 +92,7 @@ def worker(
             metavar="N",
             min=1,
             rich_help_panel=_WORK,
-            help="And in processes of their own (executor='process'). Default: one per core.",
+            help="At most so many in processes (executor='process'). Default: one per core.",
         ),
     ] = None,
     low_share: Annotated[
@@ -103,7 +103,7 @@ def worker(
             min=0,
             max=1,
             rich_help_panel=_WORK,
-            help="How many of the fetches serve the lowest priorities first, such as 0.1.",
+            help="The share of fetches that serve the lowest priorities first, such as 0.1.",
         ),
     ] = 0.0,
     burst: Annotated[
@@ -112,7 +112,7 @@ def worker(
             "--burst",
             envvar="TASKQ_BURST",
             rich_help_panel=_WORK,
-            help="End when nothing is due.",
+            help="Exit when nothing is due.",
         ),
     ] = False,
     no_scheduler: Annotated[
@@ -121,7 +121,7 @@ def worker(
             "--no-scheduler",
             envvar="TASKQ_NO_SCHEDULER",
             rich_help_panel=_WORK,
-            help="Leave firing schedules to other workers, or to taskq scheduler.",
+            help="Do not fire schedules; other workers or taskq scheduler do.",
         ),
     ] = False,
     max_jobs: Annotated[
@@ -131,7 +131,7 @@ def worker(
             metavar="N",
             min=1,
             rich_help_panel=_LIMITS,
-            help="After so many jobs.",
+            help="Replace a worker after so many jobs.",
         ),
     ] = None,
     max_memory: Annotated[
@@ -141,7 +141,7 @@ def worker(
             metavar="SIZE",
             parser=size,
             rich_help_panel=_LIMITS,
-            help="When it holds more memory, such as 500MB.",
+            help="Replace a worker that uses more memory, such as 500MB.",
         ),
     ] = None,
     reload: Annotated[
@@ -150,7 +150,7 @@ def worker(
             "--reload",
             envvar="TASKQ_RELOAD",
             rich_help_panel=_LIMITS,
-            help="When a Python file in this folder changes; its jobs get 5 s. For development.",
+            help="Replace workers when a Python file here changes; jobs get 5 s. For development.",
         ),
     ] = False,
     workers: Annotated[
@@ -173,7 +173,7 @@ def worker(
             parser=duration,
             show_default=False,
             rich_help_panel=PROCESS,
-            help="What running jobs get when the worker stops, then they are handed back. "
+            help="The time in which running jobs may finish on stop; the rest is handed back. "
             "Default: 30s.",
         ),
     ] = 30.0,
@@ -183,7 +183,7 @@ def worker(
             envvar="TASKQ_WORKER_NAME",
             metavar="NAME",
             rich_help_panel=PROCESS,
-            help="What workers' names begin with. Default: host and pid.",
+            help="The first part of workers' names. Default: host and pid.",
         ),
     ] = None,
     uvloop: Annotated[
@@ -191,7 +191,7 @@ def worker(
         typer.Option(
             envvar="TASKQ_UVLOOP",
             rich_help_panel=PROCESS,
-            help="Use uvloop where it is installed.",
+            help="Use uvloop if it is installed.",
         ),
     ] = True,
     log_level: Level = LogLevel.INFO,
@@ -202,14 +202,14 @@ def worker(
             "--log-jobs",
             envvar="TASKQ_LOG_JOBS",
             rich_help_panel=PROCESS,
-            help="A line at info for each attempt that ends, not only for those that fail.",
+            help="Log a line at info for each attempt that ends, not only for failures.",
         ),
     ] = False,
 ) -> None:
     """Run jobs until stopped.
 
-    SIGTERM, Ctrl-C or a closed terminal: finish the running jobs within the grace; a second time:
-    hand them back now.
+    On SIGTERM, Ctrl-C or a closed terminal, running jobs may finish within the grace; a second
+    signal hands them back at once.
 
     Example: taskq worker shop.tasks:q -q email -q default -c 50 -w 4
     """
@@ -235,7 +235,7 @@ def worker(
     )
     supervised = SupervisorLink.from_environment()
     configure_logs(log_level, log_format, with_pid=command.needs_supervisor, jobs=log_jobs)
-    # Before the application is imported, which may go elsewhere.
+    # Before the application is imported, which may change the directory.
     directory = Path.cwd()
     loaded = load_app(target)
     given = {key: value for key, value in settings.items() if value is not None}
@@ -250,13 +250,13 @@ def worker(
         raise typer.Exit(code)
 
 
-def _queues(typed: list[str] | None) -> list[str] | None:
-    names = [name.strip() for text in typed or [] for name in text.split(",")]
+def _queues(given: list[str] | None) -> list[str] | None:
+    names = [name.strip() for text in given or [] for name in text.split(",")]
     return list(dict.fromkeys(name for name in names if name)) or None
 
 
 def _name(command: _Command, supervised: SupervisorLink | None) -> str | None:
-    """A name never used twice: what a dead worker held must not look like its successor's."""
+    """A unique name: the jobs of a dead worker must not look like those of its successor."""
     if supervised is not None:
         return supervised.name
     return f"{check_name('worker', command.name)}-{new_id()[-8:]}" if command.name else None

@@ -89,7 +89,7 @@ async def test_options_of_the_job_can_be_typed(q: TaskQ, app: str) -> None:
 
     assert json.loads(done.stdout) == {"id": "mine", "created": True}
     assert json.loads(again.stdout) == {"id": "mine", "created": False}
-    assert "existed already" in again.stderr
+    assert "already exists" in again.stderr
     info = await q.job("mine").info()
     assert (info.state, info.queue, info.priority) == (JobState.SCHEDULED, "other", 9)
     assert info.due_at is not None
@@ -127,7 +127,7 @@ async def test_the_help_says_what_may_be_left_out() -> None:
     assert "[required]" not in done.stdout
     nothing = await typed("enqueue")
     assert nothing.exit_code == 2
-    assert "TASK is missing: type taskq enqueue [TARGET] TASK" in nothing.stderr
+    assert "TASK is missing: use taskq enqueue [TARGET] TASK" in nothing.stderr
 
 
 async def test_results_json_does_not_know_become_text_and_arrays(
@@ -207,7 +207,7 @@ async def test_a_target_alone_is_a_usage_error_that_names_its_tasks(app: str) ->
     done = await typed("enqueue", app)
 
     assert done.exit_code == 2
-    assert f"TASK is missing: type taskq enqueue {app} TASK, one of shop.add, " in done.stderr
+    assert f"TASK is missing: use taskq enqueue {app} TASK, one of shop.add, " in done.stderr
 
 
 async def test_a_call_that_does_not_fit_is_a_usage_error_with_the_signature(app: str) -> None:
@@ -220,9 +220,9 @@ async def test_a_call_that_does_not_fit_is_a_usage_error_with_the_signature(app:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--args", "[1"), "--args '[1' is no JSON"),
-        (("--args", '{"a": 1}'), "is no JSON array; type --args '[\"a.png\", 2]'"),
-        (("--kwargs", "[1]"), "is no JSON object; type --kwargs '{\"width\": 400}'"),
+        (("--args", "[1"), "--args '[1' is not JSON"),
+        (("--args", '{"a": 1}'), "is not a JSON array; use --args '[\"a.png\", 2]'"),
+        (("--kwargs", "[1]"), "is not a JSON object; use --kwargs '{\"width\": 400}'"),
         (("--args", "[1]", "--priority", "10"), "use a whole number from 0 to 9"),
         (("--args", "[1]", "--delay", "soon"), "'soon' is not a duration; use 30s, 5m"),
         (("--args", "[1]", "--id", "a b"), "cannot be part of a key"),

@@ -74,17 +74,17 @@ def test_one_taskq_under_two_names_is_one(write: Write) -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("shop4:nothing", "shop4 has no attribute 'nothing'; its TaskQ is shop4:q: type that"),
-        ("shop4:api", "is a FastAPI application, which uvicorn runs, and no TaskQ; its TaskQ is"),
-        ("shop4:add", "shop4:add is the task shop4.add and no TaskQ"),
+        ("shop4:nothing", "shop4 has no attribute 'nothing'; its TaskQ is shop4:q: use that"),
+        ("shop4:api", "is a FastAPI application, which uvicorn runs, not a TaskQ; its TaskQ is"),
+        ("shop4:add", "shop4:add is the task shop4.add, not a TaskQ"),
         ("shop4:TaskQ", "the class TaskQ"),
-        ("shop4:number", "shop4:number is a int and no TaskQ"),
+        ("shop4:number", "shop4:number is a int, not a TaskQ"),
         ("shop4.q", "there is no module 'shop4.q'.* Did you mean shop4:q?"),
         ("absent", "there is no module 'absent' in"),
         ("absent.py", "there is no file 'absent.py' in"),
-        (":q", "':q' names no module"),
-        ("two4", "two4 does not say which TaskQ: it has two4:q, two4:r: type one of them"),
-        ("none4:q", "none4 has no attribute 'q'; it has no TaskQ at all"),
+        (":q", "':q' does not name a module"),
+        ("two4", "two4 does not name a single TaskQ: it has two4:q, two4:r: use one of them"),
+        ("none4:q", "none4 has no attribute 'q'; it has no TaskQ"),
     ],
 )
 def test_what_is_wrong_with_a_target_is_said(write: Write, target: str, said: str) -> None:
@@ -113,7 +113,7 @@ def test_a_module_that_does_not_import_shows_the_end_of_its_own_traceback(
 ) -> None:
     write(broken5=source)
 
-    with pytest.raises(ConfigError, match="broken5 could not be imported") as caught:
+    with pytest.raises(ConfigError, match="broken5 cannot be imported") as caught:
         load_app("broken5:q")
 
     text = str(caught.value)

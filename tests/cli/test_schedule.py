@@ -52,7 +52,7 @@ async def test_schedules_that_only_the_code_knows_are_stored_by_whom_it_says(
     unknown = terminal.output("schedule", "show", "ticking:q", "nobody")
     alone = terminal.output("schedule", "pause", "ticking:q")
     assert alone.returncode == 2
-    assert "ID is missing: type taskq schedule pause ticking:q ID" in alone.stderr
+    assert "ID is missing: use taskq schedule pause ticking:q ID" in alone.stderr
     assert terminal.output("schedule", "next", "ticking:q").returncode == 0
     assert "'nobody'" in terminal.output("schedule", "next", "ticking:q", "nobody").stderr
 
@@ -240,7 +240,7 @@ async def test_a_leader_that_was_not_heard_of_late_leads_no_more(
     assert fit.exit_code == 0, fit.output
     assert f"schedules    1 to be fired, and {scheduler.name} leads" in fit.stdout
     assert looked.exit_code == 3
-    assert f"1 schedule; nobody leads: {scheduler.name}, the last to, is silent" in looked.stdout
+    assert f"1 schedule; no leader: {scheduler.name} was last, silent" in looked.stdout
     assert examined.exit_code == 3
     assert "1 schedule waits for the next fire, and no scheduler is running" in examined.stdout
     assert "fix: taskq worker, or taskq scheduler" in examined.stdout

@@ -176,7 +176,7 @@ async def test_it_looks_at_the_server_of_a_target(
     assert "no worker listens: taskq worker -q default" in by_variable.stdout
     both = await typed("status", f"{name}:q", "--namespace", "x")
     assert both.exit_code == 2
-    assert "type either a target, or --url and --namespace" in both.stderr
+    assert "use either a target, or --url and --namespace" in both.stderr
 
 
 async def test_without_a_target_the_url_of_the_environment_is_looked_at(
@@ -226,7 +226,7 @@ async def test_watching_without_a_pause_is_refused(where: tuple[str, ...]) -> No
         done = await typed("status", *where, "--watch", "--every", every)
 
         assert done.exit_code == 2
-        assert "type 50ms or more" in done.stderr
+        assert "use 50ms or more" in done.stderr
 
 
 async def test_watching_looks_again_until_it_is_interrupted(

@@ -243,7 +243,7 @@ async def test_what_a_job_left_behind_does_not_keep_the_process(
     command = terminal.type("worker", "--burst")
 
     assert command.ended(within=10) == 0
-    assert "leaving behind what a job started" in command.errors
+    assert "exiting although a job left this behind" in command.errors
     await job.result(timeout=1)
 
 
@@ -301,7 +301,7 @@ async def test_a_job_that_cancels_everything_ends_it_in_order_and_fails_alone(
 
     assert command.ended() == 1
     assert f"job {culprit.id} cancels every asyncio task of this process" in command.errors
-    assert "a job cancelled this worker, which ends now" in command.errors
+    assert "a job cancelled this worker, which stops now" in command.errors
     # That of the job alone
     assert command.errors.count("Traceback") == 1
     assert await culprit.status() is JobState.FAILED
@@ -356,7 +356,7 @@ def test_a_server_that_refuses_it_is_an_error(terminal: Terminal, server: TestSe
 
 def test_a_wrong_line_ends_with_exit_code_2_and_says_what_to_type(terminal: Terminal) -> None:
     lines = {
-        "app:nothing": "its TaskQ is app:q: type that",
+        "app:nothing": "its TaskQ is app:q: use that",
         "--brust": "No such option: --brust",
         "--grace soon": "'soon' is not a duration",
         "--max-memory much": "'much' is no size",
