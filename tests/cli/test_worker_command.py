@@ -231,7 +231,7 @@ async def test_the_second_signal_ends_a_worker_whose_loop_is_blocked(
     command.signal(SIGINT)
 
     assert command.ended(within=8) == 1
-    assert "did not end in time" in command.errors
+    assert "did not stop in time" in command.errors
 
 
 @pytest.mark.parametrize("task", ["leaves_a_thread", "leaves_a_coroutine"])
@@ -359,7 +359,7 @@ def test_a_wrong_line_ends_with_exit_code_2_and_says_what_to_type(terminal: Term
         "app:nothing": "its TaskQ is app:q: use that",
         "--brust": "No such option: --brust",
         "--grace soon": "'soon' is not a duration",
-        "--max-memory much": "'much' is no size",
+        "--max-memory much": "'much' is not a size",
         "-q a/b": "queue 'a/b' cannot be part of a key",
         "-c 0": "-c",
         "--name a/b": "worker 'a/b' cannot be part of a key",
