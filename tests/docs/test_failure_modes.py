@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -22,3 +23,19 @@ def test_every_fault_names_a_test_that_is_there() -> None:
         for path, test in named:
             source = (ROOT / "tests" / path).read_text("utf-8")
             assert f"def {test}(" in source, f"row {number}: {path} has no {test}"
+
+
+def test_every_message_that_is_quoted_is_one_of_the_code() -> None:
+    sources = [path.read_text("utf-8") for path in (ROOT / "taskq").rglob("*.py")]
+    texts = [
+        node.value
+        for source in sources
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    messages = re.findall(r"(?:log|error after the deadline): `([^`]+)`", PAGE)
+    # An ellipsis stands for what differs: names, numbers.
+    parts = [part.strip() for message in messages for part in message.split("…") if part.strip()]
+
+    assert len(parts) > 10
+    assert [part for part in parts if not any(part in text for text in texts)] == []
