@@ -155,7 +155,7 @@ class OrderedCalls:
         self._calls: dict[tuple[str, ...], deque[Call]] = {}
 
     def add(self, call: Call) -> bool:
-        """Add a call behind the others of its key; true when there are none."""
+        """Add a call behind the earlier calls of its key; true if it is the first."""
         if call.ordering_key is None:
             return True
         calls = self._calls.setdefault(call.ordering_key, deque())

@@ -27,7 +27,7 @@ class PlainTask(Task[..., Any]):
         super().__init__(function, name_of(function), options, context)
 
     def _look_like(self, function: Callable[..., Any]) -> None:
-        """Copy no attributes: users never see this task, and they can be anything."""
+        """Copy nothing: users never see this task, and attributes may be anything."""
 
 
 class PlainTasks:

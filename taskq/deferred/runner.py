@@ -40,7 +40,7 @@ from taskq.execution.resources import STATE_KEY
 from taskq.execution.task import JobOptionValues, Task, task_spec_of
 from taskq.execution.task_context import TaskContext
 
-__all__ = ["HELD", "DeferredRunner", "Deferring", "HeldCalls"]
+__all__ = ["HELD", "ConfiguredRunner", "DeferredRunner", "HeldCalls"]
 
 _log = logging.getLogger("taskq.deferred")
 
@@ -146,12 +146,12 @@ class DeferredRunner:
         """
         return self.take(function, PLAIN, args, kwargs)
 
-    def options(self, **changes: Unpack[JobOptionValues]) -> Deferring:
+    def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredRunner:
         """Options for single calls: `q.deferred.options(timeout=5).defer(function, ...)`.
 
         Raises `UnknownOption` and `ConfigError`.
         """
-        return Deferring(self, self._plain, PLAIN.with_changes(**changes))
+        return ConfiguredRunner(self, self._plain, PLAIN.with_changes(**changes))
 
     def take(
         self,
@@ -274,7 +274,7 @@ class DeferredRunner:
         runtime.admission.admit_late(call)
 
 
-class Deferring:
+class ConfiguredRunner:
     """Options for single deferred calls; made by `q.deferred.options(...)`."""
 
     __slots__ = ("_options", "_plain", "_runner")
@@ -302,6 +302,6 @@ class Deferring:
         """Run a function soon in this process, with these options."""
         return self._runner.take(self._plain.of(function), self._options, args, kwargs)
 
-    def options(self, **changes: Unpack[JobOptionValues]) -> Deferring:
+    def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredRunner:
         """Add further options."""
-        return Deferring(self._runner, self._plain, self._options.with_changes(**changes))
+        return ConfiguredRunner(self._runner, self._plain, self._options.with_changes(**changes))

@@ -26,7 +26,7 @@ from taskq.execution.request import PLAIN
 from taskq.execution.task import JobOptionValues
 from taskq.execution.task_context import TaskContext
 
-__all__ = ["Adding", "BackgroundTasks", "When", "temporary_runner"]
+__all__ = ["BackgroundTasks", "ConfiguredBackgroundTasks", "When", "temporary_runner"]
 
 _log = logging.getLogger("taskq.fastapi")
 
@@ -93,7 +93,7 @@ P = ParamSpec("P")
 When = Literal["success", "always"]
 
 
-class AddingOptionValues(JobOptionValues, total=False):
+class BackgroundTaskOptionValues(JobOptionValues, total=False):
     """The keywords of `BackgroundTasks.options(...)`."""
 
     when: When
@@ -138,7 +138,7 @@ class BackgroundTasks(fastapi.BackgroundTasks):
         else:
             self._add(_Entry(func, args, kwargs))
 
-    def options(self, **changes: Unpack[AddingOptionValues]) -> Adding:
+    def options(self, **changes: Unpack[BackgroundTaskOptionValues]) -> ConfiguredBackgroundTasks:
         """Options for single tasks: `tasks.options(retry=3).add_task(...)`.
 
         The options of `q.deferred.options(...)`, and `when`: "success" (the default) runs the task
@@ -152,12 +152,12 @@ class BackgroundTasks(fastapi.BackgroundTasks):
                 "strict background tasks, like FastAPI's, have no options: remove strict=True, "
                 "or use BackgroundTasks instead of StrictBackgroundTasks"
             )
-        check_known("background tasks", changes, AddingOptionValues.__annotations__)
+        check_known("background tasks", changes, BackgroundTaskOptionValues.__annotations__)
         given: dict[str, Any] = {**changes}
         when = given.pop("when", "success")
         if when not in ("success", "always"):
             raise ConfigError(f"when={when!r}: use 'success' or 'always'")
-        return Adding(self._add, PLAIN.with_changes(**given), when)
+        return ConfiguredBackgroundTasks(self._add, PLAIN.with_changes(**given), when)
 
     async def __call__(self) -> None:
         """Run the tasks that have not started; a response calls this when it is sent."""
@@ -223,7 +223,7 @@ class BackgroundTasks(fastapi.BackgroundTasks):
         return started
 
 
-class Adding:
+class ConfiguredBackgroundTasks:
     """Options for single background tasks; made by `BackgroundTasks.options(...)`."""
 
     __slots__ = ("_add", "_options", "_when")
@@ -270,5 +270,5 @@ class _Entry(BackgroundTask):
         return cls(task.func, tuple(task.args), dict(task.kwargs))
 
     def start(self, runner: DeferredRunner) -> Deferred[Any]:
-        """Defer it."""
+        """Start it in `runner`."""
         return runner.take(self.func, self._options, self.args, self.kwargs, self._context)

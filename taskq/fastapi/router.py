@@ -150,7 +150,7 @@ class JobView(BaseModel):
 
     @classmethod
     def of(cls, info: JobInfo) -> JobView:
-        """What may be shown of a job: its arguments and its traceback may not."""
+        """The public view of a job, without its arguments and its traceback."""
         progress = info.progress
         return cls(
             id=info.id,

@@ -11,7 +11,7 @@ from taskq import TaskQ
 
 @pytest.fixture
 async def alone() -> AsyncIterator[TaskQ]:
-    """A TaskQ whose server nobody could reach; its runner is drained when the test ends."""
+    """A TaskQ with an unreachable server; its runner is drained when the test ends."""
     app = TaskQ("redis://localhost:1")
     async with app.deferred:
         yield app

@@ -1,6 +1,6 @@
-"""Random lives of a deferred runner: whatever is asked of it, each call runs once or is cancelled.
+"""Random histories of a deferred runner: in each, every call runs once or is cancelled.
 
-Short here. Whoever looks for a bug gives more: TASKQ_MODEL_EXAMPLES=2000.
+Few examples by default; for more: TASKQ_MODEL_EXAMPLES=2000.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A directory for one embedded server, and what a test wants to know and do there."""
+"""The directory of one embedded server, with what tests check and do in it."""
 
 from __future__ import annotations
 
