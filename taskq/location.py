@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -74,12 +76,18 @@ def _address_of(client: Any) -> Address:
         database=int(connection.db or 0),
         username=connection.username or None,
         password=connection.password or None,
-        tls=None if tls is None else Tls(**{name: getattr(tls, name) for name in names}),
+        tls=None if tls is None else Tls(**{name: getattr(tls, name, None) for name in names}),
         connect_timeout=connection.socket_connect_timeout,
         keepalive=bool(getattr(connection, "socket_keepalive", False)),
         make_context=None if tls is None else tls.get,
-        provider=None if provider is None else provider.get_credentials_async,
+        provider=None if provider is None else partial(_credentials, provider),
     )
+
+
+async def _credentials(provider: Any) -> Sequence[str]:
+    """What a `CredentialProvider` gives; redis-py before 5.3 knows no asynchronous ones."""
+    ask = getattr(provider, "get_credentials_async", None)
+    return provider.get_credentials() if ask is None else await ask()
 
 
 def _connection_of(pool: Any) -> Any:
