@@ -69,6 +69,7 @@ def _address_of(client: Any) -> Address:
     provider = connection.credential_provider
     tls = getattr(connection, "ssl_context", None)
     names = ("ca_certs", "ca_path", "certfile", "keyfile")
+    files: dict[str, Any] = {name: getattr(tls, name, None) for name in names}
     return Address(
         host=getattr(connection, "host", "localhost"),
         port=int(getattr(connection, "port", 6379)),
@@ -76,7 +77,7 @@ def _address_of(client: Any) -> Address:
         database=int(connection.db or 0),
         username=connection.username or None,
         password=connection.password or None,
-        tls=None if tls is None else Tls(**{name: getattr(tls, name, None) for name in names}),
+        tls=None if tls is None else Tls(**files),
         connect_timeout=connection.socket_connect_timeout,
         keepalive=bool(getattr(connection, "socket_keepalive", False)),
         make_context=None if tls is None else tls.get,
