@@ -86,8 +86,8 @@ class Portal:
     def run(self, awaitable: Awaitable[T], timeout: float | None = None) -> T:
         """Run `awaitable` to its end; `timeout` is in seconds.
 
-        Raises `TaskqError` in a coroutine, whose event loop this call would block, and where the
-        interpreter is too far on its way out, and `ConfigError` in a process that only imports the
+        Raises `TaskqError` in a coroutine, whose event loop this call would block, and when the
+        interpreter can no longer start threads; `ConfigError` in a process that only imports the
         main module.
         """
         try:
@@ -106,14 +106,14 @@ class Portal:
         except RuntimeError as error:
             if _is_of_shutdown(error):
                 raise TaskqError(
-                    "the interpreter is shutting down and starts no more threads, which making a "
-                    "connection may need: call q.run() before the program ends, in a `finally:` "
+                    "the interpreter is shutting down and can no longer start threads, which a new "
+                    "connection may need; call q.run() before the program ends, in a `finally:` "
                     "for example, and not in an atexit handler"
                 ) from error
             raise
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, started if it does not run yet.
+        """The loop, started if it is not running yet.
 
         Raises `ConfigError` in a process that only imports the main module, and `TaskqError` when
         the interpreter shuts down.
@@ -147,7 +147,7 @@ class Portal:
 
     def reset_after_fork(self) -> None:
         """In a forked process: leave the loop to the parent, whose thread runs it."""
-        # A thread of the parent may have held the other one.
+        # A thread of the parent may hold the previous lock.
         self._lock = threading.Lock()
         if self._thread is not None:
             _inherited.append(self._thread)
@@ -156,7 +156,7 @@ class Portal:
         self._thread, self._ending = None, None
 
     def end(self, thread: _LoopThread) -> None:
-        """End this thread, if it is still the one, and wait for its farewell."""
+        """End this thread, unless it belongs to a parent process, and wait for its farewell."""
         if self._thread is thread:
             thread.end(self._patience)
 
@@ -187,7 +187,7 @@ def _result(future: concurrent.futures.Future[T], timeout: float | None) -> T:
 
 
 async def _alone(awaitable: Awaitable[T], timeout: float | None, farewell: _Farewell | None) -> T:
-    """What runs at the very end, when the background loop is gone, in a loop of its own."""
+    """Run in a new loop, at the end of the interpreter, when the background loop has ended."""
     try:
         async with asyncio.timeout(timeout):
             return await awaitable
@@ -197,20 +197,20 @@ async def _alone(awaitable: Awaitable[T], timeout: float | None, farewell: _Fare
 
 
 def _is_of_shutdown(error: RuntimeError) -> bool:
-    """Whether Python refuses a thread: `cannot schedule new futures after shutdown`."""
+    """Whether Python refused to start a thread: `cannot schedule new futures after shutdown`."""
     return "shutdown" in str(error) and not threading.main_thread().is_alive()
 
 
 def _refuse_in_a_coroutine() -> None:
     if _in_a_coroutine():
-        raise TaskqError("q.run() would block the event loop it is called in; type `await` instead")
+        raise TaskqError("q.run() would block the event loop it is called in; use `await` instead")
 
 
 def _in_a_coroutine() -> bool:
     """Whether the caller is a coroutine, or was called by one.
 
-    A notebook's cell runs in a task as well, and may block it: there the cell itself, which is no
-    coroutine, comes first.
+    A notebook runs a cell in a task too, but a cell may block it: the cell itself is not a
+    coroutine, and its frame is found first.
     """
     try:
         if asyncio.current_task() is None:

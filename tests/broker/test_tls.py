@@ -1,4 +1,4 @@
-"""`rediss://`: what is said is encrypted, and the server has to prove who it is."""
+"""`rediss://`: connections are encrypted, and the server's certificate is verified."""
 
 from __future__ import annotations
 
@@ -57,19 +57,19 @@ DELETE = "for _, key in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL',
 
 
 @pytest.mark.parametrize(
-    ("host", "query", "told"),
+    ("host", "query", "message"),
     [
         ("localhost", "", r"TLS failed: .*\?ssl_ca_certs="),
         ("127.0.0.1", f"?ssl_ca_certs={CERTIFICATE}", "TLS failed"),
     ],
-    ids=["nobody vouches for it", "it is for another name"],
+    ids=["unknown authority", "other host name"],
 )
-async def test_a_certificate_that_proves_nothing_is_refused(
-    server: TestServer, namespace: str, host: str, query: str, told: str
+async def test_a_certificate_that_cannot_be_verified_is_refused(
+    server: TestServer, namespace: str, host: str, query: str, message: str
 ) -> None:
     async with tls_front(server.socket) as port:
         broker = broker_at(f"rediss://{host}:{port}/0{query}", namespace)
-        with pytest.raises(ServerRefused, match=told):
+        with pytest.raises(ServerRefused, match=message):
             await broker.client.connect()
         await broker.aclose()
 
@@ -84,7 +84,7 @@ async def test_a_file_of_authorities_that_is_not_there_is_named(
     await broker.aclose()
 
 
-async def test_who_speaks_plainly_to_a_server_behind_tls_is_told_within_its_time(
+async def test_a_connection_without_tls_to_a_tls_port_fails_within_its_deadline(
     server: TestServer, namespace: str
 ) -> None:
     async with tls_front(server.socket) as port:

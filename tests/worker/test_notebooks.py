@@ -50,7 +50,7 @@ def test_a_cell_that_is_run_again_replaces_its_task_and_what_stands_around_it(
     server: TestServer, namespace: str
 ) -> None:
     cells = CELL.format(number=1) + CELL.format(number=2)
-    told = run(
+    output = run(
         cells
         + """
 job = q.run(note.enqueue("a"))
@@ -65,14 +65,14 @@ print("tasks", len(q._registry), "hooks", len(q.deferred._report.hooks))
         "-q",
     )
 
-    assert "Error" not in told, told
+    assert "Error" not in output, output
     for expected in (
         "attempts 1",
         "result 2(2 a) ways [2]",
         "schedules [2.0]",
         "tasks 1 hooks 1",
     ):
-        assert expected in told, told
+        assert expected in output, output
 
 
 def test_a_program_that_gives_two_tasks_one_name_is_refused_still(
@@ -82,6 +82,6 @@ def test_a_program_that_gives_two_tasks_one_name_is_refused_still(
     lines = CELL.format(number=1) + CELL.format(number=2)
     program.write_text(f"from taskq import *\nways = []\nq = TaskQ()\n{lines}")
 
-    told = run("", server, namespace, str(program))
+    output = run("", server, namespace, str(program))
 
-    assert "two tasks are called 'program.note'" in told, told
+    assert "two tasks are called 'program.note'" in output, output

@@ -42,7 +42,7 @@ def test_a_plain_program_enqueues_works_and_waits(new_q: Callable[[], TaskQ]) ->
     q.run(q.aclose())
 
 
-def test_what_cannot_be_awaited_is_refused_with_what_to_type(new_q: Callable[[], TaskQ]) -> None:
+def test_what_cannot_be_awaited_is_refused_with_what_to_use(new_q: Callable[[], TaskQ]) -> None:
     q = new_q()
 
     @q.task(name="square")
@@ -115,7 +115,7 @@ def test_the_background_loop_ends_with_its_taskq(new_q: Callable[[], TaskQ]) -> 
     eventually_sync(lambda: not any(thread.is_alive() for thread in threads))
 
 
-async def test_in_a_coroutine_it_says_that_await_is_wanted(q: TaskQ) -> None:
+async def test_in_a_coroutine_the_error_names_await(q: TaskQ) -> None:
     @q.task(name="one")
     async def one() -> int:
         return 1
@@ -123,7 +123,7 @@ async def test_in_a_coroutine_it_says_that_await_is_wanted(q: TaskQ) -> None:
     def deeper() -> None:
         q.run(one.enqueue())
 
-    with pytest.raises(TaskqError, match="type `await` instead"):
+    with pytest.raises(TaskqError, match="use `await` instead"):
         q.run(one.enqueue())
     with pytest.raises(TaskqError, match="would block the event loop"):
         deeper()

@@ -135,15 +135,15 @@ async def test_in_a_coroutine_it_refuses_and_leaves_nothing_unawaited() -> None:
     def plain() -> int:
         return portal.run(one())
 
-    with pytest.raises(TaskqError, match="type `await` instead"):
+    with pytest.raises(TaskqError, match="use `await` instead"):
         portal.run(one())
-    with pytest.raises(TaskqError, match="type `await` instead"):
+    with pytest.raises(TaskqError, match="use `await` instead"):
         plain()
     # In a thread of its own it may be waited for
     assert await asyncio.to_thread(plain) == 1
 
 
-async def test_in_a_callback_of_a_loop_it_is_no_coroutine_that_waits() -> None:
+async def test_a_callback_of_a_loop_is_not_a_coroutine() -> None:
     portal, seen = Portal(), asyncio.get_running_loop().create_future()
 
     async def one() -> int:
