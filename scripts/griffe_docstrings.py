@@ -14,7 +14,6 @@ import griffe
 __all__ = ["Docstrings"]
 
 _EXAMPLE = re.compile(r"^( *)>>> .*(?:\n\1\S.*|\n\1 +\S.*)*", re.MULTILINE)
-_FLAG = re.compile(r" *# doctest: \+\w+$", re.MULTILINE)
 _LITERAL = re.compile(r"(^|\S)::$", re.MULTILINE)
 
 
@@ -30,7 +29,7 @@ class Docstrings(griffe.Extension):
 def shown(text: str) -> str:
     """The docstring in Markdown.
 
-    >>> print(shown("Add.\\n\\n>>> add(1, 2)  # doctest: +SKIP\\n3"))
+    >>> print(shown("Add.\\n\\n>>> add(1, 2)\\n3"))
     Add.
     <BLANKLINE>
     ```pycon
@@ -38,7 +37,7 @@ def shown(text: str) -> str:
     3
     ```
     """
-    text = _EXAMPLE.sub(_fenced, _FLAG.sub("", text))
+    text = _EXAMPLE.sub(_fenced, text)
     return _LITERAL.sub(lambda found: f"{found[1]}:" if found[1] else "", text)
 
 

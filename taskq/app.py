@@ -176,7 +176,7 @@ class TaskQ(ForeignNames):
         Raises `TaskDefinitionError` for what cannot be a task or has a name that is taken,
         `UnknownOption` and `ConfigError` for options.
 
-        >>> @q.task(retry=3, timeout=30)  # doctest: +SKIP
+        >>> @q.task(retry=3, timeout=30)
         ... async def resize(path: str, width: int = 800) -> str: ...
         """
         if function is not None:
@@ -192,14 +192,14 @@ class TaskQ(ForeignNames):
 
         Raises as `Task.enqueue`; arguments are checked before anything is sent.
 
-        >>> jobs = await q.enqueue_many([resize.s(p) for p in paths])  # doctest: +SKIP
+        >>> jobs = await q.enqueue_many([resize.s(p) for p in paths])
         """
         return await enqueue_all(self._backend, signatures)
 
     async def send(self, name: str, /, *args: Any, **kwargs: Any) -> Job[Any]:
         """Enqueue a task by its name, without importing its code; the worker checks the arguments.
 
-        >>> await q.send("app.tasks.resize", "a.png", width=400)  # doctest: +SKIP
+        >>> await q.send("app.tasks.resize", "a.png", width=400)
         """
         return await self.remote(name).enqueue(*args, **kwargs)
 
@@ -228,7 +228,7 @@ class TaskQ(ForeignNames):
 
         With options: `q.deferred.options(timeout=5).defer(function, ...)`. Raises `BacklogFull`.
 
-        >>> handle = q.defer(send_mail, "ada@example.org")  # doctest: +SKIP
+        >>> handle = q.defer(send_mail, "ada@example.org")
         """
         return self.deferred.defer(function, *args, **kwargs)
 
@@ -252,7 +252,7 @@ class TaskQ(ForeignNames):
 
         Raises `ConfigError` for anything else to be wrapped.
 
-        >>> @q.middleware  # doctest: +SKIP
+        >>> @q.middleware
         ... async def measure(job, call_next): return await call_next(job)
         """
         return self._context.middleware.decorator(around)
@@ -270,7 +270,7 @@ class TaskQ(ForeignNames):
         Raises what `awaitable` raises, `CallError` for what cannot be awaited, and `TaskqError`
         when called in a coroutine, where `await` is what you want.
 
-        >>> job = q.run(resize.enqueue("a.png"))  # doctest: +SKIP
+        >>> job = q.run(resize.enqueue("a.png"))
         """
         if not inspect.isawaitable(awaitable):
             raise CallError(

@@ -51,7 +51,7 @@ def load_app(target: str | None = None) -> Loaded:
     Raises `ConfigError` when the target does not import (with the end of its own traceback), has no
     such attribute, or is not a TaskQ; and `NothingFound` when no target is given or found.
 
-    >>> load_app("shop.tasks:q").app  # doctest: +SKIP
+    >>> load_app("shop.tasks:q").app
     """
     _look_first_in(Path.cwd())
     target = target or _from_pyproject(Path("pyproject.toml"))

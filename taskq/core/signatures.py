@@ -56,9 +56,9 @@ def call_signature(function: Callable[..., Any]) -> Signature | None:
     It is the signature of the code that is called: a function that this wraps (`functools.wraps`)
     may take other arguments, and `__signature__` may be anything.
 
-    >>> @functools.wraps(send)  # doctest: +SKIP
+    >>> @functools.wraps(send)
     ... async def in_session(*args): return await send(open_session(), *args)
-    >>> str(call_signature(in_session))  # doctest: +SKIP
+    >>> str(call_signature(in_session))
     '(*args)'
     """
     try:

@@ -142,7 +142,7 @@ class DeferredRunner:
     def defer(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
         """Run a function soon in this process; a plain `def` runs in a thread. See `Task.defer`.
 
-        >>> handle = q.defer(send_mail, "ada@example.org")  # doctest: +SKIP
+        >>> handle = q.defer(send_mail, "ada@example.org")
         """
         return self.take(function, PLAIN, args, kwargs)
 
@@ -211,7 +211,7 @@ class DeferredRunner:
     def on_error(self, hook: H) -> H:
         """Call `hook` with each failure, in the event loop, with the call's context variables.
 
-        >>> @q.deferred.on_error  # doctest: +SKIP
+        >>> @q.deferred.on_error
         ... def report(failure): sentry_sdk.capture_exception(failure.error)
         """
         register(self._report.hooks, hook)

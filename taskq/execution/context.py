@@ -86,7 +86,7 @@ def current_job() -> JobContext:
 
     Raises `TaskqError` outside of a job.
 
-    >>> current_job().attempt  # doctest: +SKIP
+    >>> current_job().attempt
     1
     """
     attempt = running_job()
@@ -210,7 +210,7 @@ class JobContext(_Fired):
 
         Raises `ConfigError` for what is not a finite number.
 
-        >>> await current_job().progress(3, 10, "cutting")  # doctest: +SKIP
+        >>> await current_job().progress(3, 10, "cutting")
         """
         return Reported(self._attempt, Progress.of(done, total, text))
 

@@ -52,8 +52,8 @@ class Deferred(Generic[R]):
 
     Made by `f.defer(...)` and `q.defer(...)`; it may be used in any thread and in any event loop.
 
-    >>> handle = resize.defer("a.png")  # doctest: +SKIP
-    >>> await handle  # doctest: +SKIP
+    >>> handle = resize.defer("a.png")
+    >>> await handle
     'a-800.png'
     """
 
@@ -110,7 +110,7 @@ class Deferred(Generic[R]):
         It is done when this returns; awaiting what it returns waits until the call has ended. True
         when it was not over.
 
-        >>> await handle.cancel()  # doctest: +SKIP
+        >>> await handle.cancel()
         True
         """
         return Cancelling(self._call, self._call.cancel())
@@ -192,7 +192,7 @@ class Job(Generic[R]):
         Raises `JobFailed` (with the worker's traceback), `JobCancelled`, `JobExpired`,
         `ResultTimeout`, and `JobNotFound` with its kinds `ResultExpired` and `ResultNotKept`.
 
-        >>> await (await resize.enqueue("a.png")).result(timeout=10)  # doctest: +SKIP
+        >>> await (await resize.enqueue("a.png")).result(timeout=10)
         'a-800.png'
         """
         limit = None if timeout is None else seconds("timeout", timeout)

@@ -158,7 +158,7 @@ class Task(ForeignNames, Generic[P, R]):
         Raises `CallError` for arguments that do not fit the signature, `EncodeError` for ones that
         cannot travel, `ServerUnavailable` and `QueueFull`. Nothing is enqueued then.
 
-        >>> job = await resize.enqueue("a.png", width=400)  # doctest: +SKIP
+        >>> job = await resize.enqueue("a.png", width=400)
         """
         return await _enqueue(self._backend, self._spec, PLAIN, args, kwargs)
 
@@ -174,7 +174,7 @@ class Task(ForeignNames, Generic[P, R]):
 
         Raises `CallError` for arguments that do not fit the signature, and `BacklogFull`.
 
-        >>> handle = resize.defer("a.png", width=400)  # doctest: +SKIP
+        >>> handle = resize.defer("a.png", width=400)
         """
         return self._context.deferrer().take(self, PLAIN, args, kwargs)
 
@@ -183,7 +183,7 @@ class Task(ForeignNames, Generic[P, R]):
 
         Raises `UnknownOption` and `ConfigError`.
 
-        >>> await resize.options(delay=30, priority=9).enqueue("a.png")  # doctest: +SKIP
+        >>> await resize.options(delay=30, priority=9).enqueue("a.png")
         """
         return ConfiguredTask(self._backend, self._spec, PLAIN.with_changes(**changes), self)
 
@@ -196,7 +196,7 @@ class Task(ForeignNames, Generic[P, R]):
 
         Its result is what this function returns, where that of `q.job(id)` is plain data.
 
-        >>> await resize.job(job_id).result()  # doctest: +SKIP
+        >>> await resize.job(job_id).result()
         'a-800.png'
         """
         return Job(

@@ -29,5 +29,5 @@ __all__ = [
 injected: Final[Any] = ...
 """A default for parameters that a dependency fills, so that type checkers require no argument.
 
->>> async def load(user: int, db: Annotated[DB, Depends(get_db)] = injected): ...  # doctest: +SKIP
+>>> async def load(user: int, db: Annotated[DB, Depends(get_db)] = injected): ...
 """

@@ -111,7 +111,7 @@ class BackgroundTasks(fastapi.BackgroundTasks):
     `strict=True`: exactly as FastAPI does, one after the other until one fails. `via`: the runner
     for tasks collected by hand: `Response(background=BackgroundTasks(via=q.deferred))`.
 
-    >>> @app.post("/signup")  # doctest: +SKIP
+    >>> @app.post("/signup")
     ... async def signup(mail: str, tasks: BackgroundTasks) -> None:
     ...     tasks.add_task(welcome, mail)
     ...     tasks.options(retry=3, durable=True).add_task(enter_in_crm, mail)

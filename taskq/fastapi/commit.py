@@ -135,9 +135,9 @@ def enqueue_on_commit(session: Any, signature: Signature[R]) -> OnCommit[R]:
 
     Raises what `Signature.enqueue` raises, and `ConfigError` if `session` is not a session.
 
-    >>> welcoming = enqueue_on_commit(session, welcome.s(user.id))  # doctest: +SKIP
-    >>> await session.commit()  # doctest: +SKIP
-    >>> welcoming.job.id  # doctest: +SKIP
+    >>> welcoming = enqueue_on_commit(session, welcome.s(user.id))
+    >>> await session.commit()
+    >>> welcoming.job.id
     """
     inner: Any = getattr(session, "sync_session", session)
     if not hasattr(inner, "get_nested_transaction"):

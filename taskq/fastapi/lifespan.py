@@ -27,8 +27,8 @@ class AfterResponse:
     The calls of one request start in their order; their handles cannot be awaited within it. Works
     with every ASGI framework, and for `q.defer` too. Calls deferred by a websocket start at once.
 
-    >>> app = FastAPI(lifespan=q.lifespan)  # doctest: +SKIP
-    >>> app.add_middleware(AfterResponse)  # doctest: +SKIP
+    >>> app = FastAPI(lifespan=q.lifespan)
+    >>> app.add_middleware(AfterResponse)
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -97,8 +97,8 @@ def lifespan(
     `scheduler` only fires schedules, without a worker. Both are meant for development, and for
     small amounts of I/O-bound work.
 
-    >>> own = lifespan(q, my_lifespan, worker={"concurrency": 10})  # doctest: +SKIP
-    >>> app = FastAPI(lifespan=own)  # doctest: +SKIP
+    >>> own = lifespan(q, my_lifespan, worker={"concurrency": 10})
+    >>> app = FastAPI(lifespan=own)
     """
 
     @asynccontextmanager

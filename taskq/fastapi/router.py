@@ -307,7 +307,7 @@ def job_router(
     {prefix}/{job_id}` to cancel. Raises `ConfigError` unless exactly one of `auth` and
     `development` is given, and for an `auth` that is not a dependency.
 
-    >>> app.include_router(job_router(q, auth=current_admin))  # doctest: +SKIP
+    >>> app.include_router(job_router(q, auth=current_admin))
     """
     router = APIRouter(
         prefix=prefix,

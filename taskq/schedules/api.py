@@ -71,7 +71,7 @@ class Schedules:
         `ConfigError` for options and for a trigger that never fires again; `CallError` for
         arguments that do not fit; `UnknownTask`. Nothing is stored then.
 
-        >>> await q.schedules.add("cleanup", every(minutes=5), cleanup.s())  # doctest: +SKIP
+        >>> await q.schedules.add("cleanup", every(minutes=5), cleanup.s())
         """
         check_id(id)
         checked = options_for(what, cast("dict[str, Any]", options))

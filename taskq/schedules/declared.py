@@ -46,7 +46,7 @@ class Declarations:
 
         Raises `ConfigError` and `UnknownOption`, and `CallError` for arguments that do not fit.
 
-        >>> @q.schedule(cron("0 8 * * mon-fri", tz="Asia/Shanghai"))  # doctest: +SKIP
+        >>> @q.schedule(cron("0 8 * * mon-fri", tz="Asia/Shanghai"))
         ... @q.task
         ... async def daily_report() -> None: ...
         """

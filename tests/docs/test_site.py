@@ -1,14 +1,10 @@
-"""The site: four groups of pages with links to the next one, and docstrings without test flags."""
+"""The site: four groups of pages with links to the next one, and docstrings in Markdown."""
 
 from __future__ import annotations
 
-import inspect
 import tomllib
 from pathlib import Path
 
-import pytest
-
-import taskq
 from scripts.griffe_docstrings import shown
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,16 +22,13 @@ def test_every_page_links_the_one_before_and_the_one_after() -> None:
     assert "navigation.footer" in PROJECT["theme"]["features"]
 
 
-@pytest.mark.parametrize("name", sorted(taskq.__all__))
-def test_the_reference_shows_no_flag_of_a_doctest(name: str) -> None:
-    public = getattr(taskq, name)
-    members = vars(public).values() if inspect.isclass(public) else ()
-    texts = [inspect.getdoc(thing) or "" for thing in (public, *members)]
+def test_the_reference_shows_an_example_as_code() -> None:
+    text = shown("Add.\n\n>>> add(1, 2)\n3")
 
-    assert [text for text in texts if "doctest:" in shown(text)] == []
+    assert text == "Add.\n\n```pycon\n>>> add(1, 2)\n3\n```"
 
 
-def test_the_reference_is_built_with_the_extension_that_removes_them() -> None:
+def test_the_reference_is_built_with_the_extension_that_does_so() -> None:
     options = PROJECT["plugins"]["mkdocstrings"]["handlers"]["python"]["options"]
 
     assert options["extensions"] == ["scripts/griffe_docstrings.py"]

@@ -91,8 +91,8 @@ class ThreadExecutor:
 
     `limit`: how many calls run at once, 1 or more. Raises `ConfigError` for less.
 
-    >>> executor = ThreadExecutor(limit=40)  # doctest: +SKIP
-    >>> await executor.run(resize, ("a.png",), {"width": 400})  # doctest: +SKIP
+    >>> executor = ThreadExecutor(limit=40)
+    >>> await executor.run(resize, ("a.png",), {"width": 400})
     """
 
     def __init__(self, limit: int) -> None:
