@@ -9,7 +9,7 @@ MINUTE = About(60_000)
 
 
 def answer(number: int, **others: object) -> BeatReply:
-    """What a worker is told that holds nothing, and promotes."""
+    """The reply to a worker that holds nothing and promotes."""
     given = {"held": 0, "cancels": (), "promotes": True, "silent": ()} | others
     return BeatReply(number, **given)  # type: ignore[arg-type]
 
@@ -136,7 +136,7 @@ async def test_what_a_heartbeat_tells_does_not_grow_with_those_who_live(scene: S
 
 
 async def test_a_stranger_among_the_workers_hides_nobody(scene: Scene) -> None:
-    """Whoever may write to the server may have written a name that is no text."""
+    """Another program may have written a name that is not text."""
     await scene.leases.register("silent", b"who", 1, ["default"])
     mine = await scene.leases.register("me", b"who", 1, ["default"])
     assert mine is not None

@@ -20,12 +20,12 @@ async def test_a_scheduled_job_never_runs(scene: Scene) -> None:
     due, at = scene.now() + 60_000, scene.now() + 90_000
     scene.put_due("a", due, n="c1 c2")
     scene.put_expiry("a", at)
-    ear = scene.ear()
+    listener = scene.listen()
 
     assert await scene.jobs.cancel("a") == 1
 
     assert scene.state() == {"j:a": cancelled(scene, d=due, x=at, n="c1 c2")}
-    assert ear.heard() == [("done:c1", b"a\nc\n"), ("done:c2", b"a\nc\n")]
+    assert listener.messages() == [("done:c1", b"a\nc\n"), ("done:c2", b"a\nc\n")]
     scene.later(61)
     assert await scene.upkeep.promote(100, 1.0) == (0, None)
 
@@ -54,7 +54,7 @@ async def test_a_waiting_job_never_runs(scene: Scene) -> None:
 async def test_the_worker_of_a_running_job_is_asked(scene: Scene) -> None:
     scene.put_running("a")
     before = scene.state()
-    ear = scene.ear()
+    listener = scene.listen()
 
     assert await scene.jobs.cancel("a") == 2
 
@@ -62,7 +62,7 @@ async def test_the_worker_of_a_running_job_is_asked(scene: Scene) -> None:
         "j:a": scene.job("a") | {"s": "r", "z": 1},
         "cancels:w1": Kept({"a"}, About(86_400_000)),
     }
-    assert ear.heard() == [("wake:w1", b"cancel a")]
+    assert listener.messages() == [("wake:w1", b"cancel a")]
 
 
 async def test_asking_again_asks_again(scene: Scene) -> None:

@@ -395,7 +395,7 @@ async def test_what_is_unsubscribed_is_not_heard_any_more(
 async def test_calls_given_up_at_any_point_never_mix_up_replies(
     proxy: Proxy, client: Client, scene: Scene
 ) -> None:
-    """Whoever stops waiting leaves a reply on its way: it must reach nobody else."""
+    """A caller that stops waiting leaves a reply behind, which must not reach another caller."""
     for n in range(300):
         scene.look.set(f"{{{scene.keys.namespace}}}:k", n)
         call = asyncio.ensure_future(client.command("GET", f"{{{scene.keys.namespace}}}:k"))
@@ -436,7 +436,7 @@ async def test_large_replies_come_whole(client: Client, scene: Scene) -> None:
     assert replies == [value] * 3
 
 
-# ------------------------------------------------------------------------------- one reply, told
+# ------------------------------------------------------------------------------ reply handlers
 
 
 async def test_who_cannot_take_a_reply_costs_nobody_else_the_connection(
@@ -467,13 +467,13 @@ async def test_what_cannot_be_written_costs_its_caller_alone(scene: Scene, unfit
 
 async def test_a_connection_that_is_lost_tells_everybody_who_waits(scene: Scene) -> None:
     connection = await scene.client.connect()
-    told: list[object] = []
-    connection.send(told.append, "PING")
+    replies: list[object] = []
+    connection.send(replies.append, "PING")
 
     connection.abort()
-    connection.send(told.append, "PING")
+    connection.send(replies.append, "PING")
 
-    assert [type(reply) for reply in told] == [ConnectionLost, ConnectionLost]
+    assert [type(reply) for reply in replies] == [ConnectionLost, ConnectionLost]
 
 
 @pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])

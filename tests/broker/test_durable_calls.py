@@ -20,7 +20,7 @@ def job(number: int = 1, when: str = "+1000", before: tuple[int, int] = (0, 0)) 
 
 
 async def test_holding_puts_off_what_is_still_there(q: TaskQ) -> None:
-    # Given two durable calls, one of which somebody cancels
+    # Given two durable calls, one of which is cancelled
     await q._backend.submit([job(1), job(2)])
     await q.job("job-2").cancel()
 
@@ -131,7 +131,7 @@ async def test_the_owner_is_stored_with_durable_calls_alone(q: TaskQ) -> None:
     client, keys = q._backend.current().client, q._settings.keys
     owners = [await client.command("HGET", keys.job(f"job-{n}"), "w") for n in (1, 2, 3)]
     assert owners == [b"me", None, None]
-    # And nobody is told that it is a worker
+    # And it is not shown as a worker
     assert (await q.job("job-1").info()).worker is None
 
     for number in (1, 2):

@@ -243,41 +243,41 @@ async def test_a_job_in_any_state_keeps_its_id(scene: Scene, state: str) -> None
 async def test_as_many_idle_workers_are_woken_as_there_are_jobs(scene: Scene) -> None:
     idle = {f"w{n}" for n in range(5)}
     scene.look.sadd(scene.keys.idle + "default", *idle)
-    ear = scene.ear()
+    listener = scene.listen()
 
     await scene.producer.add_many([job("a"), job("b")])
 
-    woken = {channel.removeprefix("wake:") for channel, message in ear.heard()}
+    woken = {channel.removeprefix("wake:") for channel, message in listener.messages()}
     assert len(woken) == 2
     assert scene.state()["idle:default"] == idle - woken
 
 
 async def test_workers_of_other_queues_sleep_on(scene: Scene) -> None:
     scene.look.sadd(scene.keys.idle + "images", "w1")
-    ear = scene.ear()
+    listener = scene.listen()
 
     await scene.producer.add(job("a"))
 
-    assert ear.heard() == []
+    assert listener.messages() == []
     assert scene.state()["idle:images"] == {"w1"}
 
 
 async def test_nobody_is_woken_for_a_job_that_is_due_later(scene: Scene) -> None:
     scene.look.sadd(scene.keys.idle + "default", "w1")
-    ear = scene.ear()
+    listener = scene.listen()
 
     await scene.producer.add(job("a", when="+60000"))
 
-    assert ear.heard() == [("next", b"due")]
+    assert listener.messages() == [("next", b"due")]
     assert scene.state()["idle:default"] == {"w1"}
 
 
 async def test_only_a_new_earliest_time_is_news(scene: Scene) -> None:
-    ear = scene.ear()
+    listener = scene.listen()
 
     async def news(**fields: str) -> list[tuple[str, bytes]]:
         await scene.producer.add(job(f"job{scene.producer._number}", **fields))
-        return ear.heard()
+        return listener.messages()
 
     assert await news(when="+60000") == [("next", b"due")]
     assert await news(when="+90000") == []
@@ -289,11 +289,11 @@ async def test_only_a_new_earliest_time_is_news(scene: Scene) -> None:
 
 async def test_a_worker_that_is_gone_does_not_swallow_a_wake_up(scene: Scene) -> None:
     scene.look.sadd(scene.keys.idle + "default", "here", *(f"gone{n}" for n in range(9)))
-    ear = scene.ear("wake:here")
+    listener = scene.listen("wake:here")
 
     await scene.producer.add_many([job("a"), job("b")])
 
-    assert ear.heard() == [("wake:here", b"work")]
+    assert listener.messages() == [("wake:here", b"work")]
 
 
 # --------------------------------------------------------------------------------------- batches

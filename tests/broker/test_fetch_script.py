@@ -69,7 +69,7 @@ async def test_a_delivery_says_what_happened_before(scene: Scene) -> None:
 
 
 async def test_a_job_without_its_envelope_is_delivered_all_the_same(scene: Scene) -> None:
-    """The worker says what is wrong with it; here nobody could."""
+    """The worker reports what is wrong with the job; the script cannot."""
     consumer = await scene.consumer()
     scene.put_queued("a")
     scene.look.hdel(scene.keys.job("a"), "e")
@@ -286,7 +286,7 @@ async def test_jobs_behind_dropped_entries_are_found_in_the_same_call(scene: Sce
 
 
 async def test_any_number_of_dropped_entries_can_stand_in_the_way(scene: Scene) -> None:
-    """Tens of thousands of jobs may have been cancelled or have expired while nobody worked."""
+    """Tens of thousands of jobs may have been cancelled or expired while no worker ran."""
     consumer = await scene.consumer()
     scene.put_entry("gone")
     with scene.look.pipeline(transaction=False) as pipeline:
@@ -586,7 +586,7 @@ async def test_a_job_past_its_expiry_is_not_run(scene: Scene) -> None:
     scene.put_expiry("a", at)
     scene.look.hset(scene.keys.job("a"), "n", "c1 c2")
     before = scene.state()
-    ear = scene.ear()
+    listener = scene.listen()
     scene.later(61)
 
     assert await consumer.fetch(5, ["default"]) == []
@@ -597,7 +597,7 @@ async def test_a_job_past_its_expiry_is_not_run(scene: Scene) -> None:
         "q:default/5": Lane(),
         "idle:default": Kept({"w1"}, PARKED),
     }
-    assert ear.heard() == [("done:c1", b"a\nx\n"), ("done:c2", b"a\nx\n")]
+    assert listener.messages() == [("done:c1", b"a\nx\n"), ("done:c2", b"a\nx\n")]
 
 
 async def test_a_job_fetched_in_time_keeps_its_expiry_for_a_later_attempt(scene: Scene) -> None:

@@ -239,12 +239,12 @@ async def test_a_retry_wakes_an_idle_worker_and_a_scheduled_one_the_promoters(
 ) -> None:
     jobs = [scene.put_running(name) for name in "ab"]
     scene.look.sadd(scene.keys.idle + "default", "w2")
-    ear = scene.ear()
+    listener = scene.listen()
 
     await consumer.finish([frame("R", jobs[0], b"error", count=1)])
     await consumer.finish([frame("R", jobs[1], b"error", count=1, delay=1000)])
 
-    assert ear.heard() == [("wake:w2", b"work"), ("next", b"due")]
+    assert listener.messages() == [("wake:w2", b"work"), ("next", b"due")]
     assert "idle:default" not in scene.state()
 
 
@@ -253,11 +253,11 @@ async def test_a_retry_that_is_not_the_next_to_be_due_is_no_news(
 ) -> None:
     job = scene.put_running("a")
     scene.put_due("b", scene.now() + 1000)
-    ear = scene.ear()
+    listener = scene.listen()
 
     await consumer.finish([frame("R", job, b"error", count=1, delay=60_000)])
 
-    assert ear.heard() == []
+    assert listener.messages() == []
 
 
 # ----------------------------------------------------------------------------------- given back
@@ -407,7 +407,7 @@ async def test_a_job_that_was_cancelled_while_it_ran_has_no_next_attempt(
 ) -> None:
     job = scene.put_running("a", z=1, n="c1")
     before = scene.state()
-    ear = scene.ear()
+    listener = scene.listen()
 
     await say(scene, consumer, frame(kind, job, payload, count=1))
 
@@ -416,7 +416,7 @@ async def test_a_job_that_was_cancelled_while_it_ran_has_no_next_attempt(
         "q:default/5": Lane(),
         "held": {"w1": 0},
     }
-    assert ear.heard() == [("done:c1", b"a\nc\n")]
+    assert listener.messages() == [("done:c1", b"a\nc\n")]
 
 
 @pytest.mark.parametrize(("kind", "state"), [("S", "s"), ("F", "f")])
@@ -593,22 +593,22 @@ async def test_everybody_who_waits_is_told_how_it_ended(
     scene: Scene, consumer: Consumer, kind: str, payload: bytes, message: bytes
 ) -> None:
     job = scene.put_running("a", n="c1 c2 c3")
-    ear = scene.ear()
+    listener = scene.listen()
 
     await say(scene, consumer, frame(kind, job, payload))
 
-    assert ear.heard() == [(f"done:c{n}", message) for n in (1, 2, 3)]
+    assert listener.messages() == [(f"done:c{n}", message) for n in (1, 2, 3)]
 
 
 async def test_those_who_wait_are_told_even_if_nothing_is_kept(
     scene: Scene, consumer: Consumer
 ) -> None:
     job = scene.put_running("a", n="c1")
-    ear = scene.ear()
+    listener = scene.listen()
 
     await consumer.finish([frame("S", job, b"r", ttl=0)])
 
-    assert ear.heard() == [("done:c1", b"a\ns\nr")]
+    assert listener.messages() == [("done:c1", b"a\ns\nr")]
 
 
 @pytest.mark.parametrize(("size", "travels"), [(65_536, True), (65_537, False)])
@@ -617,21 +617,21 @@ async def test_a_large_result_stays_in_the_job(
 ) -> None:
     job = scene.put_running("a", n="c1")
     result = b"x" * size
-    ear = scene.ear()
+    listener = scene.listen()
 
     await consumer.finish([frame("S", job, result)])
 
-    assert ear.heard() == [("done:c1", b"a\ns\n" + result if travels else b"a\ns")]
+    assert listener.messages() == [("done:c1", b"a\ns\n" + result if travels else b"a\ns")]
     assert scene.job("a")["r"] == result
 
 
 async def test_a_retry_tells_nobody(scene: Scene, consumer: Consumer) -> None:
     job = scene.put_running("a", n="c1")
-    ear = scene.ear()
+    listener = scene.listen()
 
     await consumer.finish([frame("R", job, b"error", count=1)])
 
-    assert ear.heard() == []
+    assert listener.messages() == []
     assert scene.job("a")["n"] == "c1"
 
 

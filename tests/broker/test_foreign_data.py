@@ -1,7 +1,7 @@
 """What others wrote on the server costs one row, healed or set aside and said; no other one.
 
 
-Each test puts a byte or a word where taskq expects something else, and then does what anybody does.
+Each test puts a byte or a word where taskq expects something else, and then uses taskq as usual.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ async def test_names_that_no_schedule_has_are_removed_and_said(
         await eventually(lambda: worker.tally.succeeded >= 2)
 
     assert look.zrange(keys.schedules, 0, -1) == [b"s"]
-    told = [record.getMessage() for record in caplog.records if "not schedules" in record.message]
-    assert told == [
+    messages = [
+        record.getMessage() for record in caplog.records if "not schedules" in record.message
+    ]
+    assert messages == [
         f"3 members of {keys.schedules} were not schedules and were removed: another program "
         "writes to this key"
     ]

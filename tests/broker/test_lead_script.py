@@ -81,7 +81,7 @@ async def test_a_renewal_moves_the_beat_and_nothing_else(scene: Scene) -> None:
 
 async def test_who_does_not_lead_can_neither_renew_nor_resign(scene: Scene) -> None:
     await elected(scene, "a")
-    before, ear = scene.state(), scene.ear()
+    before, listener = scene.state(), scene.listen()
 
     assert not await scene.leadership.renew("b", 1)
     assert not await scene.leadership.renew("a", 2)
@@ -89,17 +89,17 @@ async def test_who_does_not_lead_can_neither_renew_nor_resign(scene: Scene) -> N
     assert not await scene.leadership.resign("a", 0)
 
     assert scene.state() == before
-    assert ear.heard() == []
+    assert listener.messages() == []
 
 
 async def test_a_resignation_frees_the_office_and_is_heard(scene: Scene) -> None:
     await elected(scene, "a")
-    ear = scene.ear()
+    listener = scene.listen()
 
     assert await scene.leadership.resign("a", 1)
 
     assert scene.state() == {"leader": record(None, 1, 0, scene)}
-    assert ear.heard() == [("lead", b"free")]
+    assert listener.messages() == [("lead", b"free")]
     # And the next term is another one
     assert (await elected(scene, "a")).term == 2
 

@@ -54,7 +54,7 @@ async def test_who_stood_still_meanwhile_makes_no_second_job_either(
     stood_still: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The number of its batch is remembered for an hour; after that nobody may ask again."""
+    """The batch number is remembered for an hour; after that it must not be sent again."""
     remembered = scene.keys.sent + producer._name
     await producer.add(job("b"))
     proxy.mute()
@@ -289,7 +289,7 @@ async def test_an_enqueue_keeps_its_deadline_on_a_silent_line(proxy: Proxy, scen
         await asyncio.sleep(0.01)
     errors = await asyncio.gather(*enqueues, return_exceptions=True)
 
-    # Then each is refused long before the line would be given up, and told what is known of it
+    # Then each fails long before the connection would be closed, with what is known of it
     assert time.monotonic() - began < 3
     assert all(isinstance(error, ServerUnavailable) for error in errors)
     assert all(f"within 0.5 s: {client.where} does not answer" in str(error) for error in errors)

@@ -143,11 +143,11 @@ async def test_idle_workers_of_the_queue_are_woken(scene: Scene) -> None:
     scene.put_due("a", scene.now() - 1)
     scene.put_due("b", scene.now() - 1)
     scene.look.sadd(scene.keys.idle + "default", "w1", "w2", "w3")
-    ear = scene.ear()
+    listener = scene.listen()
 
     await promote(scene)
 
-    heard = ear.heard()
+    heard = listener.messages()
     assert len(heard) == 2
     assert {message for _, message in heard} == {b"work"}
     assert len(scene.state()["idle:default"]) == 1
@@ -165,7 +165,7 @@ async def test_a_job_that_waited_past_its_expiry_is_expired(scene: Scene, state:
         scene.put_queued("a", n="c1")
     scene.put_expiry("a", at)
     before, kept = scene.state(), scene.job("a")
-    ear = scene.ear()
+    listener = scene.listen()
     scene.later(61)
 
     assert await promote(scene) == (0, None)
@@ -173,7 +173,7 @@ async def test_a_job_that_waited_past_its_expiry_is_expired(scene: Scene, state:
     # The entry of a queued one stays: the fetch that meets it drops it.
     given = {name: kept[name] for name in kept if name in "dxn"}
     assert scene.state() == without(before, "due", "expiry") | {"j:a": expired(scene, **given)}
-    assert ear.heard() == [("done:c1", b"a\nx\n")]
+    assert listener.messages() == [("done:c1", b"a\nx\n")]
 
 
 async def test_a_job_whose_expiry_and_due_time_have_both_passed_is_expired(scene: Scene) -> None:

@@ -115,11 +115,11 @@ async def test_the_consumer_and_its_idleness_go_too(scene: Scene) -> None:
 async def test_idle_workers_are_woken_for_what_is_given_to_them(scene: Scene) -> None:
     scene.put_running("a")
     scene.look.sadd(scene.keys.idle + "default", "w1", "w2")
-    ear = scene.ear()
+    listener = scene.listen()
 
     await scene.leases.reap("w1", scene.policy)
 
-    assert ear.heard() == [("wake:w2", b"work")]
+    assert listener.messages() == [("wake:w2", b"work")]
 
 
 @pytest.mark.parametrize("state", ["d", "s", "f", "c", "x"])
@@ -236,7 +236,7 @@ async def test_reaping_again_changes_nothing(scene: Scene) -> None:
 async def test_a_job_that_killed_too_many_workers_is_not_tried_again(scene: Scene) -> None:
     scene.put_running("a", a=3, k=2, n="c1")
     scene.put_expiry("a", scene.now() + 60_000)
-    ear = scene.ear()
+    listener = scene.listen()
 
     assert await scene.leases.reap("w1", scene.policy) == Reaped(0, 1)
 
@@ -259,7 +259,7 @@ async def test_a_job_that_killed_too_many_workers_is_not_tried_again(scene: Scen
     assert state["failed:default"] == Kept({"a": scene.about_now()}, ttl)
     assert scene.lane() == Lane()
     assert "expiry" not in state
-    assert ear.heard() == [("done:c1", b"a\nf\n" + error)]
+    assert listener.messages() == [("done:c1", b"a\nf\n" + error)]
 
 
 @pytest.mark.parametrize("crashes", [2, 7])
@@ -493,7 +493,7 @@ async def test_a_job_that_was_to_be_cancelled_is_not_run_again(scene: Scene, die
     scene.put_running("a", z=1, n="c1")
     scene.put_expiry("a", scene.now() + 60_000)
     scene.look.sadd(scene.keys.cancels + "w1", "a")
-    ear = scene.ear()
+    listener = scene.listen()
 
     assert await scene.leases.reap("w1", scene.policy, died=died) == Reaped(0, 0)
 
@@ -503,7 +503,7 @@ async def test_a_job_that_was_to_be_cancelled_is_not_run_again(scene: Scene, die
         "lanes": {"default": "5"},
         "q:default/5": Lane(),
     }
-    assert ear.heard() == [("done:c1", b"a\nc\n")]
+    assert listener.messages() == [("done:c1", b"a\nc\n")]
 
 
 # ------------------------------------------------------------------- more than one call's worth
@@ -544,7 +544,7 @@ async def test_whoever_comes_next_goes_on_with_what_is_left(scene: Scene) -> Non
     assert scene.being_reaped() == ["w1"]
     assert scene.look.smembers(scene.keys.cancels + "w1") == {b"j1400"}
     assert len(scene.lane().returned) == 200
-    # Whoever beats next is told
+    # The next heartbeat reports it
     await scene.leases.register("w2", b"who", 1, ["default"])
     reply = await scene.leases.beat("w2", b"who")
     assert reply is not None

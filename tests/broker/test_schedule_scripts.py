@@ -29,7 +29,7 @@ async def put(scene: Scene, *changes: ChangedSchedule) -> list[int]:
 
 
 async def test_a_new_schedule_is_stored_and_told(scene: Scene) -> None:
-    ear = scene.ear()
+    listener = scene.listen()
 
     assert await put(scene, change()) == [1]
 
@@ -40,17 +40,17 @@ async def test_a_new_schedule_is_stored_and_told(scene: Scene) -> None:
         "schedules": {"s": 5000},
         "schedule:s": {"v": b"r1", "s": b"spec", "n": b"5000"},
     }
-    assert ear.heard() == [("schedule", b"changed")]
+    assert listener.messages() == [("schedule", b"changed")]
 
 
 async def test_the_same_request_again_changes_nothing(scene: Scene) -> None:
     await put(scene, change())
-    before, ear = scene.state(), scene.ear()
+    before, listener = scene.state(), scene.listen()
 
     assert await put(scene, change()) == [1]
 
     assert scene.state() == before
-    assert ear.heard() == []
+    assert listener.messages() == []
 
 
 async def test_what_was_changed_meanwhile_is_left_as_it_is(scene: Scene) -> None:
@@ -187,14 +187,14 @@ async def test_what_the_code_declares_is_listed(scene: Scene) -> None:
 
 async def test_a_removed_schedule_leaves_nothing_and_is_told(scene: Scene) -> None:
     await put(scene, change())
-    ear = scene.ear()
+    listener = scene.listen()
 
     assert await scene.schedules.remove(("s", "")) == [1]
 
     assert scene.state() == {}
-    assert ear.heard() == [("schedule", b"changed")]
+    assert listener.messages() == [("schedule", b"changed")]
     assert await scene.schedules.remove(("s", "")) == [0]
-    assert ear.heard() == []
+    assert listener.messages() == []
 
 
 async def test_a_schedule_is_removed_only_as_it_was_read(scene: Scene) -> None:

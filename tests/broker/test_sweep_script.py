@@ -103,7 +103,7 @@ async def test_what_is_said_of_a_lane_without_a_stream_goes(scene: Scene) -> Non
     assert not scene.look.exists(scene.keys.lanes)
 
 
-# ------------------------------------------------------------------------------ entries of nobody
+# ---------------------------------------------------------------------------------- stale entries
 
 
 @pytest.mark.parametrize("state", ["c", "x", "s", "f"])

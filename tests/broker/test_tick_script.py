@@ -1,4 +1,4 @@
-"""`tick.lua` and `fires.lua` through `ScheduleStore`: each fire makes one job, whoever asks."""
+"""`tick.lua` and `fires.lua` through `ScheduleStore`: each fire makes exactly one job."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def test_without_the_fence_each_fire_would_still_make_one_job(
     put_schedule(scene, "s", slot - 500)
     slots = [slot - 500 + n * 10 for n in range(50)]
 
-    # When two who hold the same term fire the same fifty slots, whoever comes first
+    # When two leaders with the same term fire the same fifty slots, in any order
     async def fire() -> int:
         fired = 0
         for at in slots:
@@ -214,14 +214,14 @@ async def test_one_bad_schedule_among_many_changes_nothing_for_them(
 
 
 async def test_a_fire_with_jitter_waits_in_the_due_set(scene: Scene, slot: int) -> None:
-    ear = scene.ear()
+    listener = scene.listen()
 
     await tick(scene, firing(slot, job(slot, later=5 * MINUTE)))
 
     due = slot + 5 * MINUTE
     assert scene.job(f"s:{slot}")["s"] == "d"
     assert scene.state()["due"] == {f"s:{slot}": due}
-    assert ("next", b"due") in ear.heard()
+    assert ("next", b"due") in listener.messages()
     # And promoting takes it from there
     scene.later(301)
     assert (await scene.upkeep.promote(10, 60.0))[0] == 1
@@ -236,12 +236,12 @@ async def test_a_job_expires_after_its_time(scene: Scene, slot: int) -> None:
 
 
 async def test_idle_workers_are_woken(scene: Scene, slot: int) -> None:
-    ear = scene.ear("wake:w1")
+    listener = scene.listen("wake:w1")
     scene.look.sadd(scene.keys.idle + "default", "w1")
 
     await tick(scene, firing(slot, job(slot)))
 
-    assert ear.heard() == [("wake:w1", b"work")]
+    assert listener.messages() == [("wake:w1", b"work")]
 
 
 async def test_a_fired_job_is_fetched_as_any_other(scene: Scene, slot: int) -> None:
@@ -285,15 +285,15 @@ async def test_a_schedule_that_cannot_go_on_is_paused_after_its_fire(
 
 
 async def test_fires_left_out_are_counted_and_told(scene: Scene, slot: int) -> None:
-    ear = scene.ear("skips")
+    listener = scene.listen("skips")
 
     put_schedule(scene, "s", slot - 3 * MINUTE)
     answers = await tick(scene, firing(slot - 3 * MINUTE, job(slot), left_out=3, why="coalesced"))
 
     assert answers == [Ticked(DONE, 1, 3, ())]
     assert (schedule(scene)["c"], schedule(scene)["k"]) == ("1", "3")
-    told = ["s", About(scene.now()), 3, "coalesced"]
-    assert [(c, msgpack.unpackb(m)) for c, m in ear.heard()] == [("skips", told)]
+    skip = ["s", About(scene.now()), 3, "coalesced"]
+    assert [(c, msgpack.unpackb(m)) for c, m in listener.messages()] == [("skips", skip)]
     assert without(scene.state(), "schedule:s")[f"stats:{scene.now() // MINUTE}"].value == {
         "default:fired": 1,
         "default:skipped": 3,
@@ -454,7 +454,7 @@ async def test_more_than_the_limit_is_due_at_once(scene: Scene, slot: int) -> No
 
 
 async def test_what_is_listed_and_is_no_schedule_is_listed_no_more(scene: Scene, slot: int) -> None:
-    # Given keys that somebody deleted, and replaced
+    # Given keys that another program deleted and replaced
     scene.look.zadd(scene.keys.schedules, {"gone": 1, "other": 2})
     scene.look.set(scene.keys.schedule_prefix + "other", "text")
 

@@ -134,7 +134,7 @@ async def test_a_failure_is_told_as_info_tells_it(q: TaskQ) -> None:
     await q.run_until_empty()
     await asyncio.wait({viewer.task})
 
-    told, last = await job.info(), viewer.seen[-1]
+    reported, last = await job.info(), viewer.seen[-1]
     for name in (
         "state",
         "error_type",
@@ -145,7 +145,7 @@ async def test_a_failure_is_told_as_info_tells_it(q: TaskQ) -> None:
         "task",
         "args",
     ):
-        assert getattr(last, name) == getattr(told, name), name
+        assert getattr(last, name) == getattr(reported, name), name
 
 
 async def test_a_job_that_is_over_or_unknown_is_watched_no_longer(q: TaskQ) -> None:

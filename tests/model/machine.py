@@ -28,7 +28,7 @@ from taskq.ops.overview import read_overview
 from taskq.redis.connection import ConnectionLost
 from taskq.redis.url import Address
 from tests.model.protocol import MAX_CRASHES, Model, ModelJob
-from tests.support.scripts import FAILURE_TTL, Ear, Scene, frame
+from tests.support.scripts import FAILURE_TTL, Listener, Scene, frame
 from tests.support.waiting import eventually_sync
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.steps = 0
         self.made = 0
         self.consumers: dict[str, Consumer] = {}
-        self.ears: dict[str, Ear] = {}
+        self.listeners: dict[str, Listener] = {}
         """What a worker hears that can be pushed to."""
         self.mine: dict[str, list[Delivery]] = {}
         """What each worker knows that it was given, and has not ended."""
@@ -157,22 +157,22 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _parked(self, lane: str) -> set[str]:
         """The workers that wait for a job of this lane, and hear from now on when there is one."""
-        for ear in self.ears.values():
-            ear.heard()
+        for listener in self.listeners.values():
+            listener.messages()
         idle = self.scene.look.smembers(self.scene.keys.idle + lane.rpartition("/")[0])
-        return {name.decode() for name in idle} & self.ears.keys()
+        return {name.decode() for name in idle} & self.listeners.keys()
 
     def _handed_over(self, lane: str, parked: set[str]) -> None:
         """One of the parked workers was given the job behind the first entry, if there is one."""
-        told: dict[str, list[bytes]] = {}
-        for name, ear in self.ears.items():
-            if heard := [text for _, text in ear.heard()]:
-                told[name] = heard
+        reported: dict[str, list[bytes]] = {}
+        for name, listener in self.listeners.items():
+            if heard := [text for _, text in listener.messages()]:
+                reported[name] = heard
         if not parked:
-            assert told == {}
+            assert reported == {}
             return
         # Which of them is the server's choice.
-        [(name, [text])] = told.items()
+        [(name, [text])] = reported.items()
         assert name in parked
         taken = self.model.take_first(name, lane, self.now)
         if taken:
@@ -192,7 +192,7 @@ class QueueMachine(RuleBasedStateMachine):
         expected = self.model.cancel(job_id)
         self.line.lose = int(lose)
         answer = self.run(self.jobs.cancel(job_id))
-        # Asked again after a lost reply, nobody can tell who cancelled it.
+        # After a lost reply it is unknown which call cancelled it.
         assert answer == (1 if lose and was_cancelled else expected)
 
     # -------------------------------------------------------------------------------- workers
@@ -212,7 +212,7 @@ class QueueMachine(RuleBasedStateMachine):
             keep_failed=1000,
         )
         if listens:
-            self.ears[name] = self.scene.ear(f"wake:{name}")
+            self.listeners[name] = self.scene.listen(f"wake:{name}")
         reply = self.run(self.leases.register(name, b"", 1, QUEUES))
         assert (reply.held, reply.cancels) == (0, ())  # type: ignore[union-attr]
 
@@ -302,12 +302,14 @@ class QueueMachine(RuleBasedStateMachine):
             assert expected == []
 
     def _delivered(self, name: str, got: list[Delivery], expected: list[ModelJob]) -> None:
-        told = [(d.id, d.lane, d.fence, d.attempt, d.failures, d.crashes, d.unknown) for d in got]
+        reported = [
+            (d.id, d.lane, d.fence, d.attempt, d.failures, d.crashes, d.unknown) for d in got
+        ]
         wanted = [
             (job.id, job.lane, job.taken, job.attempt, job.failures, job.crashes, job.unknown)
             for job in expected
         ]
-        assert sorted(told) == sorted(wanted)
+        assert sorted(reported) == sorted(wanted)
         self.mine[name] += got
 
     @precondition(lambda self: self._held())
@@ -350,11 +352,11 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.late)
     @rule(pick=picks, kind=st.sampled_from("SFRBC"), started=st.booleans())
     def finish_late(self, pick: int, kind: str, started: bool) -> None:
-        """What is told of an attempt that is another's by now, or over, changes nothing."""
+        """The end of an attempt that has lost its job, or has ended, changes nothing."""
         late = self._late()
         name, delivery, did_start = late[pick % len(late)]
         if not did_start:
-            # Of what was given back before it started nothing else is told.
+            # A job that was given back before it started cannot be finished as well.
             kind, started = "B", False
         started = started or kind != "B"
         expected = self.model.verdict(kind, name, delivery, started=started)
@@ -371,8 +373,8 @@ class QueueMachine(RuleBasedStateMachine):
             # Progress names no entry: it is written to what has the number now.
             return
         report = b"\x93\x63\x63\xa0"
-        told = self.consumers[name].progress(delivery.id, delivery.fence, report)
-        assert self.run(told) is False
+        reported = self.consumers[name].progress(delivery.id, delivery.fence, report)
+        assert self.run(reported) is False
 
     def _send(
         self,
@@ -444,8 +446,8 @@ class QueueMachine(RuleBasedStateMachine):
         assert sorted(order) == sorted(self.model.running_on(name))
         beat = self.run(self.leases.heartbeats())[name]
         expected = self.model.reap(name, order, died=died)
-        if name in self.ears:
-            self.ears.pop(name).close()
+        if name in self.listeners:
+            self.listeners.pop(name).close()
             channel = self.scene.keys.wake_channel + name
             eventually_sync(lambda: self.scene.look.pubsub_numsub(channel)[0][1] == 0)
         self.late += [(name, delivery, True) for delivery in self.mine.pop(name)]
@@ -497,8 +499,8 @@ class QueueMachine(RuleBasedStateMachine):
                 assert info is None
                 continue
             assert info is not None, f"{job} is gone"
-            told = (info.state, info.attempt, info.failures, info.crashes, info.result)
-            assert told == (job.state, job.attempt, job.failures, job.crashes, job.result), job
+            reported = (info.state, info.attempt, info.failures, info.crashes, info.result)
+            assert reported == (job.state, job.attempt, job.failures, job.crashes, job.result), job
             if job.state == "running":
                 assert info.worker == job.worker
             if job.progress is not None:
@@ -522,8 +524,8 @@ class QueueMachine(RuleBasedStateMachine):
                 name: sorted(i for i in ids if self.model.jobs[i].lane == lane)
                 for name, ids in self.model.held.items()
             }
-            told = {name: sorted(ids) for name, ids in seen.held.items()}
-            assert told == {name: ids for name, ids in held.items() if ids}
+            reported = {name: sorted(ids) for name, ids in seen.held.items()}
+            assert reported == {name: ids for name, ids in held.items() if ids}
         due = {member.decode() for member in self.scene.look.zrange(self.scene.keys.due, 0, -1)}
         assert due == {job.id for job in self.model.jobs.values() if job.state == "scheduled"}
 

@@ -61,7 +61,7 @@ class Model:
 
     jobs: dict[str, ModelJob] = field(default_factory=dict[str, ModelJob])
     lanes: dict[str, list[Entry]] = field(default_factory=dict[str, list["Entry"]])
-    """Entries nobody has read, in order; some lead to jobs that are not queued any more."""
+    """Entries that were not read yet, in order; some lead to jobs that are no longer queued."""
     returned: dict[str, list[Entry]] = field(default_factory=dict[str, list["Entry"]])
     """Entries of jobs that came back, in their old order; they go before the others."""
     suspects: dict[str, list[Entry]] = field(default_factory=dict[str, list["Entry"]])

@@ -1,6 +1,6 @@
 """The model and the server agree after every step of random lives of a queue.
 
-Short here. `make soak` and whoever looks for a bug give more: TASKQ_MODEL_EXAMPLES=2000.
+Short here; `make soak` runs more, and TASKQ_MODEL_EXAMPLES=2000 helps to find a bug.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One namespace on a real server: seeded and read by an independent client, changed by scripts.
 
-`Scene.state()` is everything there is in the namespace, as plain values that compare, so that a
-test says what a script changed and thereby what it left alone.
+`Scene.state()` is the content of the namespace as comparable values, so that a test checks what a
+script changed and what it did not.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ __all__ = [
     "LANE",
     "REMEMBERED",
     "About",
-    "Ear",
     "Kept",
     "Lane",
+    "Listener",
     "Scene",
     "at",
     "entry_name",
@@ -51,9 +51,9 @@ __all__ = [
 
 LANE = "default/5"
 QUEUES = ("default", "a", "b", "other", "email", "bulk")
-"""What a worker of these tests serves, unless it is said."""
+"""The queues that a worker of these tests serves by default."""
 FAILURE_TTL = 86_400_000
-"""How long the scene's worker keeps records of failed jobs, in milliseconds."""
+"""How long the workers of a scene keep records of failed jobs, in milliseconds."""
 GRACE = 600_000
 """How much longer than a long ttl a record lives, in milliseconds."""
 
@@ -65,7 +65,7 @@ _NUMBERS = frozenset("tbfxdlackuzgmy")
 class About:
     """Equal to any instant or duration within two seconds of it, in milliseconds.
 
-    The server's clock cannot be stopped; what a test tells apart lies minutes apart.
+    The server's clock cannot be stopped; times that a test must distinguish are minutes apart.
     """
 
     def __init__(self, ms: float) -> None:
@@ -84,11 +84,11 @@ class About:
 
 
 REMEMBERED = About(int((_DEADLINE + REMEMBERED_SECONDS) * 1000))
-"""How long it is known which batch the scene's producer sent last, in milliseconds."""
+"""How long the server remembers the last batch of a producer, in milliseconds."""
 
 
 class Kept(NamedTuple):
-    """A value that goes by itself after `ms` milliseconds."""
+    """A value that expires after `ms` milliseconds."""
 
     value: Any
     ms: About
@@ -96,7 +96,7 @@ class Kept(NamedTuple):
 
 @dataclass
 class Lane:
-    """A stream: ids of jobs nobody has fetched, that workers hold, and that came back."""
+    """A stream: ids of jobs that wait, that workers hold, that were returned, and of suspects."""
 
     waiting: list[str] = field(default_factory=list[str])
     held: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
@@ -104,10 +104,10 @@ class Lane:
     suspects: list[str] = field(default_factory=list[str])
 
 
-class Ear:
-    """Hears what is said on some channels, or on every channel of a namespace.
+class Listener:
+    """Receives messages on some channels, or on every channel of a namespace.
 
-    Only an ear for a channel by its name counts as a subscriber there, as a worker's does.
+    Only a listener to a channel by name counts as a subscriber there, as a worker does.
     """
 
     def __init__(self, look: Any, prefix: str, *channels: str) -> None:
@@ -117,11 +117,11 @@ class Ear:
             self._subscription.subscribe(*(prefix + channel for channel in channels))
         else:
             self._subscription.psubscribe(prefix + "*")
-        self.heard()
+        self.messages()
 
-    def heard(self) -> list[tuple[str, bytes]]:
-        """What was said since the last call: channel (without the namespace) and message."""
-        # The answer to the ping comes behind everything that was published before it.
+    def messages(self) -> list[tuple[str, bytes]]:
+        """The messages since the last call: channel (without the namespace) and message."""
+        # The reply to the ping comes after everything that was published before it.
         self._subscription.ping()
         messages: list[tuple[str, bytes]] = []
         while True:
@@ -138,10 +138,10 @@ class Ear:
 
 
 class Scene:
-    """A namespace with everything that can act in it."""
+    """A namespace, with every service that acts in it."""
 
     def __init__(self, look: redis.Redis, address: Address, namespace: str) -> None:
-        # Untyped: what its methods return depends on options that are not ours to repeat.
+        # Untyped: what its methods return depends on their options.
         self.look: Any = look
         self.keys = Keys(namespace)
         self.offset = ClockOffset()
@@ -155,10 +155,10 @@ class Scene:
         self.leadership = Leadership(*shared)
         self.schedules = ScheduleStore(*shared)
         self.policy = ReapPolicy(max_crashes=3, failure_ttl=FAILURE_TTL / 1000, keep_failed=100)
-        # Half past a minute: no test ends in another minute of the counters than it began.
+        # Half past a minute, so that the minute of the counters does not change within a test.
         self.offset.ms = 30_000 - self.now() % 60_000
         self._prefix = f"{{{namespace}}}:"
-        self._ears: list[Ear] = []
+        self._listeners: list[Listener] = []
 
     def now(self) -> int:
         """The server's clock as scripts see it, in milliseconds."""
@@ -173,15 +173,15 @@ class Scene:
         """Now, or so many seconds from now."""
         return About(self.now() + seconds * 1000)
 
-    def ear(self, *channels: str) -> Ear:
-        """Listen from now on: to these channels, or to all."""
-        ear = Ear(self.look, self._prefix, *channels)
-        self._ears.append(ear)
-        return ear
+    def listen(self, *channels: str) -> Listener:
+        """Listen to these channels, or to all, from now on."""
+        listener = Listener(self.look, self._prefix, *channels)
+        self._listeners.append(listener)
+        return listener
 
     @contextmanager
     def measured(self) -> Iterator[list[int]]:
-        """The bytes of each script's reply, as far as they are data."""
+        """Record the number of data bytes in the reply of each script."""
         sizes: list[int] = []
         send = self.client.script
 
@@ -199,7 +199,7 @@ class Scene:
     async def consumer(
         self, worker: str = "w1", *, keep_failed: int = 100, register: bool = True
     ) -> Consumer:
-        """The traffic of a worker, which is registered."""
+        """The consumer of a worker, which is registered first."""
         if register:
             self.put_worker(worker)
         return Consumer(
@@ -214,7 +214,7 @@ class Scene:
     # ------------------------------------------------------------------------------- seeding
 
     def put_worker(self, worker: str, *queues: str, slots: int = 0) -> None:
-        """Register a worker that serves these queues, or all that these tests have."""
+        """Register a worker that serves these queues, or all queues of these tests."""
         self.look.zadd(self.keys.workers, {worker: 7}, nx=True)
         served = " ".join(queues or QUEUES)
         self.look.hsetnx(self.keys.serves, worker, served)
@@ -222,12 +222,12 @@ class Scene:
             self.look.hset(self.keys.slots, worker, slots)
 
     def put_job(self, job_id: str, state: str = "q", **fields: Any) -> None:
-        """Write the hash of a job, and nothing else."""
+        """Write only the hash of a job."""
         given = {"e": b"envelope", "s": state, "q": LANE, "t": 1000} | fields
         self.look.hset(self.keys.job(job_id), mapping=given)
 
     def put_entry(self, job_id: str, lane: str = LANE, **fields: Any) -> bytes:
-        """Add a stream entry that names a job (or has these fields), in a lane that is open."""
+        """Add a stream entry for a job (or with these fields), in a lane that is listed."""
         stream = self.keys.lane_prefix + lane
         queue, priority = lane.split("/")
         signs = (self.look.hget(self.keys.lanes, queue) or b"").decode()
@@ -247,19 +247,19 @@ class Scene:
         self.look.zadd(self.keys.due, {job_id: due_at})
 
     def put_expiry(self, job_id: str, expires_at: int) -> None:
-        """An existing job expires."""
+        """Let an existing job expire."""
         self.look.hset(self.keys.job(job_id), "x", expires_at)
         self.look.zadd(self.keys.expiry, {job_id: expires_at})
 
     def put_running(
         self, job_id: str, worker: str = "w1", lane: str = LANE, **fields: Any
     ) -> Delivery:
-        """A job a worker runs: marked, delivered to its consumer, counted as held."""
+        """A job that a worker runs: marked, delivered to its consumer, counted as held."""
         given = {"w": worker, "a": 1, "b": 2000} | fields
         self.put_job(job_id, "r", q=lane, **given)
         entry = self.put_entry(job_id, lane)
         stream = self.keys.lane_prefix + lane
-        # By XCLAIM, because a read would take what stands before it.
+        # By XCLAIM, because a read would take the entries before it.
         self.look.xclaim(stream, "g", worker, 0, [entry], force=True, justid=True)
         last = self.look.xinfo_groups(stream)[0]["last-delivered-id"]
         if _order(last) < _order(entry):
@@ -273,11 +273,11 @@ class Scene:
     # ------------------------------------------------------------------------------- looking
 
     async def held(self, worker: str = "w1") -> list[bytes]:
-        """The entries that the server says a worker holds."""
+        """The entries that are pending for a worker."""
         return [held.entry for held in await self.leases.held(worker)]
 
     def being_reaped(self) -> list[str]:
-        """Dead workers that are left with jobs."""
+        """Dead workers that are partly reaped."""
         found = self.look.zrange(self.keys.workers, "-inf", "(0", byscore=True)
         return [name.decode() for name in found]
 
@@ -286,7 +286,7 @@ class Scene:
         return self._hash(self.keys.job(job_id), is_job=True)
 
     def lane(self, lane: str = LANE) -> Lane:
-        """Who holds what of a lane."""
+        """The content of a lane, by holder."""
         return self._lane((self.keys.lane_prefix + lane).encode())
 
     def state(self) -> dict[str, Any]:
@@ -310,8 +310,8 @@ class Scene:
             self.look.unlink(*keys[i : i + 1000])
 
     async def aclose(self) -> None:
-        for ear in self._ears:
-            ear.close()
+        for listener in self._listeners:
+            listener.close()
         self.waiting.close()
         await self.client.aclose()
         self.clear()
@@ -363,7 +363,7 @@ class Scene:
 
 
 def lanes_of(look: Any, keys: Keys) -> list[str]:
-    """Every lane that has, or had, a stream."""
+    """Every listed lane of the event loop."""
     return [
         f"{queue.decode()}/{priority}"
         for queue, signs in look.hgetall(keys.lanes).items()
@@ -373,13 +373,13 @@ def lanes_of(look: Any, keys: Keys) -> list[str]:
 
 
 def last_heartbeat(look: Any, keys: Keys) -> int:
-    """The number of the last heartbeat of all workers."""
+    """The highest heartbeat number of all workers."""
     last = look.zrange(keys.workers, -1, -1, withscores=True)
     return int(last[0][1]) if last else 0
 
 
 def at(address: Address) -> Locate:
-    """Where a server is, for a client."""
+    """The `locate` function of a client, for a fixed address."""
 
     async def locate() -> Address:
         return address
@@ -413,7 +413,7 @@ def frame(
 
 
 def entry_name(lane: str, stream_id: bytes) -> bytes:
-    """What a worker calls an entry."""
+    """The name of an entry, as workers use it."""
     return lane.encode() + b" " + stream_id
 
 
