@@ -1,4 +1,4 @@
-"""TaskQ: what users make, and where everything is put together."""
+"""TaskQ: the object that applications create, which wires all rooms together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from taskq.execution.task import (
     TaskOptionValues,
     remote_task,
 )
-from taskq.execution.task_context import TaskContext, farewell_of
+from taskq.execution.task_context import TaskContext, closer_of
 from taskq.location import RedisClient, locator
 
 if TYPE_CHECKING:
@@ -60,25 +60,24 @@ R = TypeVar("R")
 T = TypeVar("T", bound=Task[..., Any])
 
 CLOSING_SECONDS = 5.0
-"""How long a program waits at its end, beyond the grace of deferred calls, for the last of them."""
+"""How long a program waits at exit for deferred calls, beyond their grace period."""
 
 
 class TaskQ(ForeignNames):
-    """Tasks, and the queue they run through.
+    """A set of tasks and the queue through which they run.
 
     `url`: `redis://`, `rediss://` or `unix://`, or a `redis.asyncio.Redis`, whose address, TLS and
-    credentials are used; without it the environment's TASKQ_URL, and without that an embedded
-    server in the directory TASKQ_DIR, or `./.taskq`. `namespace` keeps
-    applications on one server apart. `enqueue_deadline` (seconds) bounds how long an enqueue tries
-    to reach the server. `retention`: how long failed, cancelled and expired jobs are kept.
-    `signing_keys`: jobs and results are signed with the first and verified with any of them; each
-    has 32 bytes or more. Without them those of the environment's TASKQ_SIGNING_KEYS, separated by
-    commas, are used; where that is not set either, nothing is signed.
+    credentials are used. Default: the environment variable TASKQ_URL, or an embedded server in the
+    directory TASKQ_DIR, or in `./.taskq`. `namespace` separates applications that share a server.
+    `enqueue_deadline` (seconds) limits how long an enqueue tries to reach the server. `retention`:
+    how long failed, cancelled and expired jobs are kept. `signing_keys`: jobs and results are
+    signed with the first key and verified with any of them; each has 32 bytes or more. Default: the
+    environment variable TASKQ_SIGNING_KEYS, separated by commas; without it, nothing is signed.
     `lifespan`: an asynchronous context manager that takes this TaskQ and opens what its tasks need,
-    once in each process that runs some; what it yields is `q.state` there.
-    `deferred`: how calls are deferred in this process.
+    once in each process that runs tasks; what it yields is `q.state` there. `deferred`: settings of
+    deferred calls in this process.
 
-    Raises `ConfigError` for a URL, namespace or key it cannot use. Connects when first used.
+    Raises `ConfigError` for an invalid URL, namespace or key. Connects when first used.
 
     >>> q = TaskQ("redis://localhost:6379/0", namespace="shop")
     """
@@ -109,13 +108,13 @@ class TaskQ(ForeignNames):
         self._backend = BrokerPool(self._settings)
         self._context = TaskContext(self._backend, _deferrer(self._backend, deferred))
         self._resources = Resources(partial(lifespan, self) if lifespan is not None else None)
-        self._portal = Portal(farewell_of(self._context), deferred.grace + CLOSING_SECONDS)
+        self._portal = Portal(closer_of(self._context), deferred.grace + CLOSING_SECONDS)
         self._context.background = weakref.ref(self._portal)
 
     @cached_property
     def schedules(self) -> Schedules:
         """Schedules at run time: `await q.schedules.add(...)`."""
-        # A fifth of the import time, with the triggers, and most processes only enqueue.
+        # Importing it takes a fifth of the import time, and most processes only enqueue.
         from taskq.schedules.api import Schedules
 
         return Schedules(self._backend, self._registry)
@@ -132,26 +131,32 @@ class TaskQ(ForeignNames):
     def schedule(
         self, trigger: Trigger, /, *, id: str | None = None, **options: Unpack[ScheduleOptionValues]
     ) -> Callable[[T], T]:
-        """Declare a schedule of a task: `@q.schedule(...)` above `@q.task`, as often as you like.
+        """Declare a schedule of a task: `@q.schedule(...)` above `@q.task`, once or several times.
 
-        See `Declarations.declare`.
+        `id`: by default the task's name, with a number from the second schedule on. `options`: see
+        `ScheduleOptionValues`. Workers and `taskq scheduler` store declared schedules when they
+        start, and remove those that the code no longer declares.
+
+        Raises `ConfigError` and `UnknownOption`, and `CallError` for arguments that do not fit.
+
+        >>> @q.schedule(cron("0 8 * * mon-fri", tz="Asia/Shanghai"))
+        ... @q.task
+        ... async def daily_report() -> None: ...
         """
         return self._declarations.declare(trigger, id=id, **options)
 
     @property
     def state(self) -> Any:
-        """What the lifespan of `TaskQ(lifespan=...)` gave to this process.
+        """What the lifespan of `TaskQ(lifespan=...)` yielded in this process.
 
-        It is there while a worker runs, or an application with `lifespan=q.lifespan`: the same
-        function may use it for an endpoint and for a task.
-
-        Raises `TaskqError` elsewhere.
+        It exists while a worker runs, or an application with `lifespan=q.lifespan`, so endpoints
+        and tasks can share code that uses it. Raises `TaskqError` elsewhere.
         """
         return self._resources.state
 
     @property
     def dependency_overrides(self) -> Overrides:
-        """Which dependency of tasks stands in for which, as FastAPI's of the same name."""
+        """Replacements for dependencies of tasks, like the attribute of this name in FastAPI."""
         return self._resources.overrides
 
     @overload
@@ -173,8 +178,8 @@ class TaskQ(ForeignNames):
         The options and their defaults are those of `TaskOptions`, and `name` (default:
         `module.function`).
 
-        Raises `TaskDefinitionError` for what cannot be a task or has a name that is taken,
-        `UnknownOption` and `ConfigError` for options.
+        Raises `TaskDefinitionError` for a function that cannot be a task or whose name is taken,
+        and `UnknownOption` and `ConfigError` for invalid options.
 
         >>> @q.task(retry=3, timeout=30)
         ... async def resize(path: str, width: int = 800) -> str: ...
@@ -204,13 +209,13 @@ class TaskQ(ForeignNames):
         return await self.remote(name).enqueue(*args, **kwargs)
 
     def remote(self, name: str) -> ConfiguredTask[..., Any]:
-        """A task known by its name: `q.remote("app.resize").options(queue="x").enqueue(...)`."""
+        """A task by name: `q.remote("app.resize").options(queue="x").enqueue(...)`."""
         known = self._registry.find(name)
         return known.options() if known is not None else remote_task(self._context, name)
 
     @property
     def deferred(self) -> DeferredRunner:
-        """The runner of calls in this process: `.stats()`, `.options(...)`, `.drain()`."""
+        """The runner of deferred calls: `.stats()`, `.options(...)`, `.drain()`."""
         return cast("DeferredRunner", self._context.deferrer())
 
     @overload
@@ -224,7 +229,7 @@ class TaskQ(ForeignNames):
     ) -> Deferred[R]: ...
 
     def defer(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Deferred[Any]:
-        """Run a function soon in this process, be it a task or not; a plain `def` in a thread.
+        """Run any function, task or not, in this process; a plain `def` runs in a thread.
 
         With options: `q.deferred.options(timeout=5).defer(function, ...)`. Raises `BacklogFull`.
 
@@ -246,9 +251,9 @@ class TaskQ(ForeignNames):
     ) -> Callable[[EnqueueMiddleware], EnqueueMiddleware]: ...
 
     def middleware(self, around: Callable[..., Any] | MiddlewareKind, /) -> Any:
-        """Wrap every attempt, `@q.middleware`, or the handing in of jobs, with "enqueue".
+        """Wrap every attempt, `@q.middleware`, or every enqueue, `@q.middleware("enqueue")`.
 
-        Middleware is `async (job, call_next)`; the first registered is the outermost.
+        Middleware is `async (job, call_next)`; the first one registered is the outermost.
 
         Raises `ConfigError` for anything else to be wrapped.
 
@@ -258,24 +263,24 @@ class TaskQ(ForeignNames):
         return self._context.middleware.decorator(around)
 
     def job(self, job_id: str) -> Job[Any]:
-        """A handle from an id; asks the server nothing."""
+        """A handle for the id of a job, without a call to the server."""
         return Job(self._backend, check_job_id(job_id))
 
     def run(self, awaitable: Awaitable[R], timeout: float | None = None) -> R:
-        """The one door from synchronous code: run `awaitable` to its end and return its value.
+        """Use taskq from synchronous code: run `awaitable` to its end and return its value.
 
-        Works in plain scripts, in threads, in notebooks and beside loops that run elsewhere: there
-        is one background loop per TaskQ. `timeout` is in seconds.
+        It works in scripts, threads and notebooks, and beside other event loops: each TaskQ has one
+        background loop for it. `timeout` is in seconds.
 
-        Raises what `awaitable` raises, `CallError` for what cannot be awaited, and `TaskqError`
-        when called in a coroutine, where `await` is what you want.
+        Raises what `awaitable` raises, `CallError` if it cannot be awaited, and `TaskqError` in a
+        coroutine, where you can use `await`.
 
         >>> job = q.run(resize.enqueue("a.png"))
         """
         if not inspect.isawaitable(awaitable):
             raise CallError(
-                f"q.run() runs what would be awaited, and {awaitable!r} cannot be: type "
-                "q.run(add.enqueue(1, 2)), or of a signature q.run(signature.enqueue())"
+                f"q.run() takes something to await, and {awaitable!r} cannot be awaited: use "
+                "q.run(add.enqueue(1, 2)), or for a signature q.run(signature.enqueue())"
             )
         return self._portal.run(awaitable, timeout)
 
@@ -284,14 +289,14 @@ class TaskQ(ForeignNames):
     ) -> Worker:
         """A worker inside this program: `async with q.worker(concurrency=10): ...`.
 
-        `queues`: default all queues of the registered tasks. `settings`: those of `WorkerSettings`.
-        Leaving the block stops it as SIGTERM stops a worker process.
+        `queues`: by default all queues of the registered tasks. `settings`: see `WorkerSettings`.
+        Leaving the block stops the worker as SIGTERM stops a worker process.
 
-        Raises `UnknownOption` and `ConfigError` for settings, and `ConfigError` in the process of a
-        process task that only imports this program: start it under `if __name__ == "__main__":`.
+        Raises `UnknownOption` and `ConfigError` for invalid settings, and `ConfigError` in a child
+        process that only imports this program: start it under `if __name__ == "__main__":`.
         """
         refuse_unguarded_main()
-        # A third of the import time, and most processes only enqueue.
+        # Importing it takes a third of the import time, and most processes only enqueue.
         from taskq.worker.settings import WorkerSettings
         from taskq.worker.worker import Worker
 
@@ -304,9 +309,9 @@ class TaskQ(ForeignNames):
         return Worker(self._settings, self._registry, chosen, self._resources, standby, on_shutdown)
 
     def scheduler(self) -> Scheduler:
-        """Only what fires schedules, without a worker: `async with q.scheduler(): ...`.
+        """A scheduler without a worker: `async with q.scheduler(): ...`.
 
-        Any number of processes may have one: one of them leads, and each fire makes one job.
+        Any number of processes may run one: one of them leads, and each fire creates one job.
         """
         from taskq.schedules.declared import home_of
         from taskq.schedules.scheduler import Scheduler
@@ -317,17 +322,17 @@ class TaskQ(ForeignNames):
     async def run_until_empty(
         self, queues: Sequence[str] | None = None, **settings: Unpack[WorkerSettingValues]
     ) -> int:
-        """Work until nothing is due; gives how many attempts ended. For tests and scripts."""
+        """Work until nothing is due; returns how many attempts ended. For tests and scripts."""
         settings["burst"] = True
         worker = self.worker(queues, **settings)
         await worker.run()
         return worker.tally.finished
 
     def lifespan(self, app: object = None, *, scheduler: bool = False) -> Lifespan:
-        """For ASGI: `FastAPI(lifespan=q.lifespan)` connects at start and closes at the end.
+        """For ASGI: `FastAPI(lifespan=q.lifespan)` connects at startup and closes at shutdown.
 
-        `FastAPI(lifespan=q.lifespan(scheduler=True))` fires schedules as well, if nobody else does:
-        in any number of processes each fire makes one job.
+        `FastAPI(lifespan=q.lifespan(scheduler=True))` also runs a scheduler: among any number of
+        processes one fires schedules, and each fire creates one job.
         """
         del app
         return Lifespan(lambda: _alive(self, scheduler))
@@ -346,9 +351,9 @@ class TaskQ(ForeignNames):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Drain what is deferred and close this loop's connection.
+        """Drain deferred calls and close the connection of this event loop.
 
-        Using the TaskQ again opens a new one.
+        If the TaskQ is used again, it opens a new one.
         """
         await self._context.drain()
         await self._backend.aclose()
@@ -385,7 +390,7 @@ def _deferrer(
     backend: BrokerPool, settings: DeferredSettings
 ) -> Callable[[TaskContext], DeferredRunner]:
     def make(context: TaskContext) -> DeferredRunner:
-        # As with the worker: a process that defers nothing does not pay for it.
+        # As with the worker: a process that defers nothing does not import it.
         from taskq.deferred.runner import DeferredRunner
 
         return DeferredRunner(context, backend, settings)

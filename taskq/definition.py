@@ -1,4 +1,4 @@
-"""From a function and what `@q.task` says of it to a registered task."""
+"""From a function with the options of `@q.task` to a registered task."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _FASTAPI_PARAMS = "fastapi.params"
 
 
 class TaskDecorator(Protocol):
-    """What `@q.task(...)` with options gives: a decorator that keeps the function's types."""
+    """The decorator that `@q.task(...)` with options returns; it keeps the function's types."""
 
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload] - an async def is a function too
@@ -61,7 +61,7 @@ def define(
     registry: Registry,
     resources: Resources,
 ) -> Task[..., Any]:
-    """Make and register the task of a function.
+    """Create and register the task of a function.
 
     Raises `TaskDefinitionError`, `UnknownOption` and `ConfigError`.
     """
@@ -79,31 +79,33 @@ def define(
 
 
 def _check_function(function: Callable[..., Any]) -> None:
-    """Refuse what cannot be a task, with what to type instead."""
+    """Refuse functions that cannot be tasks, and say what to use instead."""
     what = getattr(function, "__qualname__", repr(function))
     if isinstance(function, Task):
-        raise TaskDefinitionError(f"{what} is a task already")
+        raise TaskDefinitionError(f"{what} is already a task")
     if isinstance(function, (staticmethod, classmethod)) or not callable(function):
-        raise TaskDefinitionError(f"{what} is no plain function; put @q.task on one of a module")
+        raise TaskDefinitionError(
+            f"{what} is not a plain function; put @q.task on a function of a module"
+        )
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TaskDefinitionError(f"{what} is a generator; a task returns one value")
     if not inspect.isfunction(function):
         raise TaskDefinitionError(
-            f"{what} is no plain function but a {type(function).__name__}; write a module's "
-            "function that calls it, and put @q.task on that"
+            f"{what} is not a plain function but a {type(function).__name__}; write a function in "
+            "a module that calls it, and put @q.task on that"
         )
     first = _first_parameter(function)
     if first in ("self", "cls"):
         raise TaskDefinitionError(
-            f"{what} is a method: its {first!r} cannot travel through the queue. Write a module's "
-            "function that takes the id of what it works on, and put @q.task on that"
+            f"{what} is a method: its {first!r} cannot be sent through the queue. Write a function "
+            "in a module that takes the id of the object, and put @q.task on that"
         )
     if function.__name__ == "<lambda>":
-        raise TaskDefinitionError("a lambda has no name to be found by; write a def")
+        raise TaskDefinitionError("a lambda has no name for jobs to refer to; write a def")
 
 
 def _first_parameter(function: Callable[..., Any]) -> str:
-    """The first parameter of what is called; of a function of a class, that of the method."""
+    """The first parameter of a call; for a function in a class, of the method itself."""
     outside = function.__qualname__.rpartition(".")[0]
     in_class = bool(outside) and not outside.endswith("<locals>")
     signature = (shown_signature if in_class else call_signature)(function)
@@ -113,17 +115,17 @@ def _first_parameter(function: Callable[..., Any]) -> str:
 def _injector(
     function: Callable[..., Any], name: str, options: TaskOptions, resources: Resources
 ) -> Injector | None:
-    """What fills the dependencies of a task, if it has some."""
+    """The injector for the dependencies of a task, if it has any."""
     filled = _dependencies_of(function)
     if not filled:
         return None
     if options.executor == "process":
         raise TaskDefinitionError(
-            f"{name}: {', '.join(filled)} cannot be filled in a process of its own: what "
-            "dependencies open belongs to the worker's. Open it inside the task, or leave out "
-            "executor='process'"
+            f"{name}: {', '.join(filled)} cannot be filled with executor='process': what "
+            "dependencies open belongs to the worker's process. Open it inside the task, or use "
+            "another executor"
         )
-    # It needs FastAPI, which whoever has a dependency has imported.
+    # It needs FastAPI, which a module with dependencies has already imported.
     from taskq.execution.resolver import Resolver
 
     return Resolver(function, name, filled, lambda: resources.overrides)
@@ -132,9 +134,9 @@ def _injector(
 def _dependencies_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters that FastAPI's `Depends` fills, with their annotations resolved.
 
-    Those of what a wrapper wraps count as far as the wrapper takes them.
+    For a wrapper, these are the parameters of the wrapped function that the wrapper accepts.
 
-    Raises `TaskDefinitionError` when it cannot tell.
+    Raises `TaskDefinitionError` for an annotation that cannot be resolved.
     """
     marker = getattr(sys.modules.get(_FASTAPI_PARAMS), "Depends", None)
     if marker is None:
@@ -148,8 +150,8 @@ def _dependencies_of(function: Callable[..., Any]) -> dict[str, inspect.Paramete
         annotation = _meant(hints.get(name, parameter.annotation))
         if isinstance(annotation, str) and "Depends(" in annotation:
             raise TaskDefinitionError(
-                f"{function.__qualname__}: {name}: {annotation!r} names what cannot be found from "
-                "here; define it in the module, above the task"
+                f"{function.__qualname__}: {name}: {annotation!r} uses a name that cannot be "
+                "found; define it in the module, above the task"
             )
         marked = isinstance(parameter.default, marker) or _is_marked(annotation, marker)
         if marked and takes(called, name):

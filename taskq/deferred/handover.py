@@ -23,7 +23,7 @@ from taskq.deferred.durable import Backing, Durable
 from taskq.deferred.plain import PlainTask
 from taskq.deferred.report import Report
 from taskq.execution.handle import Deferred, Job
-from taskq.execution.middleware import JobDraft, Middleware, handed_in, through
+from taskq.execution.middleware import JobDraft, Middleware, call_through, checked_handle
 from taskq.execution.request import Request
 from taskq.execution.task import task_spec_of
 
@@ -211,8 +211,8 @@ class Preparation:
             options=call.options,
             verb="defer",
         )
-        handle = await through(self.layers, draft, innermost)
-        handed_in(Deferred[Any], Deferred, handle, draft)
+        handle = await call_through(self.layers, draft, innermost)
+        checked_handle(Deferred[Any], Deferred, handle, draft)
 
     async def _store(self, call: Call) -> None:
         """Store a durable call; a job that already has its id replaces it."""

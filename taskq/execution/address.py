@@ -32,17 +32,17 @@ _LOADED = "__taskq_loaded__"
 MAIN: Final = "__main__"
 
 CHILD_MAIN: Final = "__mp_main__"
-"""The name multiprocessing gives to a main module that is imported by a child: scripts that guard
-their entry point for it are guarded for taskq as well."""
+"""The name that multiprocessing gives to a main module imported by a child, so scripts that guard
+their entry point for multiprocessing are guarded for taskq too."""
 
 _importing_main = threading.Event()
 
 
 def module_name(function: Any) -> str:
-    """The module of a function; of what was run, the name by which others import it.
+    """The module of a function; for the main module, the name under which it can be imported.
 
-    So `python tasks.py` enqueues what `taskq worker tasks:q` knows, and `python -m pkg` what
-    `taskq worker pkg.__main__:q` knows: both call that module `pkg`.
+    So `python tasks.py` enqueues tasks that `taskq worker tasks:q` knows, and `python -m pkg` those
+    that `taskq worker pkg.__main__:q` knows: both call the module `pkg`.
 
     >>> module_name(os.path.join)
     'posixpath'
@@ -55,32 +55,32 @@ def module_name(function: Any) -> str:
     if (name := _main_module(function)) is not None:
         return name.removesuffix(f".{MAIN}")
     if (file := _main_file(function)) is None:
-        return MAIN  # typed at a prompt, or read from stdin
+        return MAIN  # defined at a prompt, or read from stdin
     path = Path(os.path.abspath(file))
-    # That of a folder or an archive is known by it.
+    # The main module of a folder or an archive is named after it.
     return path.parent.stem if path.stem == MAIN else path.stem
 
 
 def _main_module(function: Any) -> str | None:
-    """The module that was run with `python -m`, and of which the function is."""
+    """The module that was run with `python -m`, if the function is defined in it."""
     name = getattr(_globals_of(function).get("__spec__"), "name", None)
     return name if isinstance(name, str) and name not in (MAIN, CHILD_MAIN) else None
 
 
 def _main_file(function: Any) -> str | None:
-    """The file that was run, and of which the function is."""
+    """The file that was run, if the function is defined in it."""
     file = _globals_of(function).get("__file__")
     return file if isinstance(file, str) and not file.startswith("<") else None
 
 
 def _globals_of(function: Any) -> Mapping[str, Any]:
-    """The globals of the module that the function says it is of."""
+    """The globals of the module in `function.__module__`."""
     module = getattr(function, "__module__", None)
     try:
         own: Any = getattr(inspect.unwrap(function), "__globals__", None)
-    except Exception:  # it wraps itself, or is a proxy that answers what it likes
+    except Exception:  # it wraps itself, or is a proxy
         own = None
-    # A decorator without functools.wraps is of another module than what it wraps.
+    # A wrapper without functools.wraps is in another module than the function it wraps.
     if isinstance(own, dict) and own.get("__name__") == module:  # pyright: ignore[reportUnknownMemberType]
         return cast("dict[str, Any]", own)
     return vars(sys.modules[module]) if module in sys.modules else {}

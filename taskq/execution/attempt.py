@@ -1,4 +1,4 @@
-"""One run of a job, as the code that runs it sees it, and the secrets masked in its reports."""
+"""An attempt: one run of a job. Secrets in its arguments are masked in what it reports."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from taskq.execution.task import Task, task_spec_of
 __all__ = ["Attempt", "Interruption", "LocalCall", "masked", "masked_progress"]
 
 _MOST: Final = 200
-"""With more secrets than that a text is not searched, which would take long, but left out."""
+"""With more secrets than this, texts are left out, because searching them would take too long."""
 
 
 def masked(outcome: Outcome, attempt: Attempt) -> Outcome:
-    """`outcome` without the secrets of the attempt's arguments."""
+    """`outcome` with the secrets of the attempt's arguments masked."""
     if isinstance(outcome, Failed):
         outcome.error_text = _masked(outcome.error_text, attempt)
         trace = _masked(outcome.traceback, attempt)
@@ -38,7 +38,7 @@ def masked(outcome: Outcome, attempt: Attempt) -> Outcome:
 
 
 def masked_progress(progress: Progress, attempt: Attempt) -> Progress:
-    """`progress` without the secrets of the attempt's arguments."""
+    """`progress` with the secrets of the attempt's arguments masked."""
     return replace(progress, text=_masked(progress.text, attempt)) if progress.text else progress
 
 
@@ -51,7 +51,7 @@ def _masked(text: str, attempt: Attempt) -> str:
 
 
 def _forms(attempt: Attempt) -> tuple[str, ...]:
-    """The secrets in all forms; an empty text where what cannot be looked for may be anywhere."""
+    """The secrets in all forms; an empty string if they cannot be found in a text."""
     try:
         secrets = secret_texts(list(_call(attempt)))
     except Exception:
@@ -59,13 +59,13 @@ def _forms(attempt: Attempt) -> tuple[str, ...]:
     if len(secrets) > _MOST:
         return ("",)
     forms = {form for secret in secrets for form in written_forms(secret)}
-    # The longest first: one may lie in another.
+    # Longest first: one may contain another.
     return tuple(sorted(forms, key=len, reverse=True))
 
 
 def _call(attempt: Attempt) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if attempt.local is not None:
-        # Concealed when it was deferred.
+        # The arguments were concealed when the call was deferred.
         return attempt.local.args, attempt.local.kwargs
     conceal = attempt.spec.conceal
     if conceal is None and not holds_secret(attempt.payload):
@@ -87,7 +87,7 @@ class Interruption(Enum):
 
 
 class LocalCall(Protocol):
-    """A call that stays in this process: arguments, value and error are the objects they are."""
+    """A call that stays in this process: arguments, value and error are not serialised."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -98,12 +98,11 @@ class LocalCall(Protocol):
 class Attempt:
     """An attempt's inputs, and the one way to interrupt it.
 
-    `number` counts the runs of the job. `fence` is the number under which the server knows this
-    run; it is smaller for a job that ran elsewhere before the server had it. `failures` counts the
-    attempts that failed before. `secrets` are the texts to be masked, once they were looked for.
-    `local` is there for a call that is not serialised. The first interruption decides how the
-    attempt is judged; later ones change nothing. `mass_cancelled`: something other than taskq
-    cancels whatever runs in this event loop.
+    `number` counts the runs of the job. `fence` is the number of this run at the server, which is
+    smaller if the job ran in another process before the server had it. `failures` counts earlier
+    attempts that failed. `secrets` are the texts to mask, once they were determined. `local` is set
+    for a call that is not serialised. The first interruption decides the outcome; later ones change
+    nothing. `mass_cancelled`: something other than taskq cancels every task of this event loop.
     """
 
     __slots__ = (
@@ -176,16 +175,16 @@ class Attempt:
         return self.retry.max_attempts
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Note which asyncio task runs it, and since when."""
+        """Note the asyncio task that runs it, and the time."""
         self.started = time.monotonic()
         self._runner = asyncio.current_task(loop)
 
     def end(self) -> None:
-        """It runs no more. Its task has it in its context: a cycle, if it kept the task."""
+        """Forget the asyncio task, whose context refers to this attempt: that would be a cycle."""
         self._runner = None
 
     def interrupt(self, why: Interruption) -> None:
-        """Interrupt the run at its next await, once: what cleans up after it is left alone."""
+        """Interrupt the run at its next await, but only once, to leave its clean-up alone."""
         if self.interruption is not None:
             return
         self.interruption = why

@@ -1,4 +1,4 @@
-"""Many jobs at once: all calls are checked first, then sent while the next ones are made ready."""
+"""Enqueue many jobs: check all calls first, then send chunks while preparing the next ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskq.execution.task import Signature, Task, backend_of, job_options_of, ta
 __all__ = ["enqueue_all"]
 
 CHUNK: Final = 500
-"""As many as travel in one batch."""
+"""How many jobs are sent in one batch."""
 
 R = TypeVar("R")
 
@@ -24,8 +24,8 @@ R = TypeVar("R")
 async def enqueue_all(backend: JobBackend, given: Iterable[Signature[R]]) -> list[Job[R]]:
     """Enqueue jobs in few round trips; their handles, in order.
 
-    A call that cannot be made, and what is no signature of this TaskQ, is refused before anything
-    is sent; what middleware refuses is known only then.
+    Invalid calls and signatures of another TaskQ are refused before anything is sent; middleware
+    may refuse a job later.
     """
     signatures = _checked(backend, given)
     specs = [task_spec_of(signature) for signature in signatures]
@@ -50,7 +50,7 @@ async def enqueue_all(backend: JobBackend, given: Iterable[Signature[R]]) -> lis
         ]
         requests += chunk
         sent.append(backend.submit([request.job for request in chunk]))
-        # It goes out now; the server does it while the next chunk is made.
+        # Let it go out now; the server works on it while the next chunk is prepared.
         await asyncio.sleep(0)
     answers = await asyncio.gather(*sent)
     created = (new for answer in answers for new in answer)
@@ -61,36 +61,36 @@ async def enqueue_all(backend: JobBackend, given: Iterable[Signature[R]]) -> lis
 
 
 def _checked(backend: JobBackend, given: Iterable[Signature[R]]) -> Sequence[Signature[R]]:
-    """The signatures; `CallError` for what people type instead, `ConfigError` for foreign ones."""
+    """The signatures; raises `CallError` for other values, `ConfigError` for another TaskQ's."""
     if isinstance(given, (Signature, Task)) or not isinstance(given, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise CallError(f"enqueue_many() takes a list, and got {_told(given)}: {_TYPE}")
+        raise CallError(f"enqueue_many() takes a list, but got {_described(given)}; {_USE}")
     signatures = list(given)
     wrong = [item for item in signatures if not isinstance(item, Signature)]  # pyright: ignore[reportUnnecessaryIsInstance]
     if wrong:
         for item in cast("list[Any]", wrong):
             if inspect.iscoroutine(item):
-                # Or Python warns of each that it was never awaited.
+                # Otherwise Python warns that it was never awaited.
                 item.close()
-        raise CallError(f"enqueue_many() takes signatures, and got {_told(wrong[0])}: {_TYPE}")
+        raise CallError(f"enqueue_many() takes signatures, but got {_described(wrong[0])}; {_USE}")
     foreign = next((item for item in signatures if backend_of(item) is not backend), None)
     if foreign is not None:
         name = task_spec_of(foreign).name
         raise ConfigError(
             f"the task {name} belongs to another TaskQ, whose workers would never see this job: "
-            "type enqueue_many of that one, or hand it in here by its name: "
+            "use that one's enqueue_many, or enqueue the task here by name: "
             f"q.remote({name!r}).s(...)"
         )
     return signatures
 
 
-_TYPE: Final = "type enqueue_many([add.s(1, 2), add.s(3, 4)])"
+_USE: Final = "use enqueue_many([add.s(1, 2), add.s(3, 4)])"
 
 
-def _told(item: object) -> str:
+def _described(item: object) -> str:
     if isinstance(item, Signature):
         return "a single one"
     if isinstance(item, Task):
         return f"the task {cast('Task[..., Any]', item).name} without arguments"
     if inspect.iscoroutine(item):
-        return "a coroutine, which add(1, 2) and add.enqueue(1, 2) give"
+        return "a coroutine, as returned by add(1, 2) and add.enqueue(1, 2)"
     return repr(item)

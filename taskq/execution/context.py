@@ -1,4 +1,4 @@
-"""`current_job()`: what the running task may know and say about its own job."""
+"""`current_job()`: what a running task can learn about its own job, and report."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from taskq.core.job import Fire, Progress
 from taskq.execution.ports import Reporter, RunningJob
 
 __all__ = [
-    "DistantJob",
     "JobContext",
+    "RemoteJob",
     "RunningJob",
     "current_job",
-    "enter",
-    "facts_of",
+    "job_facts",
     "running_job",
+    "set_current_job",
 ]
 
 
 @dataclass
-class DistantJob:
-    """A running job in a process of its own: the facts, and a line to the worker."""
+class RemoteJob:
+    """A running job as seen in a child process: plain facts, and a way to report progress."""
 
     id: str
     task_name: str
@@ -46,12 +46,12 @@ class DistantJob:
 
     def __post_init__(self) -> None:
         if self.fire is not None:
-            # On its way here it was a list.
+            # It arrived as a list.
             self.fire = Fire(*self.fire)
 
 
-def facts_of(job: RunningJob) -> dict[str, Any]:
-    """What `DistantJob` takes, as plain data."""
+def job_facts(job: RunningJob) -> dict[str, Any]:
+    """The fields of a `RemoteJob` as plain data."""
     return {
         "id": job.id,
         "task_name": job.task_name,
@@ -71,13 +71,13 @@ def facts_of(job: RunningJob) -> dict[str, Any]:
 _current: ContextVar[RunningJob] = ContextVar("taskq_job")
 
 
-def enter(job: RunningJob) -> None:
-    """Make `job` the current one, for this asyncio task and what it starts."""
+def set_current_job(job: RunningJob) -> None:
+    """Make `job` the current one for this asyncio task and the tasks it starts."""
     _current.set(job)
 
 
 def running_job() -> RunningJob | None:
-    """The job whose task is running here, None outside of one."""
+    """The job whose task is running here, or None."""
     return _current.get(None)
 
 
@@ -98,8 +98,8 @@ def current_job() -> JobContext:
     return JobContext(attempt)
 
 
-class _Fired:
-    """What a job knows of the schedule that made it."""
+class _ScheduledJob:
+    """What a job knows about the schedule that created it."""
 
     __slots__ = ("_attempt",)
 
@@ -108,31 +108,31 @@ class _Fired:
 
     @property
     def schedule_id(self) -> str | None:
-        """The schedule that made this job; None for other jobs."""
+        """The schedule that created this job; None for other jobs."""
         fire = self._attempt.fire
         return None if fire is None else fire.schedule
 
     @property
     def scheduled_for(self) -> datetime | None:
-        """The fire time this job is for; None for jobs that no schedule made.
+        """The fire time of this job; None for jobs that no schedule created.
 
-        It is the time the trigger gave, on the clock of its zone (UTC where it has none), before
-        any jitter, and the same for every attempt. Of a run that somebody asked for (`run_now`) it
-        is when they asked.
+        It is the time that the trigger gave, in the trigger's time zone (UTC if it has none),
+        before any jitter, and the same for every attempt. For `run_now`, it is the time of that
+        call.
         """
         fire = self._attempt.fire
         return None if fire is None else fire.at
 
     @property
     def lateness(self) -> timedelta | None:
-        """How long after `scheduled_for` the job was made, both by the server's clock."""
+        """How long after `scheduled_for` the job was created, by the server's clock."""
         fire = self._attempt.fire
         if fire is None:
             return None
         return timedelta(milliseconds=self._attempt.enqueued_ms - fire.slot)
 
 
-class JobContext(_Fired):
+class JobContext(_ScheduledJob):
     """The running job, seen from inside its task."""
 
     __slots__ = ()
@@ -159,7 +159,7 @@ class JobContext(_Fired):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What the producer sent along: `options(headers={...})`."""
+        """The headers that the producer added: `options(headers={...})`."""
         return dict(self._attempt.headers or {})
 
     @property
@@ -171,8 +171,8 @@ class JobContext(_Fired):
     def fence(self) -> int:
         """A number that grows with each run of this job.
 
-        Give it to what you write to: whoever refuses a smaller fence than it has seen is safe from
-        a worker that wakes up late (M. Kleppmann, "How to do distributed locking", 2016).
+        Pass it to the systems you write to: one that refuses a smaller fence than it has seen is
+        safe from workers that wake up late (M. Kleppmann, "How to do distributed locking", 2016).
         """
         return self._attempt.fence
 
@@ -193,7 +193,7 @@ class JobContext(_Fired):
 
     @property
     def deadline(self) -> datetime | None:
-        """When this attempt's timeout passes; None without one."""
+        """When this attempt times out; None without a timeout."""
         attempt = self._attempt
         if attempt.timeout is None:
             return None
@@ -201,14 +201,14 @@ class JobContext(_Fired):
         return datetime.now(UTC) + timedelta(seconds=left)
 
     def progress(self, done: float, total: float | None = None, text: str = "") -> Reported:
-        """Say how far the job is; it shows in `info()` and `taskq status`.
+        """Report the progress of the job, which `info()` and `taskq status` show.
 
-        Of `text` the first and last characters are kept where it is longer than 1,000.
+        A `text` of more than 1,000 characters is shortened in the middle.
 
-        Awaiting it waits until the server has it and raises `AttemptLost` if the job was given to
-        another worker. In a plain function just call it.
+        Awaiting the report waits until the server has it, and raises `AttemptLost` if the job was
+        given to another worker. In a plain function, just call it.
 
-        Raises `ConfigError` for what is not a finite number.
+        Raises `ConfigError` for values that are not finite numbers.
 
         >>> await current_job().progress(3, 10, "cutting")
         """
@@ -216,7 +216,7 @@ class JobContext(_Fired):
 
 
 class Reported:
-    """A progress report on its way; awaiting it waits until it has arrived."""
+    """A progress report that is being sent; awaiting it waits until it has arrived."""
 
     __slots__ = ("_sent",)
 

@@ -19,11 +19,11 @@ def run_through(
     *,
     context: Context | None = None,
 ) -> T:
-    """Run `coroutine` to its end, and give its value, though jobs end the loop on the way.
+    """Run `coroutine` to its end and return its value, restarting the loop when a job stops it.
 
-    asyncio ends a loop for a `SystemExit` or `KeyboardInterrupt` in any of its tasks, once it has
-    told whoever awaits that task; a job may also stop the loop. Nothing in it is lost by that, and
-    it goes on. `on_break` is told each time, with what was raised, or None for a stop.
+    asyncio stops a loop when one of its tasks raises `SystemExit` or `KeyboardInterrupt`, and a job
+    may stop it by itself. The tasks in the loop are unaffected, so it is run again. `on_break` is
+    called each time with the exception, or None if the loop was stopped.
     """
     main = loop.create_task(coroutine, context=context)
     over = False
@@ -41,6 +41,6 @@ def run_through(
             broken = error
         if not main.done():
             on_break(broken)
-    # It may be waiting to be called still, and the loop is used again.
+    # The callback may still be scheduled, and the loop is used again.
     over = True
     return main.result()

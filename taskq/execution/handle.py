@@ -1,4 +1,4 @@
-"""Handles of one job, queued or deferred: wait for it, look at it, cancel it."""
+"""Handles of jobs and deferred calls: wait for them, inspect them, cancel them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 
 class DeferredCall(Protocol):
-    """What a handle asks of the call behind it."""
+    """The deferred call behind a handle."""
 
     id: str
     state: JobState
@@ -48,9 +48,9 @@ class DeferredCall(Protocol):
 
 
 class Deferred(Generic[R]):
-    """One call that runs in this process. Awaiting it gives what the function returned.
+    """One call that runs in this process. Awaiting it returns what the function returned.
 
-    Made by `f.defer(...)` and `q.defer(...)`; it may be used in any thread and in any event loop.
+    `f.defer(...)` and `q.defer(...)` return it. It works in any thread and any event loop.
 
     >>> handle = resize.defer("a.png")
     >>> await handle
@@ -64,24 +64,24 @@ class Deferred(Generic[R]):
 
     @property
     def id(self) -> str:
-        """Its id: in logs, in `current_job()`, and in the queue if it goes there."""
+        """Its id in logs, in `current_job()`, and in the queue if it goes there."""
         return self._call.id
 
     @property
     def status(self) -> JobState:
-        """Its state now. Of a call that was handed to the queue: `queued`; ask its `job`."""
+        """Its state now; `queued` if it was handed to the queue: ask its `job` then."""
         return self._call.state
 
     @property
     def job(self) -> Job[R] | None:
-        """The job in the queue that it has become, if it has: see `durable` and `spill`."""
+        """The job that it became in the queue, if any; see `durable` and `spill`."""
         return self._call.job
 
     async def result(self, timeout: Duration | None = None) -> R:
-        """Wait for the end, and return the object that the function returned.
+        """Wait for the end and return the object that the function returned.
 
-        `timeout` (seconds or timedelta; None: no limit) bounds the wait, never the call. A call
-        that was handed to the queue is waited for there.
+        `timeout` (seconds or timedelta; None: no limit) limits the wait, not the call. If the call
+        was handed to the queue, this waits for its job.
 
         Raises `JobFailed`, whose `__cause__` is what the function raised, `JobCancelled`,
         `JobExpired` and `ResultTimeout`.
@@ -97,18 +97,18 @@ class Deferred(Generic[R]):
             raise ResultTimeout(f"{text} {self.status}", job_id=self.id) from None
 
     async def accepted(self) -> None:
-        """Wait until the runner has room for it, and with `durable=True` until the server has it.
+        """Wait until the runner has room for it and, with `durable=True`, the server has stored it.
 
-        Raises `BacklogFull`, and `ServerError` when a durable call could not be stored; it runs
-        here all the same.
+        Raises `BacklogFull`, and `ServerError` if a durable call could not be stored; it still runs
+        here.
         """
         await self._call.until_accepted()
 
     def cancel(self) -> Cancelling:
-        """Cancel it: one that waits never runs, one that runs is interrupted.
+        """Cancel it: a waiting call never runs, a running one is interrupted.
 
-        It is done when this returns; awaiting what it returns waits until the call has ended. True
-        when it was not over.
+        This takes effect when it returns; awaiting the return value waits until the call has ended.
+        True if the call was not over.
 
         >>> await handle.cancel()
         True
@@ -136,33 +136,33 @@ class Deferred(Generic[R]):
 
 
 class Cancelling:
-    """Whether something was cancelled; awaiting it waits until that has taken effect."""
+    """Whether a call was cancelled; awaiting it waits until the call has ended."""
 
-    __slots__ = ("_asked", "_call")
+    __slots__ = ("_call", "_cancelled")
 
-    def __init__(self, call: DeferredCall, asked: bool) -> None:
+    def __init__(self, call: DeferredCall, cancelled: bool) -> None:
         self._call = call
-        self._asked = asked
+        self._cancelled = cancelled
 
     def __bool__(self) -> bool:
-        return self._asked
+        return self._cancelled
 
     def __await__(self) -> Generator[Any, None, bool]:
         return self._wait().__await__()
 
     async def _wait(self) -> bool:
-        if self._asked:
+        if self._cancelled:
             await self._call.until_over()
             if self._call.job is not None:
                 return await self._call.job.cancel()
-        return self._asked
+        return self._cancelled
 
 
 class Job(Generic[R]):
     """One request to run a task.
 
-    `id` is its name everywhere. `created` is true when this call made it, false when a job of this
-    id existed already, None for a handle made from an id.
+    `id` identifies it everywhere. `created` is true if this enqueue created it, false if a job with
+    this id existed already, and None for a handle made from an id.
     """
 
     __slots__ = ("_backend", "_keeps_result", "_on_wait", "_rebuild", "created", "id")
@@ -185,9 +185,9 @@ class Job(Generic[R]):
         self._on_wait = on_wait
 
     async def result(self, timeout: Duration | None = None) -> R:
-        """Wait for the job to end, and return what its function returned.
+        """Wait for the job to end and return what its function returned.
 
-        `timeout` (seconds or timedelta; None: no limit) bounds the wait, never the job.
+        `timeout` (seconds or timedelta; None: no limit) limits the wait, not the job.
 
         Raises `JobFailed` (with the worker's traceback), `JobCancelled`, `JobExpired`,
         `ResultTimeout`, and `JobNotFound` with its kinds `ResultExpired` and `ResultNotKept`.
@@ -215,7 +215,7 @@ class Job(Generic[R]):
         return ending.state
 
     async def info(self) -> JobInfo:
-        """Everything known: times, attempts, worker, error, traceback, progress, result.
+        """Everything known about it: times, attempts, worker, error, traceback, progress, result.
 
         Raises `JobNotFound`.
         """
@@ -227,9 +227,9 @@ class Job(Generic[R]):
         return info
 
     async def cancel(self) -> bool:
-        """Cancel the job: one that waits never runs, one that runs is interrupted.
+        """Cancel the job: a waiting job never runs, a running one is interrupted.
 
-        Holds whether or not a worker runs now. False when the job was over.
+        It works whether or not a worker is running. False if the job was over.
 
         Raises `JobNotFound`.
         """
@@ -264,26 +264,26 @@ class Job(Generic[R]):
     def _missing(self, ending: Ending) -> JobNotFound:
         if ending.gone:
             return ResultExpired(
-                f"job {self.id} is over and its result is gone: it outlived its result_ttl. Read "
-                "results sooner, or keep them longer: @q.task(result_ttl=...)",
+                f"job {self.id} is over and its result has expired (result_ttl). Read results "
+                "sooner, or keep them longer: @q.task(result_ttl=...)",
                 job_id=self.id,
             )
         if not self._keeps_result:
             return ResultNotKept(
-                f"the server has no record of job {self.id}: it is over and left nothing behind, "
-                "as its task has result_ttl=0, or the server lost its data. Wait for the result "
-                "before the job ends, or keep results: @q.task(result_ttl=3600)",
+                f"the server has no record of job {self.id}: it is over and kept no result "
+                "(result_ttl=0), or the server lost its data. Wait for the result before the job "
+                "ends, or keep results: @q.task(result_ttl=3600)",
                 job_id=self.id,
             )
         if self.created is not None:
             return JobNotFound(
-                f"the server has no record of job {self.id} any more: it is over and outlived its "
-                "result_ttl, or the server lost its data, and the job may not have run",
+                f"the server has no record of job {self.id}: it is over and its result_ttl has "
+                "passed, or the server lost its data and the job may not have run",
                 job_id=self.id,
             )
         return JobNotFound(
-            f"the server knows no job {self.id!r}: it never existed in this namespace, or every "
-            "trace of it has expired",
+            f"the server does not know job {self.id!r}: it never existed in this namespace, or all "
+            "its data has expired",
             job_id=self.id,
         )
 
@@ -293,11 +293,11 @@ class Job(Generic[R]):
             async with asyncio.timeout(1.0):
                 info = await self._backend.job_info(self.id)
         except (ServerError, ConnectionError, TimeoutError):
-            return f"{text}, and the server does not answer now"
+            return f"{text}, and the server does not answer"
         if info is None:
-            return f"{text}; the server knows no such job"
+            return f"{text}; the server does not know it"
         if info.state is JobState.QUEUED:
-            return f"{text}; it is queued. Does a worker listen: taskq worker -q {info.queue}"
+            return f"{text}; it is queued. Is a worker running? taskq worker -q {info.queue}"
         return f"{text}; it is {info.state}, attempt {info.attempt}"
 
     def __repr__(self) -> str:

@@ -1,6 +1,6 @@
-"""What the log says of jobs: how each attempt ended, and the job on every line of its task.
+"""Logging of jobs: a line when an attempt ends, and fields of the job on every line of its task.
 
-It also names the attempt that blocks an event loop.
+It also finds the attempt that blocks an event loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["JOB_LINES", "JobLogFilter", "culprit", "delivery_fields", "job_field
 
 
 def culprit(frame: FrameType | None) -> tuple[Attempt | None, str]:
-    """The attempt that runs in this stack, and the line where its own function stands."""
+    """The attempt that runs in this stack, and the line that its function is at."""
     where = "an unknown line"
     while frame is not None:
         if frame.f_code.co_name == "run_attempt":
@@ -33,7 +33,7 @@ def culprit(frame: FrameType | None) -> tuple[Attempt | None, str]:
 
 
 JOB_LINES: Final = "taskq.jobs"
-"""The logger of a line per attempt that did not fail: DEBUG, and INFO once it has a level."""
+"""The logger of attempts that did not fail: at DEBUG, or at INFO if it has a level."""
 
 _log = logging.getLogger("taskq.worker")
 _jobs = logging.getLogger(JOB_LINES)
@@ -49,8 +49,8 @@ _WORDS: Final[dict[type[Outcome], str]] = {
 class JobLogFilter(logging.Filter):
     """Adds the running job to log records: the fields `job`, `task`, `attempt` and `queue`.
 
-    For a handler of an application's own; those of `taskq worker` have it. A field that a record
-    has already is kept, and outside of a job none is added.
+    Add it to the handlers of your application; those of `taskq worker` have it. Existing fields of
+    a record are kept, and outside of a job no field is added.
 
     >>> handler = logging.StreamHandler()
     >>> handler.addFilter(JobLogFilter())
@@ -65,7 +65,7 @@ class JobLogFilter(logging.Filter):
 
 
 def log_outcome(delivery: Delivery, attempt: RunningJob | None, outcome: Outcome) -> None:
-    """Log how an attempt ended: a failure always, anything else on request."""
+    """Log how an attempt ended: failures always, other outcomes on request."""
     if not isinstance(outcome, Failed):
         level = logging.INFO if _jobs.level else logging.DEBUG
         if _jobs.isEnabledFor(level):
@@ -75,7 +75,7 @@ def log_outcome(delivery: Delivery, attempt: RunningJob | None, outcome: Outcome
 
 
 def _log_failure(delivery: Delivery, attempt: RunningJob | None, outcome: Failed) -> None:
-    """WARNING where another attempt follows, ERROR with the traceback otherwise."""
+    """Log a WARNING if another attempt follows, else an ERROR with the traceback."""
     final = outcome.retry_in is None
     level = logging.ERROR if final else logging.WARNING
     if not _log.isEnabledFor(level):
@@ -86,7 +86,7 @@ def _log_failure(delivery: Delivery, attempt: RunningJob | None, outcome: Failed
         f"job {delivery.id}: {fields['task']} attempt {fields['attempt']} failed: "
         f"{outcome.error_type}: {_loggable(outcome, delivery)}{again}"
     )
-    # The attempt's traceback came as text, maybe out of another process: no `exc_info`.
+    # The traceback is text, possibly from another process, so there is no `exc_info`.
     record = _log.makeRecord(_log.name, level, __file__, 0, "%s", (text,), None, extra=fields)
     record.exc_text = outcome.traceback.rstrip() if final else None
     _log.handle(record)
@@ -104,12 +104,12 @@ def _log_end(level: int, delivery: Delivery, attempt: RunningJob | None, outcome
 
 
 def delivery_fields(delivery: Delivery) -> dict[str, Any]:
-    """The fields of a log record that name a job of which only the delivery is known."""
+    """The fields of a log record about a job of which only the delivery is known."""
     return {"job": delivery.id, "attempt": delivery.attempt, "queue": delivery.lane[:-2]}
 
 
 def job_fields(job: RunningJob) -> dict[str, Any]:
-    """The fields of a log record that name a job."""
+    """The fields of a log record about a job."""
     return {"job": job.id, "task": job.task_name, "attempt": job.number, "queue": job.queue}
 
 
@@ -120,7 +120,7 @@ def _named(delivery: Delivery, attempt: RunningJob | None) -> dict[str, Any]:
 
 
 def _loggable(failure: Failed, delivery: Delivery) -> str:
-    """The text of a failure; what does not fit is quoted there, and arguments are not logged."""
+    """The text of a failure, except where it quotes arguments, which are not logged."""
     if failure.kind != "unfit_arguments":
         return failure.error_text
     return f"its arguments do not fit; q.job({delivery.id!r}).info() says which"

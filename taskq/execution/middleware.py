@@ -1,4 +1,4 @@
-"""Middleware: what an application wraps around attempts and around enqueueing."""
+"""Middleware: functions of an application around attempts and around enqueueing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = [
     "JobDraft",
     "Middleware",
     "MiddlewareKind",
-    "handed_in",
-    "through",
+    "call_through",
+    "checked_handle",
 ]
 
 J = TypeVar("J")
@@ -30,10 +30,10 @@ MiddlewareKind = Literal["attempt", "enqueue"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDraft:
-    """A job that is about to be handed in, as enqueue middleware sees it.
+    """A job that is about to be enqueued, as enqueue middleware sees it.
 
-    `verb` says how it was asked for: `enqueue` or `defer`. What middleware gives to `call_next`
-    instead of it is handed in instead.
+    `verb` is how it was requested: `enqueue` or `defer`. If middleware passes another draft to
+    `call_next`, that one is enqueued instead.
 
     >>> JobDraft(task="resize", args=("a.png",)).with_headers(trace="7f").headers
     {'trace': '7f'}
@@ -47,7 +47,7 @@ class JobDraft:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What travels with the job beside its arguments."""
+        """What is sent with the job besides its arguments."""
         return dict(self.options.headers)
 
     def with_headers(self, **headers: str) -> JobDraft:
@@ -60,7 +60,7 @@ class JobDraft:
 
 
 class CallNext(Protocol):
-    """Goes on inwards; gives what the function returned, or the handle of the job."""
+    """Calls the next layer; returns what the function returned, or the handle of the job."""
 
     def __call__(self, job: Any = None, /) -> Awaitable[Any]: ...
 
@@ -79,20 +79,20 @@ class Middleware:
         self.enqueues: list[EnqueueMiddleware] = []
 
     def add(self, kind: str, function: Callable[..., Awaitable[Any]]) -> None:
-        """Register `function` inside of those registered before it.
+        """Register `function` inside the functions registered before it.
 
-        Raises `ConfigError` for a kind there is none of.
+        Raises `ConfigError` for an unknown kind.
         """
         if kind not in ("attempt", "enqueue"):
             raise ConfigError(
-                f"there is no middleware around {kind!r}; type @q.middleware for attempts, or "
+                f"there is no middleware around {kind!r}; use @q.middleware for attempts, or "
                 "@q.middleware('enqueue')"
             )
         layers: list[Any] = self.attempts if kind == "attempt" else self.enqueues
         register(layers, function)
 
     def decorator(self, around: Callable[..., Any] | str) -> Any:
-        """What `@q.middleware` and `@q.middleware("enqueue")` do; gives the function back."""
+        """What `@q.middleware` and `@q.middleware("enqueue")` do; returns the function."""
         if not isinstance(around, str):
             self.add("attempt", around)
             return around
@@ -105,33 +105,33 @@ class Middleware:
 
 
 NO_MIDDLEWARE: Final = Middleware()
-"""Of tasks that belong to no TaskQ; nothing is ever added to it."""
+"""The middleware of tasks without a TaskQ; nothing is ever added to it."""
 
 
-async def through(
+async def call_through(
     layers: Sequence[Callable[[J, CallNext], Awaitable[Any]]],
     job: J,
     innermost: Callable[[J], Awaitable[Any]],
 ) -> Any:
-    """Call `innermost` through all `layers`, the first of which is the outermost."""
+    """Call `innermost` through all `layers`, the outermost first."""
     if not layers:
         return await innermost(job)
     layer, *inner = layers
 
     def call_next(changed: J | None = None, /) -> Awaitable[Any]:
-        return through(inner, job if changed is None else changed, innermost)
+        return call_through(inner, job if changed is None else changed, innermost)
 
     return await layer(job, call_next)
 
 
-def handed_in(_: type[J], kind: type[Any], handle: Any, draft: JobDraft) -> J:
-    """What enqueue middleware returned, if it is a handle.
+def checked_handle(_: type[J], kind: type[Any], handle: Any, draft: JobDraft) -> J:
+    """The handle that enqueue middleware returned.
 
-    Raises `TaskqError` when some middleware swallowed the job or its handle.
+    Raises `TaskqError` if a middleware dropped the job or its handle.
     """
     if not isinstance(handle, kind):
         raise TaskqError(
-            f"an enqueue middleware returned {handle!r} for a job of {draft.task}: type "
+            f"an enqueue middleware returned {handle!r} for a job of {draft.task}: use "
             "`return await call_next(job)`; to refuse a job, raise"
         )
     return handle

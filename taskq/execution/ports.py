@@ -1,4 +1,4 @@
-"""What execution asks of the outside, so that it need not know who answers."""
+"""What execution needs from other rooms, as protocols that they implement."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from taskq.core.job import Ending, Fire, JobInfo, NewJob, Progress
 __all__ = ["Injector", "JobBackend", "Reporter", "RunningJob", "Threads"]
 
 Reporter = Callable[["RunningJob", Progress], asyncio.Future[None] | None]
-"""Sends the progress of the attempt that runs a job; a future where the caller can
-await its arrival."""
+"""Sends the progress of a running job; returns a future if the caller can await its arrival."""
 
 
 class RunningJob(Protocol):
-    """What is known of a job where it runs."""
+    """A job as seen where it runs."""
 
     id: str
     number: int
@@ -40,54 +39,54 @@ class RunningJob(Protocol):
 
 
 class JobBackend(Protocol):
-    """Where jobs are handed in and asked about."""
+    """Where jobs are submitted and looked up."""
 
     def submit(self, jobs: Sequence[NewJob], *, awaited: bool = False) -> Awaitable[list[bool]]:
-        """Enqueue jobs together; they are on their way when this returns.
+        """Enqueue jobs together; they are sent when this returns.
 
-        `awaited`: their results are going to be waited for here, and their ids are taskq's own.
-        Awaited, it gives for each whether it is new: false when its id is another request's.
+        `awaited`: the caller is going to wait for their results, and taskq generated their ids.
+        Awaiting it gives for each job whether it is new: false if another request has its id.
         """
         ...
 
     async def until_over(self, job_id: str, within: float | None = None) -> Ending:
-        """Wait until a job has ended or is known to be unknown.
+        """Wait until a job has ended, or until the server says that it does not know it.
 
-        Raises `TimeoutError` when that takes longer than `within` seconds.
+        Raises `TimeoutError` if that takes longer than `within` seconds.
         """
         ...
 
     async def look(self, job_id: str) -> Ending:
-        """How a job stands now."""
+        """The state of a job now."""
         ...
 
     async def job_info(self, job_id: str) -> JobInfo | None:
-        """Everything known about a job."""
+        """Everything known about a job; None if it is unknown."""
         ...
 
     async def cancel_job(self, job_id: str) -> int:
-        """Cancel a job: 1 done, 2 its worker was asked, 0 it was over, -1 there is none."""
+        """Cancel a job: 1 cancelled, 2 its worker was asked to, 0 already over, -1 unknown."""
         ...
 
     async def aclose(self) -> None:
-        """Close the connection of the running loop; the next use opens another."""
+        """Close the connection of the running loop; the next use opens a new one."""
         ...
 
 
 class Threads(Protocol):
-    """Where plain functions run beside the event loop."""
+    """Threads in which plain functions run beside the event loop."""
 
     def in_thread(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        """Call `fn` in a thread, at most as many at once as there are threads."""
+        """Call `fn` in a thread, when one is free."""
         ...
 
     def closing(self, fn: Callable[..., Any], *args: Any) -> Awaitable[Any]:
-        """The same for what gives something back: it never waits for a free thread."""
+        """Call `fn`, which releases a resource, in a thread without waiting for a free one."""
         ...
 
 
 class Injector(Protocol):
-    """Fills the parameters of one task that are no arguments of a call."""
+    """Fills the parameters of a task that dependencies provide, not callers."""
 
     @property
     def names(self) -> frozenset[str]:
@@ -97,5 +96,5 @@ class Injector(Protocol):
     def filled(
         self, args: Sequence[Any], kwargs: Mapping[str, Any], threads: Threads
     ) -> AbstractAsyncContextManager[tuple[Sequence[Any], Mapping[str, Any]]]:
-        """The arguments of a call with those of the dependencies, which live inside the block."""
+        """A call's arguments with those of its dependencies, which live inside the block."""
         ...

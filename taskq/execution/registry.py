@@ -1,4 +1,4 @@
-"""The tasks of one TaskQ by name. Names in messages are looked up here, and never imported."""
+"""The tasks of one TaskQ by name. Names in messages are looked up here, never imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Registry"]
 
 
 class Registry:
-    """Name to task. `on_replaced` are called with the name of a task that is typed again."""
+    """Maps names to tasks. `on_replaced` are called with the name of a task that is redefined."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[Any, Any]] = {}
@@ -24,9 +24,9 @@ class Registry:
     def add(self, task: Task[Any, Any]) -> None:
         """Register a task.
 
-        At a prompt, and where a cell of a notebook is run again, it replaces the one of its name.
+        A task defined at a prompt or in a notebook replaces the one of the same name.
 
-        Raises `TaskDefinitionError` when its name is taken elsewhere.
+        Raises `TaskDefinitionError` if another task has its name.
         """
         other = self._tasks.get(task.name)
         if other is not None and is_typed(task.function) and is_typed(other.function):
@@ -34,8 +34,8 @@ class Registry:
                 forget(task.name)
         elif other is not None:
             raise TaskDefinitionError(
-                f"two tasks are called {task.name!r}: {_place(other)} and {_place(task)}; give one "
-                "of them another name: @q.task(name='...')"
+                f"two tasks are called {task.name!r}: {_place(other)} and {_place(task)}; rename "
+                "one of them: @q.task(name='...')"
             )
         self._tasks[task.name] = task
         self._executors.add(task.task_options.executor)
@@ -45,7 +45,7 @@ class Registry:
         return self._tasks.get(name)
 
     def unknown(self, name: str) -> UnknownTask:
-        """The error for a name that is not registered, with the nearest that is."""
+        """The error for an unregistered name, with the nearest registered one."""
         near = difflib.get_close_matches(name, self._tasks, n=1, cutoff=0.5)
         hint = f"; the nearest registered name is {near[0]!r}" if near else ""
         return UnknownTask(
@@ -54,7 +54,7 @@ class Registry:
         )
 
     def executors(self) -> set[str]:
-        """The executors that some task runs on."""
+        """The executors that registered tasks use."""
         return self._executors
 
     def names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""From a call to a job: checked against the signature, serialised, options resolved."""
+"""From a call to a job: check the arguments, serialise them and resolve the options."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from taskq.execution.ports import Injector, JobBackend
 
 __all__ = ["PLAIN", "Request", "TaskSpec"]
 
-PATIENCE: Final = 8
-"""So many jobs of a task in a row are enqueued as ones to be waited for, though nobody waits."""
+AWAITED_JOBS: Final = 8
+"""How many of the next jobs are enqueued as awaited after a result of their task was awaited."""
 
 PLAIN: Final = JobOptions()
-"""No options: what `Task.enqueue` uses, and knows by identity."""
+"""No options, as used by `Task.enqueue` and recognised by identity."""
 
 Check = Callable[[tuple[Any, ...], dict[str, Any]], None]
 
@@ -35,9 +35,9 @@ class TaskSpec:
     """What enqueueing and running need to know of a task.
 
     `check` raises `CallError` for arguments that do not fit the signature, and `arrives` refuses
-    those that would arrive as other values. `rebuild` makes results what the return annotation
-    says, and `call_rebuilder` gives what does so for arguments. `injector` fills dependencies. A
-    task that is known only by its name has none of these.
+    those that would arrive as other values. `conceal` conceals secret arguments. `rebuild` converts
+    results to the return annotation, and `call_rebuilder` returns what converts arguments.
+    `injector` fills dependencies. A task that is known only by its name has none of these.
     """
 
     name: str
@@ -59,11 +59,11 @@ class TaskSpec:
         self.expires = "" if options.expires is None else _from_now(options.expires)
 
     def waited_for(self) -> None:
-        """Somebody waits for a result: the next jobs say so when they are enqueued."""
-        self.patience = PATIENCE
+        """Note that a result is awaited, so that the next jobs are enqueued as awaited."""
+        self.patience = AWAITED_JOBS
 
     def payload(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """The arguments as they travel: checked, and concealed where an annotation says so.
+        """The arguments as they are sent: checked, and concealed where an annotation says so.
 
         Raises `CallError`, `EncodeError` and `PayloadTooLarge`.
         """
@@ -80,9 +80,9 @@ class TaskSpec:
         kwargs: dict[str, Any],
         before: tuple[int, int] = (0, 0),
     ) -> bytes:
-        """A call as it travels, checked: everything that can be refused about it is refused here.
+        """A call as it is sent; everything that is invalid about it is refused here.
 
-        `before`: attempts and failures it had in this process.
+        `before`: attempts and failures that it had in this process.
 
         Raises `CallError`, `EncodeError`, `PayloadTooLarge` and `ConfigError`.
         """
@@ -102,7 +102,7 @@ class TaskSpec:
 
 @dataclass(slots=True)
 class Request:
-    """A job to be handed in, and whether its result will be kept."""
+    """A job to submit, and whether its result will be kept."""
 
     job: NewJob
     keeps_result: bool
@@ -119,14 +119,15 @@ class Request:
     ) -> Request:
         """Check the call and serialise it.
 
-        `before`: attempts and failures it had in this process. Raises `CallError`, `EncodeError`
-        and `PayloadTooLarge`.
+        `before`: attempts and failures that it had in this process.
+
+        Raises `CallError`, `EncodeError` and `PayloadTooLarge`.
         """
         return cls.around(spec, options, spec.envelope(options, args, kwargs, before))
 
     @classmethod
     def around(cls, spec: TaskSpec, options: JobOptions, envelope: bytes) -> Request:
-        """The rest of it, where nothing can be wrong any more."""
+        """The request for a checked envelope."""
         keeps_result = spec.options.result_ttl > 0
         if options is PLAIN:
             return cls(NewJob(new_id(), envelope, spec.lane, "", spec.expires), keeps_result)
@@ -135,7 +136,7 @@ class Request:
         return cls(_placed(spec, options, envelope), keeps_result)
 
     def handle(self, backend: JobBackend, spec: TaskSpec, created: bool) -> Job[Any]:
-        """The handle of the job, once it is handed in."""
+        """The handle of the job, once it was submitted."""
         return Job(
             backend,
             self.job.id,
@@ -146,9 +147,9 @@ class Request:
         )
 
     async def submit(self, backend: JobBackend, spec: TaskSpec) -> Job[Any]:
-        """Enqueue the job alone.
+        """Enqueue this one job.
 
-        Where somebody waited for a result of this task lately, the enqueue carries that wait too.
+        If a result of this task was awaited lately, the enqueue also registers the wait.
         """
         awaited = spec.patience > 0 and not self.job.origin
         if awaited:

@@ -1,4 +1,4 @@
-"""What a process opens once for all attempts: database pools, clients, models."""
+"""Resources that a process opens once for all attempts: database pools, clients, models."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Overrides = dict[Callable[..., Any], Callable[..., Any]]
 
 
 STATE_KEY: Final = "taskq"
-"""Under which name the state of a lifespan holds the deferred runner, for requests to find it."""
+"""The key of the deferred runner in the state of a lifespan, where requests find it."""
 
 
 class Resources:
-    """The state that a lifespan gives, open as long as somebody of this event loop uses it.
+    """The state that a lifespan yields, kept open as long as it has users in this event loop.
 
-    There is one for each event loop, since connections belong to loops. `overrides` says which
-    dependency stands in for which.
+    Each event loop has its own state, since connections belong to loops. `overrides` maps
+    dependencies to their replacements.
     """
 
     def __init__(self, lifespan: OpenResources | None) -> None:
@@ -34,7 +34,7 @@ class Resources:
 
     @property
     def state(self) -> Any:
-        """What the lifespan gave; in a thread, what it gave to the loop that opened it first.
+        """What the lifespan yielded; in a thread, what it yielded in the first loop that opened it.
 
         Raises `TaskqError` while nothing is open.
         """
@@ -47,7 +47,7 @@ class Resources:
         return kept.opened.result()
 
     async def open(self) -> None:
-        """Open what the lifespan opens, unless it is open; raises what it raises."""
+        """Enter the lifespan unless it is open; raises what it raises."""
         if self._lifespan is None:
             return
         loop = asyncio.get_running_loop()
@@ -62,7 +62,7 @@ class Resources:
             raise
 
     async def close(self) -> None:
-        """Close it when this was the last one who used it; raises what the lifespan raises."""
+        """Leave the lifespan if this was its last user; raises what it raises."""
         kept = self._kept.get(asyncio.get_running_loop())
         if kept is None:
             return
@@ -73,7 +73,7 @@ class Resources:
 
     @asynccontextmanager
     async def held(self) -> AsyncGenerator[None, None]:
-        """Open inside the block."""
+        """Keep it open inside the block."""
         await self.open()
         try:
             yield
@@ -82,7 +82,7 @@ class Resources:
 
 
 class _Kept:
-    """An open lifespan, in a task of its own: what one task entered only that one may leave."""
+    """An open lifespan, in a task of its own: the task that enters a context must also leave it."""
 
     def __init__(self, manager: AbstractAsyncContextManager[Any]) -> None:
         self.users = 0
@@ -102,7 +102,7 @@ class _Kept:
         except BaseException as error:
             if self.opened.done():
                 raise
-            # Whoever opens waits for this future, whatever came of it.
+            # `open` awaits this future, whatever the outcome.
             cancelled = isinstance(error, asyncio.CancelledError)
             self.opened.set_exception(_cancelled(error) if cancelled else error)
             if not cancelled and not isinstance(error, Exception):
@@ -110,7 +110,7 @@ class _Kept:
 
 
 def _cancelled(error: BaseException) -> TaskqError:
-    # As it is, it would look like a cancellation of the one who opens.
+    # Unwrapped, it would look like a cancellation of the caller of `open`.
     failure = TaskqError(f"TaskQ(lifespan=...) was cancelled while it opened: {error!r}")
     failure.__cause__ = error
     return failure
@@ -119,27 +119,26 @@ def _cancelled(error: BaseException) -> TaskqError:
 def _managed(manager: Any) -> AbstractAsyncContextManager[Any]:
     if not hasattr(manager, "__aenter__"):
         raise ConfigError(
-            f"TaskQ(lifespan=...) gave {type(manager).__name__}, which `async with` cannot enter: "
-            "put @asynccontextmanager on the function"
+            f"TaskQ(lifespan=...) returned {type(manager).__name__}, which `async with` cannot "
+            "enter: put @asynccontextmanager on the function"
         )
     return manager
 
 
 def _why_closed(lifespan: OpenResources | None) -> str:
     if lifespan is None:
-        return "q.state needs a lifespan that gives it: TaskQ(lifespan=...)"
+        return "q.state needs a lifespan: TaskQ(lifespan=...)"
     return (
-        "q.state is there while a worker runs, or the application with lifespan=q.lifespan; here "
-        "neither does"
+        "q.state exists while a worker runs, or an application with lifespan=q.lifespan; neither "
+        "runs here"
     )
 
 
 class Lifespan(AbstractAsyncContextManager[dict[str, Any]]):
-    """A context that `open` makes. Called with an application it is another one of the same.
+    """A context created by `open`. Called with an application, it returns another such context.
 
-    So `FastAPI(lifespan=q.lifespan)` and `FastAPI(lifespan=q.lifespan(scheduler=True))` both do,
-    and so does `async with q.lifespan():` inside a lifespan of one's own. It gives the state that
-    requests see.
+    So `FastAPI(lifespan=q.lifespan)`, `FastAPI(lifespan=q.lifespan(scheduler=True))` and `async
+    with q.lifespan():` inside your own lifespan all work. It yields the state that requests see.
     """
 
     def __init__(self, open: Callable[[], AbstractAsyncContextManager[dict[str, Any]]]) -> None:
@@ -147,7 +146,7 @@ class Lifespan(AbstractAsyncContextManager[dict[str, Any]]):
         self._opened = open()
 
     def __call__(self, app: object) -> Lifespan:
-        """The lifespan of an application, which frameworks pass along."""
+        """The lifespan for an application; frameworks pass themselves in."""
         return Lifespan(self._open)
 
     async def __aenter__(self) -> dict[str, Any]:

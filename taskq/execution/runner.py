@@ -1,11 +1,11 @@
-"""One attempt, from arguments to Outcome. It knows no broker, and never raises for a user's error.
+"""One attempt, from arguments to Outcome. It knows no broker and never raises a user's error.
 
 ::
 
     enter the context ─> middleware ─> start the clock ─> load the arguments ─> run on the executor
                       ─> encode the result ─> classify what was raised ─> Outcome
 
-A call that stays in this process is neither decoded nor encoded: see `LocalCall`.
+A call that stays in this process is neither decoded nor encoded; see `LocalCall`.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from taskq.core.outcome import (
     Succeeded,
 )
 from taskq.execution.attempt import Attempt, Interruption, masked
-from taskq.execution.context import JobContext, enter
+from taskq.execution.context import JobContext, set_current_job
 from taskq.execution.executors.reports import ProcessDied, RemoteError, Unfit, failure_of, meant_by
 from taskq.execution.executors.set import ExecutorSet
-from taskq.execution.middleware import through
+from taskq.execution.middleware import call_through
 from taskq.execution.ports import Injector
 
 __all__ = [
     "classify",
+    "internal_error",
     "interrupted",
     "judged",
     "run_attempt",
     "unfit_arguments",
     "unfit_result",
-    "unforeseen",
 ]
 
 _log = logging.getLogger("taskq.worker")
@@ -53,33 +53,33 @@ _log = logging.getLogger("taskq.worker")
 def classify(attempt: Attempt, error: BaseException) -> Outcome:
     """The outcome of an attempt that raised `error`.
 
-    A cancellation counts as an interruption only when taskq asked for it; a task that cancels
-    itself has failed. What a cancelled or released task makes of its interruption is no failure
-    either: clients of databases turn it into errors of their own. An attempt that ends with its
-    event loop is handed back.
+    A cancellation counts as an interruption only if taskq requested it; a task that cancels itself
+    has failed. An error that a cancelled or released task raises instead of `CancelledError` is not
+    a failure either, since database clients turn cancellations into errors of their own. An attempt
+    that ends with its event loop is handed back.
     """
     why = attempt.interruption
     if why is not None and (why is not Interruption.TIMEOUT or is_a(error, asyncio.CancelledError)):
         return interrupted(attempt, why, failure_of(error)["traceback"])
     if attempt.mass_cancelled and not is_a(error, SystemExit, KeyboardInterrupt):
-        # Its end is no fault of its own; these two may be what ends the program.
+        # Something else ended it, except for these two, which may be what ends the program.
         return Released()
     if type(error) is RemoteError:
         return _remote(attempt, error)
-    told, meant = failure_of(error), meant_by(error)
-    if told["kind"] == "retry_later":
-        return RetryAsked(told["delay"], told["text"])
+    failure, meant = failure_of(error), meant_by(error)
+    if failure["kind"] == "retry_later":
+        return RetryAsked(failure["delay"], failure["text"])
     kind: FailureKind = "error"
-    if told["kind"] == "reject":
+    if failure["kind"] == "reject":
         kind = "rejected"
     elif is_a(meant, ProcessDied):
         kind = "process_died"
     retry_in = attempt.retry.decide(meant, attempt.failures + 1)
-    return Failed(told["type"], told["text"], told["traceback"], kind, retry_in)
+    return Failed(failure["type"], failure["text"], failure["traceback"], kind, retry_in)
 
 
 def interrupted(attempt: Attempt, why: Interruption, trace: str = "") -> Outcome:
-    """The outcome of an attempt that taskq itself stopped."""
+    """The outcome of an attempt that taskq interrupted."""
     if why is Interruption.CANCEL:
         return Cancelled()
     if why is Interruption.TIMEOUT:
@@ -90,27 +90,27 @@ def interrupted(attempt: Attempt, why: Interruption, trace: str = "") -> Outcome
 
 
 def unfit_arguments(error: Exception) -> Failed:
-    """Arguments that cannot be read or do not fit the function: another attempt cannot help."""
+    """The failure for unreadable or unfit arguments, which another attempt would not change."""
     kind: FailureKind = "malformed" if is_a(error, PayloadError) else "unfit_arguments"
-    told = failure_of(error)
-    return Failed(told["type"], told["text"], "", kind)
+    failure = failure_of(error)
+    return Failed(failure["type"], failure["text"], "", kind)
 
 
 def unfit_result(error: Exception) -> Failed:
-    """The function returned what cannot travel: running it again would do its work twice."""
-    told = failure_of(error)
-    return Failed(told["type"], told["text"], "", "unfit_result")
+    """The failure for a result that cannot be sent; another attempt would repeat the work."""
+    failure = failure_of(error)
+    return Failed(failure["type"], failure["text"], "", "unfit_result")
 
 
-def unforeseen(job_id: str, error: BaseException) -> Failed:
-    """taskq itself failed: the job fails and others are unhurt, as with an error of the task."""
-    told = failure_of(error)
+def internal_error(job_id: str, error: BaseException) -> Failed:
+    """The failure for an error in taskq itself: it fails only this job."""
+    failure = failure_of(error)
     _log.error(
-        "job %s failed by an error of taskq; please report it:\n%s",
-        *(job_id, told["traceback"]),
-        extra={"job": job_id, "error_type": told["type"]},
+        "job %s failed because of an error in taskq; please report it:\n%s",
+        *(job_id, failure["traceback"]),
+        extra={"job": job_id, "error_type": failure["type"]},
     )
-    return Failed("TaskqError", f"taskq itself failed: {told['type']}", told["traceback"])
+    return Failed("TaskqError", f"taskq itself failed: {failure['type']}", failure["traceback"])
 
 
 def _remote(attempt: Attempt, error: RemoteError) -> Outcome:
@@ -135,13 +135,13 @@ _ELSEWHERE: Final = object()
 
 
 async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
-    """Run `attempt` once on the executor of its task, and say how it ended.
+    """Run `attempt` once on the executor of its task and return its outcome.
 
-    Must be the whole of an asyncio task: an interruption cancels the task it runs in.
+    Must be all that an asyncio task runs, since an interruption cancels that task.
     """
     loop = asyncio.get_running_loop()
     attempt.begin(loop)
-    enter(attempt)
+    set_current_job(attempt)
     clock = _NO_LIMIT if attempt.timeout is None else _Clock(attempt, loop)
     try:
         run = _RUN[attempt.task.task_options.executor]
@@ -149,7 +149,7 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
             value = await _wrapped(run, attempt, executors, clock)
         else:
             value = await run(attempt, executors, clock)
-        return Succeeded(_seal(attempt, value))
+        return Succeeded(_result_data(attempt, value))
     except Unfit as unfit:
         describe = unfit_arguments if unfit.kind == "unfit_arguments" else unfit_result
         return _judged(attempt, unfit.error, describe)
@@ -161,7 +161,7 @@ async def run_attempt(attempt: Attempt, executors: ExecutorSet) -> Outcome:
 
 
 class _Clock:
-    """The attempt's timeout: time to load the arguments, and to run once a thread is free."""
+    """The attempt's timeout: it covers loading the arguments, and running once a thread is free."""
 
     __slots__ = ("_attempt", "_left", "_loop", "_timer")
 
@@ -172,13 +172,13 @@ class _Clock:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        # One timer handle, not asyncio.timeout(): that costs a fifth of the drain rate.
+        # A timer handle rather than asyncio.timeout(), which costs a fifth of the drain rate.
         self._timer = self._loop.call_later(
             self._left, self._attempt.interrupt, Interruption.TIMEOUT
         )
 
     def load(self, attempt: Attempt) -> tuple[Any, Any]:
-        """Load the arguments. It blocks the loop, so that no timer could end it."""
+        """Load the arguments. This blocks the loop, so a timer could not interrupt it."""
         begun = self._loop.time()
         loaded = _load(attempt)
         self._left -= self._loop.time() - begun
@@ -193,7 +193,7 @@ class _Clock:
 
 
 class _NoClock(_Clock):
-    """The clock of attempts that have no timeout; all of them share one."""
+    """The clock of attempts without a timeout, which all share it."""
 
     __slots__ = ()
 
@@ -211,13 +211,13 @@ _NO_LIMIT: Final = _NoClock()
 
 
 @dataclass(slots=True)
-class _Sealed:
-    """A value that was serialised where it was made; it is here too unless that was elsewhere."""
+class _Serialised:
+    """A serialised value, with the value itself unless it was made in another process."""
 
     data: bytes
     value: Any = _ELSEWHERE
 
-    def opened(self) -> Any:
+    def decoded(self) -> Any:
         return decode_value(self.data) if self.value is _ELSEWHERE else self.value
 
 
@@ -228,19 +228,19 @@ async def _wrapped(run: _Run, attempt: Attempt, executors: ExecutorSet, clock: _
     async def innermost(_: JobContext) -> Any:
         nonlocal made, opened
         made = await run(attempt, executors, clock)
-        opened = made.opened() if isinstance(made, _Sealed) else made
+        opened = made.decoded() if isinstance(made, _Serialised) else made
         return opened
 
     layers = attempt.spec.middleware.attempts
-    value = await through(layers, JobContext(attempt), innermost)
-    # What middleware leaves as it is need not be serialised again.
+    value = await call_through(layers, JobContext(attempt), innermost)
+    # A value that middleware returned unchanged is not serialised again.
     return made if value is opened else value
 
 
 def judged(attempt: Attempt, error: BaseException) -> Outcome:
     """The outcome of an attempt that raised `error`; never raises.
 
-    For who runs it: an error that closes coroutines leaves `run_attempt` no answer to give.
+    Callers of `run_attempt` need it for an error that closes coroutines, `run_attempt` included.
     """
     return _judged(attempt, error, partial(classify, attempt))
 
@@ -251,7 +251,7 @@ def _judged(attempt: Attempt, error: Any, judge: Callable[[Any], Outcome]) -> Ou
     try:
         return masked(judge(error), attempt)
     except BaseException as failure:
-        return unforeseen(attempt.id, failure)
+        return internal_error(attempt.id, failure)
 
 
 def _load(attempt: Attempt) -> tuple[Any, Any]:
@@ -261,7 +261,7 @@ def _load(attempt: Attempt) -> tuple[Any, Any]:
         args, kwargs = decode_call(attempt.payload)
         check = attempt.spec.check
         if check is not None:
-            # Who enqueued it by name could not check it.
+            # An enqueue by name does not check the arguments.
             check(tuple(args), kwargs)
         rebuilder = attempt.spec.call_rebuilder()
         return (args, kwargs) if rebuilder is None else rebuilder.apply(args, kwargs)
@@ -269,12 +269,12 @@ def _load(attempt: Attempt) -> tuple[Any, Any]:
         raise Unfit("unfit_arguments", error) from None
 
 
-def _seal(attempt: Attempt, value: Any) -> bytes:
+def _result_data(attempt: Attempt, value: Any) -> bytes:
     local = attempt.local
     if local is not None:
-        local.returned = _opened(attempt, value)
+        local.returned = _local_value(attempt, value)
         return b""
-    return value.data if isinstance(value, _Sealed) else _encoded(value)
+    return value.data if isinstance(value, _Serialised) else _encoded(value)
 
 
 def _encoded(value: Any) -> bytes:
@@ -284,8 +284,8 @@ def _encoded(value: Any) -> bytes:
         raise Unfit("unfit_result", error) from None
 
 
-def _opened(attempt: Attempt, value: Any) -> Any:
-    if not isinstance(value, _Sealed):
+def _local_value(attempt: Attempt, value: Any) -> Any:
+    if not isinstance(value, _Serialised):
         return value
     plain, rebuild = decode_value(value.data), attempt.spec.rebuild
     return plain if rebuild is None else rebuild(plain)
@@ -305,17 +305,17 @@ async def _in_thread(attempt: Attempt, executors: ExecutorSet, clock: _Clock) ->
         clock.start()
         return await _injected(attempt, args, kwargs, executors)
     value = await executors.threads.run(attempt.task.function, args, kwargs, on_start=clock.start)
-    # A plain function, such as a wrapper or a lambda, may give the coroutine of another one.
+    # A plain function, such as a wrapper, may return the coroutine of another one.
     return await value if _is_coroutine(value) else value
 
 
 def _is_coroutine(value: object) -> bool:
-    # By its type: a proxy that leads nowhere raises when it is asked for its class.
+    # By its type: an unbound proxy raises when asked for its class.
     return type(value) is CoroutineType
 
 
 async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: ExecutorSet) -> Any:
-    """Run with dependencies. What they do at the end is part of the attempt, and of its timeout."""
+    """Run with dependencies. Their clean-up is part of the attempt and of its timeout."""
     failure: BaseException | None = None
     task = attempt.task
     try:
@@ -330,28 +330,28 @@ async def _injected(attempt: Attempt, args: Any, kwargs: Any, executors: Executo
                         value = await value
                 else:
                     value = await task.function(*given, **named)
-                # Here, where what it needs is still open.
-                return value if attempt.local is not None else _Sealed(_encoded(value), value)
+                # Serialise it while the dependencies are still open.
+                return value if attempt.local is not None else _Serialised(_encoded(value), value)
             except BaseException as error:
                 failure = error
                 raise
-        # A dependency may clean up after a failure, and never makes a success of it.
+        # A dependency may clean up after a failure, but cannot turn it into a success.
         if failure is None:
             failure = RuntimeError("a dependency ended the attempt")
         raise failure
     finally:
-        # The error holds this frame.
+        # The error refers to this frame.
         del failure
 
 
-async def _in_process(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> _Sealed:
+async def _in_process(attempt: Attempt, executors: ExecutorSet, clock: _Clock) -> _Serialised:
     local = attempt.local
     if local is not None:
         try:
             attempt.payload = attempt.spec.payload(local.args, local.kwargs)
         except Exception as error:
             raise Unfit("unfit_arguments", error) from None
-    return _Sealed(await executors.run_in_process(attempt, clock.start))
+    return _Serialised(await executors.run_in_process(attempt, clock.start))
 
 
 _Run = Callable[[Attempt, ExecutorSet, _Clock], Awaitable[Any]]

@@ -1,4 +1,4 @@
-"""Tasks: a function, its options, and the typed ways to ask for a run."""
+"""Tasks: functions with their options, and the typed ways to run them later."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskq.core.retry import Retry
 from taskq.core.signatures import call_signature
 from taskq.execution.address import module_name
 from taskq.execution.handle import Deferred, Job
-from taskq.execution.middleware import JobDraft, handed_in, through
+from taskq.execution.middleware import JobDraft, call_through, checked_handle
 from taskq.execution.ports import Injector, JobBackend
 from taskq.execution.request import PLAIN, Request, TaskSpec
 from taskq.execution.task_context import TaskContext
@@ -65,15 +65,16 @@ class TaskOptionValues(TypedDict, total=False):
 class JobOptionValues(TypedDict, total=False):
     """The keywords of `Task.options(...)`.
 
-    `delay` (a duration) or `eta` (an aware datetime): not before then. `expires` (a duration from
-    now, or an aware datetime): not after then. `id`: the job's id; asking again for an id that
-    exists gives the job that has it. The others override the task's own options for this job.
+    `delay` (a duration) or `eta` (an aware datetime): the earliest start. `expires` (a duration
+    from now, or an aware datetime): the latest start. `id`: the job's id; enqueueing an id that
+    exists returns a handle of the job that has it. The others override the task's options for this
+    job.
 
-    Of `defer` alone: `key` names calls of a task that are the same: while one of them waits,
-    another call gives its handle. `debounce` (a duration): the call of a `key` starts when there
-    was no other for so long, with the arguments of the last. `order="submitted"`: calls of the
-    same `key`, or without one of the same request, run one after another. `durable`: the queue has
-    the job as well, and runs it if this process dies. `when_full`: `wait`, `reject` or `spill`.
+    Only for `defer`: `key` identifies equal calls of a task: while one of them waits, another call
+    returns its handle. `debounce` (a duration): the call of a `key` starts when this time has
+    passed without another one, with the arguments of the last. `order="submitted"`: calls with the
+    same `key`, or without a key in the same request, run one after another. `durable`: the job is
+    also in the queue, which runs it if this process dies. `when_full`: `wait`, `reject` or `spill`.
     """
 
     queue: str
@@ -104,11 +105,11 @@ class Signature(Generic[R_co]):
     _options: JobOptions = PLAIN
 
     def options(self, **changes: Unpack[JobOptionValues]) -> Signature[R_co]:
-        """The same with other options; see `JobOptionValues`."""
+        """The same signature with other options; see `JobOptionValues`."""
         return replace(self, _options=self._options.with_changes(**changes))
 
     async def enqueue(self) -> Job[R_co]:
-        """Enqueue a job of this task with these arguments."""
+        """Enqueue a job of this task with these arguments; raises as `Task.enqueue`."""
         return await _enqueue(self._backend, self._spec, self._options, self.args, self.kwargs)
 
 
@@ -153,24 +154,24 @@ class Task(ForeignNames, Generic[P, R]):
         functools.update_wrapper(cast("Callable[P, Any]", self), function)
 
     async def enqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> Job[R]:
-        """Enqueue a job; it runs on some worker.
+        """Enqueue a job, which a worker runs.
 
-        Raises `CallError` for arguments that do not fit the signature, `EncodeError` for ones that
-        cannot travel, `ServerUnavailable` and `QueueFull`. Nothing is enqueued then.
+        Raises `CallError` for arguments that do not fit the signature, `EncodeError` for those that
+        cannot be serialised, `ServerUnavailable` and `QueueFull`; then nothing was enqueued.
 
         >>> job = await resize.enqueue("a.png", width=400)
         """
         return await _enqueue(self._backend, self._spec, PLAIN, args, kwargs)
 
     def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
-        """Run it soon in this process: it starts at once, beside the caller.
+        """Run it in this process, concurrently with the caller.
 
-        So in a web request it starts before the response, and before a commit that follows. Below
+        In a web request it starts before the response and before a later commit. Below
         `taskq.fastapi.AfterResponse`, and with `BackgroundTasks`, it starts after them, and not at
-        all when the endpoint failed.
+        all if the endpoint failed.
 
-        Nothing is serialised, and nobody is waited for: it may be called in threads, and in scripts
-        without an event loop. With options: `f.options(timeout=5, key="a").defer(...)`.
+        Nothing is serialised, and the call returns at once. It works in threads and in scripts
+        without an event loop, too. With options: `f.options(timeout=5, key="a").defer(...)`.
 
         Raises `CallError` for arguments that do not fit the signature, and `BacklogFull`.
 
@@ -179,7 +180,7 @@ class Task(ForeignNames, Generic[P, R]):
         return self._context.deferrer().take(self, PLAIN, args, kwargs)
 
     def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredTask[P, R]:
-        """This task with options for single jobs; see `JobOptionValues`.
+        """This task with options for a single job; see `JobOptionValues`.
 
         Raises `UnknownOption` and `ConfigError`.
 
@@ -188,13 +189,13 @@ class Task(ForeignNames, Generic[P, R]):
         return ConfiguredTask(self._backend, self._spec, PLAIN.with_changes(**changes), self)
 
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
-        """This task with arguments, not yet a job."""
+        """A signature: this task with arguments, not yet a job."""
         return Signature(self._backend, self._spec, args, kwargs)
 
     def job(self, job_id: str) -> Job[R]:
-        """A handle from the id of a job of this task; asks the server nothing.
+        """A handle for the id of a job of this task, without a call to the server.
 
-        Its result is what this function returns, where that of `q.job(id)` is plain data.
+        Its result has the type that this function returns; that of `q.job(id)` is plain data.
 
         >>> await resize.job(job_id).result()
         'a-800.png'
@@ -212,7 +213,7 @@ class Task(ForeignNames, Generic[P, R]):
 
 
 def task_spec_of(what: Task[..., Any] | Signature[Any]) -> TaskSpec:
-    """What enqueueing and running need to know of a task, or of the task of a signature."""
+    """The spec of a task, or of the task of a signature."""
     return what._spec  # pyright: ignore[reportPrivateUsage]
 
 
@@ -233,24 +234,24 @@ def request_of(signature: Signature[Any]) -> Request:
 
 
 class AsyncTask(Task[P, R]):
-    """A task made of an `async def`."""
+    """A task from an `async def` function."""
 
     async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the plain function, here and now."""
-        # A coroutine function itself, so that others can tell what it is.
+        """Call the plain function directly."""
+        # A coroutine function itself, so that frameworks recognise it as one.
         return await self.function(*args, **kwargs)
 
 
 class SyncTask(Task[P, R]):
-    """A task made of a plain `def`."""
+    """A task from a plain `def` function."""
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the plain function, here and now."""
+        """Call the plain function directly."""
         return self.function(*args, **kwargs)
 
 
 class ConfiguredTask(ForeignNames, Generic[P, R]):
-    """A task with options for the jobs made through it."""
+    """A task with options for a single job; see `Task.options`."""
 
     _foreign_names = NAMES_FOR_TASKS
     __slots__ = ("_backend", "_options", "_spec", "_task")
@@ -272,28 +273,28 @@ class ConfiguredTask(ForeignNames, Generic[P, R]):
         return await _enqueue(self._backend, self._spec, self._options, args, kwargs)
 
     def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Deferred[R]:
-        """Run it soon in this process with these options; raises as `Task.defer`."""
+        """Run it in this process with these options; raises as `Task.defer`."""
         task = self._task
         if task is None:
             raise TaskDefinitionError(
-                f"{self._spec.name} is known by its name only and cannot run in this process: "
-                "import its task, or enqueue it"
+                f"{self._spec.name} is known only by name and cannot run in this process: import "
+                "its task, or enqueue it"
             )
         deferrer = task._context.deferrer()  # pyright: ignore[reportPrivateUsage]
         return deferrer.take(task, self._options, args, kwargs)
 
     def options(self, **changes: Unpack[JobOptionValues]) -> ConfiguredTask[P, R]:
-        """The same with further options."""
+        """The same task with further options."""
         changed = self._options.with_changes(**changes)
         return ConfiguredTask(self._backend, self._spec, changed, self._task)
 
     def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
-        """This task with arguments and these options, not yet a job."""
+        """A signature: this task with arguments and these options, not yet a job."""
         return Signature(self._backend, self._spec, args, kwargs, self._options)
 
 
 def remote_task(context: TaskContext, name: str) -> ConfiguredTask[..., Any]:
-    """A task known by its name only, for producers that do not import its code."""
+    """A task known only by name, for producers that do not import its code."""
     options, around = TaskOptions(), context.middleware
     spec = TaskSpec(check_name("task", name), options, middleware=around)
     return ConfiguredTask(context.backend, spec, PLAIN)
@@ -325,17 +326,17 @@ async def _enqueue_through(
         return await Request.of(spec, options, draft.args, draft.kwargs).submit(backend, spec)
 
     draft = JobDraft(task=spec.name, args=args, kwargs=kwargs, options=options)
-    handle = await through(spec.middleware.enqueues, draft, submit)
-    return handed_in(Job[Any], Job, handle, draft)
+    handle = await call_through(spec.middleware.enqueues, draft, submit)
+    return checked_handle(Job[Any], Job, handle, draft)
 
 
 def _checker(
     name: str, function: Callable[..., Any], filled: frozenset[str]
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], None] | None:
-    """A check of calls against the signature, with a short cut for plain positional ones.
+    """A check of arguments against the signature, with a fast path for positional ones.
 
-    None for what does not tell its signature: the call itself finds out. `filled`: parameters that
-    take no argument, since a dependency fills them.
+    None if the function has no signature; the call itself then raises. `filled`: parameters that
+    dependencies fill and callers must not pass.
     """
     declared = call_signature(function)
     if declared is None:
@@ -364,7 +365,7 @@ def _checker(
 
 
 class _LazyResult(Generic[R]):
-    """Rebuilds results by the return annotation, which is resolved when the first one arrives."""
+    """Converts results to the return annotation, which is resolved when the first one arrives."""
 
     __slots__ = ("_function", "_rebuild", "_resolved")
 
@@ -381,7 +382,7 @@ class _LazyResult(Generic[R]):
 
 
 def task_name(function: Callable[..., Any], name: str | None) -> str:
-    """The name of a task: as given, or `module.function`."""
+    """The name of a task: `name`, or else `module.function`."""
     if name is not None:
         return check_name("task", name)
     module = module_name(function)
@@ -390,5 +391,5 @@ def task_name(function: Callable[..., Any], name: str | None) -> str:
         return check_name("task", derived)
     except ConfigError:
         raise TaskDefinitionError(
-            f"the function's own name {derived!r} cannot name a task; type @q.task(name='...')"
+            f"the function's own name {derived!r} cannot name a task; use @q.task(name='...')"
         ) from None

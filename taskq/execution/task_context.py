@@ -14,11 +14,11 @@ from taskq.execution.handle import Deferred
 from taskq.execution.middleware import Middleware
 from taskq.execution.ports import JobBackend
 
-__all__ = ["Deferrer", "TaskContext", "farewell_of"]
+__all__ = ["Deferrer", "TaskContext", "closer_of"]
 
 
 class Deferrer(Protocol):
-    """Who runs calls in this process."""
+    """Runs calls in this process."""
 
     def take(
         self, task: Any, options: JobOptions, args: tuple[Any, ...], kwargs: dict[str, Any], /
@@ -27,11 +27,11 @@ class Deferrer(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Let calls end, within the grace of the settings."""
+        """Wait for calls to end, for at most the grace period of the settings."""
         ...
 
     def reset_after_fork(self) -> None:
-        """In a process that was forked off: leave calls and event loop to the parent."""
+        """After a fork, in the child: leave calls and event loop to the parent."""
         ...
 
 
@@ -39,21 +39,21 @@ class Background(Protocol):
     """The event loop behind `q.run`."""
 
     def loop(self) -> asyncio.AbstractEventLoop:
-        """It, started if it does not run yet."""
+        """The loop; starts it if it does not run yet."""
         ...
 
     def owns(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether `loop` is it."""
+        """Whether `loop` is this loop."""
         ...
 
 
 class TaskContext:
-    """Where jobs are handed in, who runs calls in this process, and what is wrapped around both.
+    """What the tasks of one TaskQ share: the backend, the deferred runner and the middleware.
 
-    `deferrer` is asked for when something is deferred for the first time. `loop` is the event loop
-    that opened the TaskQ: calls deferred in other threads run there, and where there is none in the
-    loop of `background`. `drains`: whether somebody drains calls of a loop that did not
-    open the TaskQ, as a worker does.
+    `deferrer` creates the deferred runner when it is first needed. `loop` is the event loop that
+    opened the TaskQ: calls deferred in other threads run there, or else in the loop of
+    `background`. `drains`: whether calls in a loop that did not open the TaskQ will be drained, as
+    a worker does.
     """
 
     __slots__ = (
@@ -71,7 +71,7 @@ class TaskContext:
         self.backend = backend
         self.middleware = Middleware()
         self.loop: asyncio.AbstractEventLoop | None = None
-        # Weak, because the thread of that loop leads here.
+        # Weak, because the thread of that loop refers to this object.
         self.background: weakref.ref[Background] | None = None
         self.drains = False
         self._make = deferrer
@@ -79,60 +79,60 @@ class TaskContext:
         _contexts.add(self)
 
     def deferrer(self) -> Deferrer:
-        """The deferred runner, made when first needed."""
+        """The deferred runner, created when first needed."""
         if self._deferrer is None:
             self._deferrer = self._make(self)
         return self._deferrer
 
     def background_loop(self) -> asyncio.AbstractEventLoop:
-        """The loop of `q.run`, started if it does not run yet; raises `TaskqError`."""
+        """The loop of `q.run`; starts it if it does not run yet. Raises `TaskqError`."""
         background = None if self.background is None else self.background()
         if background is None:
-            raise TaskqError("nothing can be deferred here: no event loop runs in this thread")
+            raise TaskqError("cannot defer here: no event loop runs in this thread")
         return background.loop()
 
     def is_background(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether `loop` is that of `q.run`, which is drained at its end."""
+        """Whether `loop` is the loop of `q.run`, which is drained at its end."""
         background = None if self.background is None else self.background()
         return background is not None and background.owns(loop)
 
     def reset_after_fork(self) -> None:
-        """In a process that was forked off: leave the event loop to the parent, and its calls."""
+        """After a fork, in the child: leave the event loop and its calls to the parent."""
         self.loop = None
         if self._deferrer is not None:
             self._deferrer.reset_after_fork()
 
     async def drain_if_not_open(self) -> None:
-        """As `drain`, unless the TaskQ is open in this event loop: then its closing does that."""
+        """As `drain`, unless the TaskQ is open in this event loop and drains when it closes."""
         if self.loop is not asyncio.get_running_loop():
             await self.drain()
 
     async def drain(self) -> None:
-        """Let what is deferred in this event loop end, if anything is."""
+        """Wait for the calls that are deferred in this event loop."""
         if self.loop is asyncio.get_running_loop():
             self.loop = None
         if self._deferrer is not None:
             await self._deferrer.drain()
 
 
-def farewell_of(context: TaskContext) -> Callable[[], Coroutine[Any, Any, None]]:
-    """What ends the use of a TaskQ in an event loop, without keeping the TaskQ alive until then."""
+def closer_of(context: TaskContext) -> Callable[[], Coroutine[Any, Any, None]]:
+    """A function that closes a TaskQ in an event loop, but does not keep the TaskQ alive."""
     backend, known = context.backend, weakref.ref(context)
 
-    async def farewell() -> None:
+    async def close() -> None:
         if (alive := known()) is not None:
             await alive.drain()
         await backend.aclose()
 
-    return farewell
+    return close
 
 
 _contexts: Final[weakref.WeakSet[TaskContext]] = weakref.WeakSet()
 
 
-def _forked() -> None:
+def _after_fork() -> None:
     for context in _contexts:
         context.reset_after_fork()
 
 
-os.register_at_fork(after_in_child=_forked)
+os.register_at_fork(after_in_child=_after_fork)

@@ -20,7 +20,7 @@ from taskq.core.outcome import Outcome, Released
 from taskq.execution.attempt import Attempt, Interruption
 from taskq.execution.executors.set import ExecutorSet
 from taskq.execution.job_log import job_fields, log_outcome
-from taskq.execution.runner import interrupted, judged, run_attempt, unforeseen
+from taskq.execution.runner import internal_error, interrupted, judged, run_attempt
 from taskq.redis.connection import ConnectionLost
 from taskq.worker.intake import Intake
 from taskq.worker.session import Session
@@ -166,7 +166,7 @@ class Slots:
         try:
             made = self._intake.attempt(run.delivery)
         except Exception as error:
-            made = unforeseen(run.delivery.id, error)
+            made = internal_error(run.delivery.id, error)
         if not isinstance(made, tuple):
             self._end(run, made)
             return
@@ -187,7 +187,7 @@ class Slots:
             # No error may keep the slot. A future that carries GeneratorExit closes all coroutines
             # that await it, run_attempt among them.
             closed = isinstance(error, GeneratorExit)
-            outcome = judged(attempt, error) if closed else unforeseen(attempt.id, error)
+            outcome = judged(attempt, error) if closed else internal_error(attempt.id, error)
         if run.delivery.entry in self._running:
             self._end(run, outcome)
         else:

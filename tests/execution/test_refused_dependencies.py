@@ -115,7 +115,7 @@ async def test_an_override_that_needs_a_request_fails_the_attempt(local: TaskQ, 
 def test_a_process_of_its_own_cannot_have_dependencies(local: TaskQ) -> None:
     def report(given: Annotated[None, Depends(lambda: None)]) -> None: ...
 
-    with pytest.raises(TaskDefinitionError, match="given cannot be filled in a process of its own"):
+    with pytest.raises(TaskDefinitionError, match="given cannot be filled with executor='process'"):
         local.task(name="report", executor="process")(report)
 
 

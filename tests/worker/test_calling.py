@@ -206,16 +206,16 @@ async def test_what_is_no_signature_is_refused_with_what_to_type(q: TaskQ) -> No
     for given, said in (
         (
             [add.s(1, 2), add.enqueue(1, 2)],
-            "got a coroutine, which add(1, 2) and add.enqueue(1, 2) give",
+            "got a coroutine, as returned by add(1, 2) and add.enqueue(1, 2)",
         ),
         ([add], "got the task add without arguments"),
         ([add(1, 2)], "got a coroutine"),
-        ([3], "takes signatures, and got 3"),
-        (add.s(1, 2), "takes a list, and got a single one"),
-        (add, "takes a list, and got the task add"),
-        (5, "takes a list, and got 5"),
+        ([3], "takes signatures, but got 3"),
+        (add.s(1, 2), "takes a list, but got a single one"),
+        (add, "takes a list, but got the task add"),
+        (5, "takes a list, but got 5"),
     ):
-        with pytest.raises(CallError, match=r"type enqueue_many\(\[add\.s\(1, 2\), ") as caught:
+        with pytest.raises(CallError, match=r"use enqueue_many\(\[add\.s\(1, 2\), ") as caught:
             await q.enqueue_many(given)
         assert said in str(caught.value)
     assert await q.enqueue_many(add.s(n, n) for n in range(0)) == []

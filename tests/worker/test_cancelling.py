@@ -369,7 +369,7 @@ async def test_what_is_over_cannot_be_cancelled(q: TaskQ) -> None:
 
 
 async def test_what_never_was_cannot_be_cancelled(q: TaskQ) -> None:
-    with pytest.raises(JobNotFound, match="knows no job 'no-such-job'"):
+    with pytest.raises(JobNotFound, match="does not know job 'no-such-job'"):
         await q.job("no-such-job").cancel()
 
 

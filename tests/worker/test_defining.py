@@ -38,17 +38,17 @@ async def ticks() -> AsyncIterator[int]:
     ("thing", "reason"),
     [
         (Painter.paint, "Painter.paint is a method: its 'self' cannot travel"),
-        (Painter.open, "no plain function"),
-        (Painter().paint, "no plain function but a method"),
-        (Painter(), "no plain function but a Painter"),
-        (Painter, "no plain function but a type"),
-        (functools.partial(print, "a"), "no plain function but a partial"),
-        (lambda: None, "a lambda has no name to be found by; write a def"),
+        (Painter.open, "not a plain function"),
+        (Painter().paint, "not a plain function but a method"),
+        (Painter(), "not a plain function but a Painter"),
+        (Painter, "not a plain function but a type"),
+        (functools.partial(print, "a"), "not a plain function but a partial"),
+        (lambda: None, "a lambda has no name for jobs to refer to; write a def"),
         (numbers, "numbers is a generator; a task returns one value"),
         (ticks, "ticks is a generator; a task returns one value"),
-        (len, "no plain function but a builtin_function_or_method"),
-        (staticmethod(numbers), "no plain function"),
-        ("app.tasks.resize", "no plain function"),
+        (len, "not a plain function but a builtin_function_or_method"),
+        (staticmethod(numbers), "not a plain function"),
+        ("app.tasks.resize", "not a plain function"),
     ],
 )
 def test_what_cannot_be_a_task_is_refused_with_a_way_out(thing: object, reason: str) -> None:
@@ -84,7 +84,7 @@ def test_a_task_is_not_made_twice() -> None:
     @q.task
     def one() -> None: ...
 
-    with pytest.raises(TaskDefinitionError, match="is a task already"):
+    with pytest.raises(TaskDefinitionError, match="is already a task"):
         q.task(one)
 
 

@@ -30,7 +30,7 @@ from taskq.core.job import Progress
 from taskq.core.signals import stop_signals
 from taskq.core.signatures import call_signature
 from taskq.execution.address import FunctionAddress, load_function
-from taskq.execution.context import DistantJob, enter
+from taskq.execution.context import RemoteJob, set_current_job
 from taskq.execution.event_loop import run_through
 from taskq.execution.executors.frames import (
     HEADER_SIZE,
@@ -153,7 +153,7 @@ def job_scope(context: dict[str, Any], link: ChildLink) -> Generator[None]:
     def report(_job: RunningJob, progress: Progress) -> None:
         link.send([progress.done, progress.total, progress.text])
 
-    enter(DistantJob(**context, report=report))
+    set_current_job(RemoteJob(**context, report=report))
     yield
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from taskq.core.job import Progress
 from taskq.execution.attempt import Attempt
-from taskq.execution.context import facts_of
+from taskq.execution.context import job_facts
 from taskq.execution.executors.process import ProcessExecutor, address_of, current_directory
 from taskq.execution.executors.thread import ThreadExecutor
 
@@ -59,7 +59,7 @@ class ExecutorSet:
         return await self._processes.run(
             address_of(attempt.task.function),
             attempt.payload,
-            context=facts_of(attempt),
+            context=job_facts(attempt),
             soft_timeout=attempt.task.task_options.soft_timeout,
             on_message=forward,
             on_start=on_start,

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from taskq import ConfigError, Progress, TaskqError, current_job
-from taskq.execution.context import DistantJob, enter, facts_of
+from taskq.execution.context import RemoteJob, job_facts, set_current_job
 from taskq.execution.ports import RunningJob
 from tests.support.names import steady_name
 
 
-def running_job() -> DistantJob:
-    return DistantJob(
+def running_job() -> RemoteJob:
+    return RemoteJob(
         id="01h",
         task_name="app.resize",
         number=3,
@@ -41,7 +41,7 @@ def test_there_is_none_outside_of_a_job() -> None:
 
 def test_it_knows_its_own_facts() -> None:
     def inside() -> None:
-        enter(running_job())
+        set_current_job(running_job())
         job = current_job()
         assert (job.id, job.task, job.queue, job.worker) == (
             "01h",
@@ -60,7 +60,7 @@ def test_its_headers_are_a_copy() -> None:
     def inside() -> None:
         job = running_job()
         job.headers = {"a": "b"}
-        enter(job)
+        set_current_job(job)
         current_job().headers["a"] = "changed"
         assert current_job().headers == {"a": "b"}
 
@@ -71,7 +71,7 @@ def test_its_deadline_counts_from_its_start() -> None:
     def inside() -> None:
         job = running_job()
         job.started = time.monotonic() - 20
-        enter(job)
+        set_current_job(job)
         deadline = current_job().deadline
         assert deadline is not None
         left = deadline - datetime.now(UTC)
@@ -85,9 +85,9 @@ def test_its_deadline_counts_from_its_start() -> None:
 def test_its_facts_travel_to_another_process_as_plain_data() -> None:
     job = running_job()
 
-    facts = facts_of(job)
+    facts = job_facts(job)
     assert all(isinstance(value, (str, int, float, dict, type(None))) for value in facts.values())
-    again = DistantJob(**facts)
+    again = RemoteJob(**facts)
     again.started = job.started
     assert again == job
 
@@ -103,7 +103,7 @@ async def test_progress_is_sent_once_whether_it_is_awaited_or_not() -> None:
 
     job = running_job()
     job.report = report
-    enter(job)
+    set_current_job(job)
     current_job().progress(1, 2, "half")
     assert await current_job().progress(2) is None
 
@@ -114,7 +114,7 @@ async def test_progress_is_sent_once_whether_it_is_awaited_or_not() -> None:
 
 
 async def test_progress_that_nobody_takes_is_no_error() -> None:
-    enter(running_job())
+    set_current_job(running_job())
 
     await current_job().progress(1, 2)
 
@@ -127,7 +127,7 @@ async def test_progress_that_was_refused_is_told_to_who_awaits_it() -> None:
 
     job = running_job()
     job.report = report
-    enter(job)
+    set_current_job(job)
     with pytest.raises(TaskqError, match="lost"):
         await current_job().progress(1, 2)
 
@@ -161,7 +161,7 @@ def test_long_words_of_progress_are_cut() -> None:
 @pytest.mark.parametrize("value", ["3", b"3", None, float("nan"), float("inf"), 10**400, object()])
 def test_progress_that_is_no_number_is_refused_where_it_is_reported(value: Any) -> None:
     def inside() -> None:
-        enter(running_job())
+        set_current_job(running_job())
         with pytest.raises(ConfigError, match=r"progress\(done=.*: use a finite number"):
             current_job().progress(value)
         if value is not None:

@@ -138,11 +138,11 @@ async def test_of_a_job_without_a_record_nothing_is_claimed(keeps_result: bool) 
 @pytest.mark.parametrize(
     ("known", "reason"),
     [
-        (info(JobState.QUEUED), "Does a worker listen: taskq worker -q images"),
+        (info(JobState.QUEUED), "Is a worker running? taskq worker -q images"),
         (info(JobState.RUNNING, attempt=2), "it is running, attempt 2"),
         (info(JobState.SCHEDULED), "it is scheduled"),
-        (None, "the server knows no such job"),
-        (ServerUnavailable("gone"), "the server does not answer now"),
+        (None, "the server does not know it"),
+        (ServerUnavailable("gone"), "the server does not answer"),
     ],
     ids=["queued", "running", "scheduled", "unknown", "away"],
 )
