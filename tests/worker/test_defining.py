@@ -37,7 +37,7 @@ async def ticks() -> AsyncIterator[int]:
 @pytest.mark.parametrize(
     ("thing", "reason"),
     [
-        (Painter.paint, "Painter.paint is a method: its 'self' cannot travel"),
+        (Painter.paint, "Painter.paint is a method: its 'self' cannot be sent"),
         (Painter.open, "not a plain function"),
         (Painter().paint, "not a plain function but a method"),
         (Painter(), "not a plain function but a Painter"),

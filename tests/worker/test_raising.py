@@ -254,7 +254,7 @@ async def test_an_error_of_taskq_fails_one_job_and_frees_its_slot(
                 await job.result(timeout=5)
             assert worker.in_flight.running == 0
 
-    assert f"job {job.id} failed by an error of taskq" in caplog.text
+    assert f"job {job.id} failed because of an error in taskq" in caplog.text
     assert "a slip" in caplog.text
 
 

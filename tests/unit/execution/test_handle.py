@@ -138,7 +138,7 @@ async def test_of_a_job_without_a_record_nothing_is_claimed(keeps_result: bool) 
 @pytest.mark.parametrize(
     ("known", "reason"),
     [
-        (info(JobState.QUEUED), "Is a worker running? taskq worker -q images"),
+        (info(JobState.QUEUED), "Is a worker running\\? taskq worker -q images"),
         (info(JobState.RUNNING, attempt=2), "it is running, attempt 2"),
         (info(JobState.SCHEDULED), "it is scheduled"),
         (None, "the server does not know it"),

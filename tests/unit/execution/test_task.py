@@ -34,7 +34,7 @@ def test_a_name_that_cannot_be_derived_is_asked_for() -> None:
     def local() -> None: ...
 
     local.__qualname__ = "größe"
-    with pytest.raises(TaskDefinitionError, match=r"type @q\.task\(name='\.\.\.'\)"):
+    with pytest.raises(TaskDefinitionError, match=r"use @q\.task\(name='\.\.\.'\)"):
         task_name(local, None)
     with pytest.raises(ConfigError, match="A-Z a-z 0-9"):
         task_name(local, "größe")
