@@ -50,7 +50,7 @@ def test_what_cannot_be_awaited_is_refused_with_what_to_use(new_q: Callable[[], 
         return number * number
 
     for wrong in (square, square(3), square.s(3)):
-        with pytest.raises(CallError, match=r"type q\.run\(add\.enqueue\(1, 2\)\)"):
+        with pytest.raises(CallError, match=r"use q\.run\(add\.enqueue\(1, 2\)\)"):
             q.run(wrong)
 
 
