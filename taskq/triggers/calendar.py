@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from taskq.core import durations
 from taskq.core.durations import Duration, base_date
 from taskq.core.errors import ConfigError
-from taskq.triggers.cron import one_of
+from taskq.triggers.cron import check_choice
 from taskq.triggers.describe import clock_notes
 from taskq.triggers.dst import Clock, DstPolicy, wall_of, zone_name, zone_of
 from taskq.triggers.trigger import Trigger, utc
@@ -23,7 +23,7 @@ from taskq.triggers.trigger import Trigger, utc
 __all__ = ["Calendar", "MissingDay", "calendar"]
 
 MissingDay = Literal["skip", "last"]
-"""What a month without the day does: it is left out, or its last day is taken."""
+"""Without that day, a month is skipped, or fires on its last day."""
 
 _TIME = re.compile(r"\d{1,2}:\d\d(:\d\d)?$")
 _DAY = timedelta(days=1)
@@ -48,17 +48,17 @@ class Calendar(Trigger):
             check_number(name, getattr(self, name), most)
         if bool(self.months) == bool(self.days):
             raise ConfigError(
-                "calendar() goes by months (and years) or by days (and weeks): type one of them, "
-                "as calendar(months=1, at='08:00')"
+                "calendar() counts months (and years) or days (and weeks): use one of them, "
+                "such as calendar(months=1, at='08:00')"
             )
-        one_of("dst", self.dst, get_args(DstPolicy))
-        one_of("missing", self.missing, get_args(MissingDay))
+        check_choice("dst", self.dst, get_args(DstPolicy))
+        check_choice("missing", self.missing, get_args(MissingDay))
         object.__setattr__(self, "tz", zone_name(self.tz))
         if self.end is not None:
             object.__setattr__(self, "end", utc("end", self.end))
         given: Any = self.start
         if given is not None and (isinstance(given, datetime) or not isinstance(given, date)):
-            raise ConfigError(f"start={given!r} is no day; type date(2026, 1, 31)")
+            raise ConfigError(f"start={given!r} is not a day; use date(2026, 1, 31)")
         if given is not None:
             object.__setattr__(self, "start", base_date(given))
 
@@ -70,7 +70,9 @@ class Calendar(Trigger):
         return "" if self.tz == "UTC" else self.tz
 
     def explain(self) -> str:
-        period = amount(self.months, "month") if self.months else amount(self.days, "day")
+        period = (
+            counted_unit(self.months, "month") if self.months else counted_unit(self.days, "day")
+        )
         text = f"every {period} at {self.at}, " + ("UTC" if self.tz == "UTC" else f"{self.tz} time")
         if self.start is None:
             text += ", counted from the day the schedule is added"
@@ -96,18 +98,18 @@ class Calendar(Trigger):
 
     def _next(self, after: datetime) -> datetime | None:
         try:
-            fire = self._clock.next(after, self._reading)
+            fire = self._clock.next(after, self._next_match)
         except (OverflowError, ValueError):  # the end of the calendar
             return None
         if fire is None or (self.end is not None and fire > self.end):
             return None
         return fire.astimezone(self._zone)
 
-    def _reading(self, wall: datetime) -> datetime | None:
+    def _next_match(self, wall: datetime) -> datetime | None:
         start = self.start or wall.date()
         later = self._by_months if self.months else self._by_days
-        readings = (datetime.combine(day, self.at) for day in later(start, wall.date()))
-        return next(reading for reading in readings if reading > wall)
+        matches = (datetime.combine(day, self.at) for day in later(start, wall.date()))
+        return next(match for match in matches if match > wall)
 
     def _by_days(self, start: date, today: date) -> Iterator[date]:
         for number in count(max((today - start).days // self.days, 0)):
@@ -123,8 +125,8 @@ class Calendar(Trigger):
 
 
 _MISSING: dict[MissingDay, str] = {
-    "skip": "months without that day are left out",
-    "last": "months without that day take their last one",
+    "skip": "months without that day are skipped",
+    "last": "months without that day use their last day",
 }
 
 
@@ -144,23 +146,23 @@ def calendar(
 ) -> Calendar:
     """A trigger that fires every so many months or days, at a time of day.
 
-    For what the months and weekdays themselves say ("the 1st", "Mondays") take `cron`; this is for
-    "every third day" and "every second month".
+    Use it for "every third day" or "every second month", and `cron` for fixed days of the month or
+    the week ("the 1st", "Mondays").
 
     Args:
         years: The period is `years` and `months`, or `weeks` and `days`; whole numbers.
         at: The time of day: `08:00`, `08:00:30`, or a `time`.
-        tz: The IANA name of the zone whose clock is read.
-        start: The first day, from which the others are counted; None: the day the schedule is
-            added, which is kept with the schedule.
+        tz: The IANA name of the time zone.
+        start: The first day, from which the others are counted; None: the day on which the schedule
+            is added, which is stored with the schedule.
         end: The last instant at which it may fire; None: no end.
-        missing: What a month without the day of `start` does: `skip` leaves it out, `last` takes
-            its last day.
-        dst: What happens where clocks change, as in `cron`.
-        jitter: The most seconds, or a timedelta, by which a fire may be late on purpose.
+        missing: What to do in a month without the day of `start`: `skip` the month, or fire on its
+            `last` day.
+        dst: What happens when daylight saving time begins or ends, as in `cron`.
+        jitter: The maximum random delay of a fire, in seconds or as a timedelta.
 
     Raises:
-        ConfigError: An argument cannot be worked with; the message names it and says what to type.
+        ConfigError: An argument is invalid; the message names it and what to use instead.
 
     >>> from datetime import UTC, date, datetime
     >>> pay = calendar(months=1, start=date(2026, 1, 31), at="17:00", missing="last")
@@ -183,13 +185,13 @@ def calendar(
 
 
 def check_number(name: str, value: Any, most: int) -> None:
-    """Raises `ConfigError` unless `value` is a whole number from 0 to `most`."""
+    """Raise `ConfigError` unless `value` is a whole number from 0 to `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise ConfigError(f"{name}={value!r}; type a whole number from 0 to {most}")
+        raise ConfigError(f"{name}={value!r}; use a whole number from 0 to {most}")
 
 
 def time_of_day(at: Any) -> time:
-    """The time that users give as `at`."""
+    """The time that a user passes as `at`."""
     if isinstance(at, str) and _TIME.match(at):
         try:
             return time.fromisoformat(at.zfill(len(at) + (at[1] == ":")))
@@ -197,9 +199,9 @@ def time_of_day(at: Any) -> time:
             pass
     elif isinstance(at, time) and at.tzinfo is None and not at.microsecond:
         return at
-    raise ConfigError(f"at={at!r} is no time of day; type at='08:00' (the zone stands in tz)")
+    raise ConfigError(f"at={at!r} is not a time of day; use at='08:00' (and tz= for the zone)")
 
 
-def amount(number: int, unit: str) -> str:
+def counted_unit(number: int, unit: str) -> str:
     """`3 months`, or `month`."""
     return unit if number == 1 else f"{number} {unit}s"

@@ -1,4 +1,4 @@
-"""`any_of` and `all_of`, triggers made of triggers, and `at`: one fire, at an instant."""
+"""`any_of` and `all_of`, which combine triggers, and `at`, which fires once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class At(Trigger):
     """Fires once, at `instant`; see `at`."""
 
     instant: datetime
-    # Of the instant as it was given; the same instant in another zone is the same trigger.
+    # The zone of the given instant; the same instant in another zone is the same trigger.
     tz: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -44,8 +44,8 @@ def at(instant: datetime) -> At:
     """A trigger that fires once.
 
     Args:
-        instant: An aware datetime. One in the past fires at once when its schedule is added, unless
-            the schedule says how late is too late.
+        instant: An aware datetime. If it is in the past, it fires at once when its schedule is
+            added, unless the schedule limits how late a fire may be.
 
     Raises:
         ConfigError: `instant` is naive.
@@ -61,7 +61,7 @@ _DEEPEST = 8
 _MOST_PARTS = 32
 _MOST_STEPS = 10_000
 _MILLISECOND = timedelta(milliseconds=1)
-"""What a stored fire time may be later than the instant that its trigger gave."""
+"""Stored fire times are rounded, by less than this."""
 _FARTHEST = timedelta(days=3653)
 
 
@@ -74,7 +74,7 @@ class _Combined(Trigger):
         for part in given:
             if not isinstance(part, Trigger):
                 raise ConfigError(
-                    f"{part!r} is no trigger; combine triggers: any_of(cron('0 8 * * *'), "
+                    f"{part!r} is not a trigger; combine triggers: any_of(cron('0 8 * * *'), "
                     "every(hours=5))"
                 )
         if not 1 <= len(given) <= _MOST_PARTS or depth(self) > _DEEPEST:
@@ -82,11 +82,11 @@ class _Combined(Trigger):
                 f"{len(given)} triggers, {depth(self)} levels deep: combine 1 to {_MOST_PARTS} "
                 f"triggers, up to {_DEEPEST} levels deep"
             )
-        # A fire of several may be as late as the latest of them.
+        # A combined fire may be as late as any of its parts.
         object.__setattr__(self, "jitter", max(part.jitter for part in self.parts))
 
     def zone(self, fire: datetime) -> str:
-        """That of the first part that has one."""
+        """The zone of the first part that has one."""
         return next(filter(None, (part.zone(fire) for part in self.parts)), "")
 
     def anchored(self, now: datetime) -> Trigger:
@@ -104,7 +104,7 @@ class AnyOf(_Combined):
         )
 
     def zone(self, fire: datetime) -> str:
-        """That of the part that fires then."""
+        """The zone of the part that fires then."""
         for part in self.parts:
             following = part.next(fire - _MILLISECOND)
             if following is not None and following <= fire:
@@ -131,8 +131,8 @@ class AllOf(_Combined):
         horizon = after + _FARTHEST
         agreed = 0
         meeting = after + INSTANT
-        # Each part in turn moves the meeting to its own first fire from there on, until nobody has
-        # moved it for a whole round.
+        # Each part in turn moves the meeting to its own next fire, until a whole round leaves it
+        # unchanged.
         for step in range(_MOST_STEPS):
             part = self.parts[step % len(self.parts)]
             fire = part.next(meeting - INSTANT)
@@ -145,16 +145,16 @@ class AllOf(_Combined):
                 return fire
         raise ConfigError(
             f"the triggers of all_of do not fire together from {after:%Y-%m-%d %H:%M} UTC on: "
-            f"searched until {min(meeting, horizon):%Y-%m-%d %H:%M} and gave up; say what you "
-            "mean in one cron expression, or give every() an anchor that the others meet"
+            f"the search stopped at {min(meeting, horizon):%Y-%m-%d %H:%M}; use a single cron "
+            "expression, or give every() an anchor that coincides with the others"
         )
 
 
 def any_of(*triggers: Trigger) -> AnyOf:
-    """A trigger that fires whenever one of `triggers` does, once when several do.
+    """A trigger that fires whenever one of `triggers` does, and once if several do.
 
     Raises:
-        ConfigError: There is none, or something that is no trigger.
+        ConfigError: There are no triggers, or one argument is not a trigger.
 
     >>> from taskq import every
     >>> any_of(every(hours=2), every(hours=3)).explain().count("elapsed")
@@ -166,11 +166,11 @@ def any_of(*triggers: Trigger) -> AnyOf:
 def all_of(*triggers: Trigger) -> AllOf:
     """A trigger that fires when all `triggers` fire at the same instant.
 
-    The search for it is limited to ten years and 10,000 steps; `next` then raises `ConfigError`
-    and says so.
+    The search for such an instant is limited to ten years and 10,000 steps, after which `next`
+    raises `ConfigError`.
 
     Raises:
-        ConfigError: There is none, or something that is no trigger.
+        ConfigError: There are no triggers, or one argument is not a trigger.
 
     >>> from taskq import every
     >>> all_of(every(hours=2), every(hours=3)).explain().count("elapsed")
@@ -180,12 +180,12 @@ def all_of(*triggers: Trigger) -> AllOf:
 
 
 def depth(trigger: Trigger) -> int:
-    """How many levels of combinations there are, 0 for a plain trigger."""
+    """The number of nested combinations, 0 for a plain trigger."""
     if not isinstance(trigger, _Combined):
         return 0
     return 1 + max((depth(part) for part in trigger.parts), default=0)
 
 
 def _earliest(fires: list[datetime | None]) -> datetime | None:
-    # By instant: datetimes of one zone would compare by their wall clocks.
+    # By instant: datetimes of one zone would compare by wall clock.
     return min((fire for fire in fires if fire), key=lambda fire: utc("fire", fire), default=None)

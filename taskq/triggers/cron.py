@@ -1,6 +1,6 @@
 """`cron`: fires at the wall-clock times that an expression describes.
 
-croniter finds the readings of the clock that fit, and is asked only what it answers correctly.
+croniter finds the matching wall-clock times. It only sees expressions that it handles correctly.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from taskq.triggers.describe import in_words
 from taskq.triggers.dst import Clock, DstPolicy, zone_name, zone_of
 from taskq.triggers.trigger import INSTANT, Trigger, utc
 
-__all__ = ["Cron", "WallClock", "cron", "one_of"]
+__all__ = ["Cron", "WallClock", "check_choice", "cron"]
 
 
 class WallClock:
-    """The readings of `fields`; made once, shared by threads."""
+    """Finds the wall-clock times that match `fields`; created once, shared by threads."""
 
     def __init__(self, fields: CronFields) -> None:
-        # Late: most processes that define a schedule never compute a fire time.
+        # Imported late: most processes that define a schedule never compute a fire time.
         from croniter import CroniterBadDateError, croniter
 
         self._exhausted = CroniterBadDateError
-        start = datetime(2026, 1, 1)  # noqa: DTZ001 - a reading, not an instant
+        start = datetime(2026, 1, 1)  # noqa: DTZ001 - a wall-clock time, not an instant
         self._searches: list[Any] = [
             croniter(text, start, ret_type=datetime, day_or=False) for text in expressions(fields)
         ]
 
     def next(self, wall: datetime) -> datetime | None:
-        """The first reading after `wall`, both naive; None: there is none within 50 years."""
+        """The first matching time after `wall`, both naive; None if none is within 50 years."""
         wall = wall.replace(microsecond=0, fold=0)
         return min(
             filter(None, (self._search(each, wall) for each in self._searches)), default=None
@@ -49,14 +49,14 @@ class WallClock:
 
     def _search(self, search: Any, wall: datetime) -> datetime | None:
         try:
-            # A search keeps its place in itself.
+            # A copy, because a search stores its position in itself.
             return copy.copy(search).get_next(start_time=wall)
         except (self._exhausted, OverflowError):
             return None
 
 
 def expressions(fields: CronFields) -> list[str]:
-    """Expressions for croniter, each with days that must all fit, whose union is `fields`."""
+    """Expressions for croniter whose union is `fields`: in each, all day fields must match."""
     head = f"{_list('minute', fields.minutes)} {_list('hour', fields.hours)}"
     tail = ""
     if fields.years or set(fields.seconds) != {0}:
@@ -101,11 +101,11 @@ def _list(name: str, values: frozenset[int]) -> str:
     return ",".join(map(str, sorted(values)))
 
 
-def one_of(what: str, value: Any, known: Iterable[str]) -> None:
-    """Raises `ConfigError` unless `value` is one of the `known` words."""
+def check_choice(what: str, value: Any, known: Iterable[str]) -> None:
+    """Raise `ConfigError` unless `value` is one of the `known` words."""
     words = list(known)
     if not isinstance(value, str):
-        raise ConfigError(f"{what}={value!r}; type one of {', '.join(map(repr, words))}")
+        raise ConfigError(f"{what}={value!r}; use one of {', '.join(map(repr, words))}")
     if value not in words:
         raise ConfigError(f"{what}={value!r} is unknown{nearest(value, words)}")
 
@@ -124,10 +124,10 @@ class Cron(Trigger):
     hash_id: str | None = None
 
     def __post_init__(self) -> None:
-        one_of("dialect", self.dialect, DIALECTS)
-        one_of("dst", self.dst, get_args(DstPolicy))
+        check_choice("dialect", self.dialect, DIALECTS)
+        check_choice("dst", self.dst, get_args(DstPolicy))
         if self.seconds is not None:
-            one_of("seconds", self.seconds, get_args(SecondsPlace))
+            check_choice("seconds", self.seconds, get_args(SecondsPlace))
         if self.hash_id is not None:
             check_text("hash_id", self.hash_id)
         object.__setattr__(self, "tz", zone_name(self.tz))
@@ -135,7 +135,7 @@ class Cron(Trigger):
             given = getattr(self, name)
             if given is not None:
                 object.__setattr__(self, name, utc(name, given))
-        # What cannot be read is refused now, not when it is due.
+        # Refuse an invalid expression now, not when it is due.
         _ = self._fields
 
     def zone(self, fire: datetime) -> str:
@@ -199,26 +199,27 @@ def cron(
 
     Args:
         expr: The expression.
-        tz: The IANA name of the zone whose clock is read.
-        dialect: Whose rules: `standard` is Debian's cron. It counts weekdays from Sunday, 0 or 7.
-            When both days are limited either is enough, but both must match when one of the fields
-            begins with `*`. `celery`, `apscheduler3` and `croniter` read what was written for them.
-        dst: What fixed times do where clocks change. `once`: a time that is skipped fires once, at
-            the first instant after the gap; one that is repeated, at its first pass only. `skip`:
-            as `once`, but a skipped time does not fire. `shift`: a skipped time fires as much later
-            as the gap is long. `both`: as `once`, but a repeated time fires in both passes.
-            Expressions whose minute or hour begins with `*` follow elapsed time: they fire in both
-            passes, and never more than that.
+        tz: The IANA name of the time zone.
+        dialect: The rules to follow. `standard` is Debian's cron. It counts weekdays from Sunday, 0
+            or 7. If day of month and day of week are both limited, either is enough, but both must
+            match if one of the fields begins with `*`. `celery`, `apscheduler3` and `croniter`
+            read expressions written for those libraries.
+        dst: What happens to fixed times when daylight saving time begins or ends. `once`: a skipped
+            time fires once, at the first instant after the gap; a repeated time fires the first
+            time only. `skip`: like `once`, but a skipped time does not fire. `shift`: like `once`,
+            but a skipped time fires later by the length of the gap. `both`: like `once`, but a
+            repeated time fires both times. Expressions whose minute or hour begins with `*` follow
+            elapsed time: they fire at every time that the clock shows.
         start: The first instant at which it may fire; None: no limit.
         end: The last instant at which it may fire; None: no limit.
-        jitter: The most seconds, or a timedelta, by which a fire may be late on purpose.
-        seconds: Where an expression of six fields has its seconds: `first` or `last`. A seventh
-            field is the year.
-        hash_id: The name by which `H` picks its value: the same one for the same name.
+        jitter: The maximum random delay of a fire, in seconds or as a timedelta.
+        seconds: The place of the seconds in an expression of six fields: `first` or `last`. A
+            seventh field is the year.
+        hash_id: The name from which `H` derives its value; the same name gives the same value.
 
     Raises:
-        ConfigError: The expression, the zone or another argument cannot be worked with; the message
-            names it, and says what to type.
+        ConfigError: The expression, the zone or another argument is invalid; the message names it
+            and what to use instead.
 
     >>> from datetime import UTC, datetime
     >>> trigger = cron("30 2 * * *", tz="Europe/Berlin")

@@ -1,4 +1,4 @@
-"""What the four dialects of cron do not agree on."""
+"""The differences between the four dialects of cron."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DialectName = Literal["standard", "celery", "apscheduler3", "croniter"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of an expression, and which numbers fit it."""
+    """One field of an expression, and its range of numbers."""
 
     name: str
     low: int
@@ -66,9 +66,9 @@ ALIASES = {
 class Dialect:
     """How one family of schedulers reads an expression.
 
-    `days` says what it means to limit both days: `star` (either is enough, unless one of the
-    fields begins with `*`), `both` (both must match) or `either` (either is enough, unless one of
-    the fields is `*`).
+    `days` says how day of month and day of week combine: `star` (either is enough, unless one of
+    the fields begins with `*`), `both` (both must match) or `either` (either is enough, unless one
+    of the fields is `*`).
     """
 
     name: DialectName
@@ -76,21 +76,21 @@ class Dialect:
     weekday: Field
     #: 7 is Sunday too.
     seven: bool = False
-    #: `22-2` goes on past midnight.
+    #: `22-2` continues past midnight.
     wraps: bool = False
     #: `5/20` is 5, 25, 45.
     open_steps: bool = False
     #: A step wider than its range is an error, as in `*/90` minutes.
     steps_fit: bool = False
-    #: `1-1` is 1; else it is refused.
+    #: `1-1` is 1; otherwise it is refused.
     equal_ranges: bool = True
-    #: `mon-fri/2`.
+    #: `mon-fri/2` is valid.
     name_steps: bool = True
-    #: `monday`, `mond`; else three letters.
+    #: `monday` and `mond` are valid; otherwise names have three letters.
     long_names: bool = False
     #: `last` is the last day of the month.
     last_word: bool = False
-    #: `L`, `W`, `#`, `?`, `H`, `@daily`, seconds and years.
+    #: `L`, `W`, `#`, `?`, `H`, `@daily`, seconds and years are valid.
     extras: bool = False
 
     def field(self, name: str) -> Field:
@@ -102,7 +102,7 @@ _MONDAY_FIRST = Field("day of week", 0, 6, (*_SUNDAY_FIRST[1:], _SUNDAY_FIRST[0]
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
-        # As Debian's cron: there a weekday is a number up to 7, also where a step ends.
+        # Like Debian's cron, where weekdays go up to 7, also as the end of a step.
         Dialect(
             name="standard",
             days="star",

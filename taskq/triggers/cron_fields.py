@@ -1,4 +1,4 @@
-"""Cron expressions, read strictly: what is not understood in full is refused with the reason."""
+"""Parse cron expressions strictly: anything ambiguous or unknown is refused with the reason."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from taskq.triggers.cron_dialects import ALIASES, FIELDS, Dialect, Field
 __all__ = ["LAST", "CronFields", "SecondsPlace", "parse"]
 
 SecondsPlace = Literal["first", "last"]
-"""Where an expression of more than five fields has its seconds."""
+"""The place of the seconds in an expression of more than five fields."""
 
 LAST = 0
-"""The place of a weekday in its month (`5#2` is 2) that stands for the last one (`5L`)."""
+"""In place of the number of a weekday in its month (2 in `5#2`): the last one (`5L`)."""
 
-# As crontabs and other schedulers write it.
+# A zone as crontabs and other schedulers write it.
 _ZONE = re.compile(r"\s*(?:CRON_)?TZ\s*=\s*['\"]?([^\s'\"]+)['\"]?\s+(.*\S)", re.I | re.S)
 _LONGEST = 500
 _ITEM = re.compile(r"(?:\*|(?P<first>[a-z0-9]+)(?:-(?P<last>[a-z0-9]+))?)(?:/(?P<step>\d{1,5}))?$")
@@ -33,12 +33,12 @@ _UNTIL_LAST = re.compile(r"(\d{1,2})-l$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CronFields:
-    """What an expression means, without its spelling.
+    """The meaning of an expression, independent of its spelling.
 
     Weekdays count from Sunday, 0. `nearest` are days that stand for the weekday nearest to them
-    (`15W`); `nth` are pairs of a weekday and its place in the month. With `both_days` a day must
-    fit day of month and day of week, else one of them. `elapsed`: the minute or the hour is a star,
-    so the expression follows elapsed time when clocks change.
+    (`15W`); `nth` are pairs of a weekday and its number in the month. With `both_days` a day must
+    match day of month and day of week, otherwise one of them. `elapsed`: the minute or the hour
+    begins with a star, so the expression follows elapsed time through daylight saving time.
     """
 
     seconds: frozenset[int]
@@ -55,12 +55,12 @@ class CronFields:
     elapsed: bool
 
 
-class _Bad(Exception):
-    """Why an expression cannot be read."""
+class _Invalid(Exception):
+    """Why an expression is invalid."""
 
 
 class _Item(NamedTuple):
-    """One item of a list, and what is around it."""
+    """One item of a list, and its context."""
 
     text: str
     field: Field
@@ -70,7 +70,7 @@ class _Item(NamedTuple):
 
 @dataclass(slots=True)
 class _Found:
-    """What the items of one field give."""
+    """What the items of one field stand for."""
 
     values: set[int]
     last_day: bool
@@ -81,9 +81,9 @@ class _Found:
 def parse(
     expr: str, dialect: Dialect, *, seconds: SecondsPlace | None = None, hash_id: str | None = None
 ) -> CronFields:
-    """What `expr` means in `dialect`.
+    """The meaning of `expr` in `dialect`.
 
-    Raises `ConfigError` with the field, the reason and what to type.
+    Raises `ConfigError` with the field, the reason and what to use instead.
     """
     try:
         texts = _split(expr, dialect, seconds)
@@ -91,24 +91,24 @@ def parse(
             name: _field(name, text, dialect, hash_id)
             for name, text in zip(_order(len(texts), seconds), texts, strict=True)
         }
-        fields = _together(
+        fields = _combined(
             found, dict(zip(_order(len(texts), seconds), texts, strict=True)), dialect
         )
         _check_possible(fields)
-    except _Bad as bad:
-        raise ConfigError(f"cron({expr!r}): {bad}") from None
+    except _Invalid as invalid:
+        raise ConfigError(f"cron({expr!r}): {invalid}") from None
     return fields
 
 
 def _expression(expr: str, dialect: Dialect) -> str:
-    """The fields as text, in small letters."""
+    """The fields as text, in lower case."""
     if not isinstance(expr, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise _Bad("type the expression as text: '0 8 * * *'")
+        raise _Invalid("use text for the expression: '0 8 * * *'")
     text = expr.strip().lower()
     if len(text) > _LONGEST:
-        raise _Bad(f"an expression has up to {_LONGEST} characters")
+        raise _Invalid(f"an expression has at most {_LONGEST} characters")
     if zone := _ZONE.match(expr):
-        raise _Bad(f"the zone is an option: use cron({zone[2]!r}, tz={zone[1]!r})")
+        raise _Invalid(f"the zone is an option: use cron({zone[2]!r}, tz={zone[1]!r})")
     return _alias(text, dialect) if text.startswith("@") else text
 
 
@@ -117,15 +117,15 @@ def _split(expr: str, dialect: Dialect, seconds: SecondsPlace | None) -> list[st
     texts = re.findall(r"\S+", text, re.ASCII)
     if len(texts) == 5:
         if seconds is not None:
-            raise _Bad(f"seconds={seconds!r} says that there are 6 fields, and there are 5")
+            raise _Invalid(f"seconds={seconds!r} needs 6 fields, and there are 5")
         return texts
     if len(texts) not in (6, 7) or not dialect.extras:
-        raise _Bad(
-            f"it has {len(texts)} fields; type 5: minute, hour, day of month, month, day of week"
+        raise _Invalid(
+            f"it has {len(texts)} fields; use 5: minute, hour, day of month, month, day of week"
         )
     if seconds is None:
-        raise _Bad(
-            f"it has {len(texts)} fields, and some put the seconds first, others last; say which: "
+        raise _Invalid(
+            f"it has {len(texts)} fields, and schedulers differ in where the seconds go; use "
             "seconds='first' or seconds='last'"
         )
     return texts
@@ -135,12 +135,12 @@ def _alias(text: str, dialect: Dialect) -> str:
     if text in ALIASES and dialect.extras:
         return ALIASES[text]
     if text == "@reboot":
-        raise _Bad("a queue is not started with a machine; use at(...) or enqueue the job")
+        raise _Invalid("a queue does not start with the machine; use at(...) or enqueue the job")
     if text.startswith("@every"):
-        raise _Bad("type every(minutes=5) in place of '@every 5m'")
+        raise _Invalid("use every(minutes=5) in place of '@every 5m'")
     if not dialect.extras:
-        raise _Bad(f"the dialect {dialect.name!r} has no {text}; type the five fields")
-    raise _Bad(f"there is no {text!r}{nearest(text, list(ALIASES))}")
+        raise _Invalid(f"the dialect {dialect.name!r} has no {text}; use the five fields")
+    raise _Invalid(f"there is no {text!r}{nearest(text, list(ALIASES))}")
 
 
 def _order(count: int, seconds: SecondsPlace | None) -> list[str]:
@@ -155,7 +155,7 @@ def _field(name: str, text: str, dialect: Dialect, hash_id: str | None) -> _Foun
     found = _Found(set(), False, set(), set())
     if text == "?":
         if not dialect.extras or name not in ("day of month", "day of week"):
-            raise _Bad(f"{name} '?': type '*'")
+            raise _Invalid(f"{name} '?': use '*'")
         text = "*"
     for part in text.split(","):
         item = _Item(part, field, dialect, hash_id)
@@ -170,7 +170,7 @@ def _values(item: _Item) -> list[int]:
         return _hashed(hashed, item)
     matched = _ITEM.match(item.text)
     if matched is None:
-        raise _Bad(_unreadable(item))
+        raise _Invalid(_unreadable(item))
     first, last, step = matched["first"], matched["last"], _step(matched["step"], item)
     low, high = item.field.low, item.field.high
     if first is None:
@@ -180,7 +180,7 @@ def _values(item: _Item) -> list[int]:
     if last is None:
         return _from(start, step, item)
     if step and not item.dialect.name_steps and not (first + last).isdigit():
-        raise _Bad(f"{_said(item)}: this dialect has no steps of names; type their numbers")
+        raise _Invalid(f"{_quoted(item)}: this dialect does not allow steps of names; use numbers")
     return _range(start, _number(last, item), step, item)
 
 
@@ -188,18 +188,18 @@ def _from(start: int, step: int | None, item: _Item) -> list[int]:
     if step is None:
         return [start]
     if not item.dialect.open_steps or (item.text[0].isalpha() and not item.dialect.name_steps):
-        raise _Bad(f"{_said(item)}: type where it ends: '{start}-{item.field.high}/{step}'")
+        raise _Invalid(f"{_quoted(item)}: add the end: '{start}-{item.field.high}/{step}'")
     _check_step(step, item.field.high - start, item)
     return list(range(start, item.field.high + 1, step))
 
 
 def _range(start: int, end: int, step: int | None, item: _Item) -> list[int]:
     if start == end and not item.dialect.equal_ranges:
-        raise _Bad(
-            f"{_said(item)}: croniter reads a range from a value to itself as every value, others "
-            f"as the one; type '{start}' or '*'"
+        raise _Invalid(
+            f"{_quoted(item)}: croniter takes a range from a value to itself for every value, "
+            f"others for that value; use '{start}' or '*'"
         )
-    # Sunday is 7 where a range ends, and 0 where one begins: 5-7, 7-2.
+    # Sunday is 7 at the end of a range and 0 at its start: 5-7, 7-2.
     top = 6 if item.field.name == "day of week" else item.field.high
     if start > end and top == 6:
         start %= 7
@@ -207,8 +207,8 @@ def _range(start: int, end: int, step: int | None, item: _Item) -> list[int]:
         _check_step(step, (end or item.field.high) - start, item)
         return list(range(start, end + 1, step or 1))
     if not item.dialect.wraps:
-        raise _Bad(
-            f"{_said(item)}: a range goes upwards in this dialect; type "
+        raise _Invalid(
+            f"{_quoted(item)}: a range must ascend in this dialect; use "
             f"'{start}-{top},{item.field.low}-{end}'"
         )
     return [*range(start, top + 1), *range(item.field.low, end + 1)][:: step or 1]
@@ -216,14 +216,16 @@ def _range(start: int, end: int, step: int | None, item: _Item) -> list[int]:
 
 def _hashed(matched: re.Match[str], item: _Item) -> list[int]:
     if item.hash_id is None:
-        raise _Bad(
-            f"{_said(item)}: H picks a value by a name; type one: hash_id='the schedule\\'s id'"
+        raise _Invalid(
+            f"{_quoted(item)}: H derives its value from a name; add hash_id='the schedule\\'s id'"
         )
     low, high = item.field.low, item.field.high if item.field.name != "day of week" else 6
     if matched["low"]:
         begin, end = int(matched["low"]), int(matched["high"])
         if not low <= begin < end <= high:
-            raise _Bad(f"{_said(item)}: type two numbers from {low} to {high}, the smaller first")
+            raise _Invalid(
+                f"{_quoted(item)}: use two numbers from {low} to {high}, the smaller first"
+            )
         low, high = begin, end
     step = _step(matched["step"], item)
     spread = high if step is None else min(low + step - 1, high)
@@ -238,27 +240,27 @@ def _number(text: str, item: _Item) -> int:
         value = int(text) if len(text) < 6 else 10**6
         top = 7 if field.name == "day of week" and item.dialect.seven else field.high
         if not field.low <= value <= top:
-            raise _Bad(f"{_said(item)}: {text} is out of range; type {field.low} to {top}")
+            raise _Invalid(f"{_quoted(item)}: {text} is out of range; use {field.low} to {top}")
         return value
     for number, name in enumerate(field.names, field.low):
         if text == name[:3] or (
             item.dialect.long_names and len(text) > 3 and name.startswith(text)
         ):
             return number
-    raise _Bad(_unreadable(item))
+    raise _Invalid(_unreadable(item))
 
 
 def _step(text: str | None, item: _Item) -> int | None:
     if text is None:
         return None
     if int(text) == 0:
-        raise _Bad(f"{_said(item)}: a step is at least 1")
+        raise _Invalid(f"{_quoted(item)}: a step is at least 1")
     return int(text)
 
 
 def _check_step(step: int | None, width: int, item: _Item) -> None:
     if step and item.dialect.steps_fit and step > width:
-        raise _Bad(f"{_said(item)}: the step is wider than the range, {width}")
+        raise _Invalid(f"{_quoted(item)}: the step is wider than the range, {width}")
 
 
 def _canonical(values: list[int], item: _Item) -> set[int]:
@@ -273,7 +275,7 @@ def _day_of_month(item: _Item, found: _Found) -> bool:
     if text == ("l" if extras else "last" if item.dialect.last_word else ""):
         found.last_day = True
     elif extras and text == "lw":
-        # The last weekday: the one nearest to a 31st, which no month leaves.
+        # The last weekday is the one nearest to the 31st, and never in the next month.
         found.nearest.add(31)
     elif extras and (near := _NEAREST.match(text)):
         found.nearest.add(_number(near[1] or near[2], item))
@@ -293,7 +295,9 @@ def _day_of_week(item: _Item, found: _Found) -> bool:
     if nth := _NTH.match(item.text):
         place = int(nth["nth"])
         if not 1 <= place <= 5:
-            raise _Bad(f"{_said(item)}: a month has the weekday 1 to 5 times; the last is '5L'")
+            raise _Invalid(
+                f"{_quoted(item)}: a month has a weekday 1 to 5 times; for the last one use '5L'"
+            )
         days = _canonical(_values(item._replace(text=nth["days"])), item)
         found.nth |= {(day, place) for day in days}
         return True
@@ -306,7 +310,7 @@ _SPECIALS: dict[str, Callable[[_Item, _Found], bool]] = {
 }
 
 
-def _together(found: dict[str, _Found], texts: dict[str, str], dialect: Dialect) -> CronFields:
+def _combined(found: dict[str, _Found], texts: dict[str, str], dialect: Dialect) -> CronFields:
     day, week = found["day of month"], found["day of week"]
     either = {
         "star": not any(texts[name][0] in "*?" for name in _SPECIALS),
@@ -339,13 +343,13 @@ def _check_possible(fields: CronFields) -> None:
     if set(fields.months) == {2} and fields.years and not any(map(_is_leap, fields.years)):
         longest = 28
     if min(fields.days) > longest:
-        raise _Bad(
-            f"none of its months has a day {min(fields.days)}; for the last day of the month type "
+        raise _Invalid(
+            f"none of its months has a day {min(fields.days)}; for the last day of the month use "
             "'L'"
         )
     places = {place for _, place in fields.nth}
     if places and not fields.weekdays and not any(_may_fall(fields.days, n) for n in places):
-        raise _Bad("no day of its days of month can be that weekday of the month")
+        raise _Invalid("none of its days of the month can be that weekday of the month")
 
 
 def _may_fall(days: frozenset[int], place: int) -> bool:
@@ -357,7 +361,7 @@ def _is_leap(year: int) -> bool:
     return year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
 
 
-def _said(item: _Item) -> str:
+def _quoted(item: _Item) -> str:
     return f"{item.field.name} {item.text!r}"
 
 
@@ -365,13 +369,13 @@ def _unreadable(item: _Item) -> str:
     names = [name[:3] for name in item.field.names]
     if not item.dialect.extras and re.search(r"[#lwh?]", item.text) and len(item.text) < 6:
         return (
-            f"{_said(item)}: the dialect {item.dialect.name!r} has no #, L, W, H or ?; take "
+            f"{_quoted(item)}: the dialect {item.dialect.name!r} has no #, L, W, H or ?; use "
             "dialect='standard'"
         )
     if item.text[:1] == "r" and item.dialect.extras and not names:
-        return f"{_said(item)}: R is another time in each process; type H with hash_id=, or jitter="
+        return f"{_quoted(item)}: R varies between processes; use H with hash_id=, or jitter="
     words = f", or {names[0]} to {names[-1]}" if names else ""
     return (
-        f"{_said(item)} cannot be read; type a number from {item.field.low} to "
-        f"{item.field.high}{words}, a range as 1-5, a list as 1,2 or a step as */5"
+        f"{_quoted(item)} is invalid; use a number from {item.field.low} to "
+        f"{item.field.high}{words}, a range such as 1-5, a list such as 1,2 or a step such as */5"
     )

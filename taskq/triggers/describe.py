@@ -17,15 +17,15 @@ _PLACES = {LAST: "last", 1: "first", 2: "second", 3: "third", 4: "fourth", 5: "f
 _WHOLE_MINUTE = frozenset({0})
 _MINUTE = timedelta(minutes=1)
 _GAPS: dict[DstPolicy, str] = {
-    "once": "a time that clocks skip comes once, at the first instant after the gap",
-    "skip": "a time that clocks skip does not come that day",
-    "shift": "a time that clocks skip comes as much later as the gap is long",
-    "both": "a time that clocks skip comes once, at the first instant after the gap",
+    "once": "a time skipped by daylight saving time fires once, at the first instant after the gap",
+    "skip": "a time skipped by daylight saving time does not fire that day",
+    "shift": "a time skipped by daylight saving time fires later by the length of the gap",
+    "both": "a time skipped by daylight saving time fires once, at the first instant after the gap",
 }
 
 
 def in_words(fields: CronFields, zone: ZoneInfo, policy: DstPolicy) -> str:
-    """When `fields` fire on the clock of `zone`."""
+    """When `fields` fire in `zone`, in words."""
     when = " ".join(filter(None, (_times(fields), _dates(fields), _months(fields))))
     clock = "UTC" if zone.key == "UTC" else f"{zone.key} time"
 
@@ -39,7 +39,7 @@ def in_words(fields: CronFields, zone: ZoneInfo, policy: DstPolicy) -> str:
 def clock_notes(
     zone: ZoneInfo, policy: DstPolicy, fires: Callable[[datetime], bool], *, elapsed: bool = False
 ) -> list[str]:
-    """What changes of clocks do to the times of day that `fires` accepts, if they do anything."""
+    """The effects of daylight saving time on the times of day that `fires` accepts, in words."""
     skipped = repeated = False
     for change in changes(zone):
         low, high = sorted((change.old, change.new))
@@ -50,11 +50,13 @@ def clock_notes(
                 repeated or change.new < change.old,
             )
     if elapsed:
-        return ["it follows elapsed time through changes of clocks"] if skipped or repeated else []
-    again = "comes both times" if policy == "both" else "comes the first time only"
+        return (
+            ["it follows elapsed time through daylight saving time"] if skipped or repeated else []
+        )
+    again = "fires both times" if policy == "both" else "fires the first time only"
     return [
         *([_GAPS[policy]] if skipped else []),
-        *([f"a time that clocks repeat {again}"] if repeated else []),
+        *([f"a repeated time {again}"] if repeated else []),
     ]
 
 
@@ -128,7 +130,7 @@ def _days(fields: CronFields) -> str:
 def _weekdays(fields: CronFields) -> str:
     if len(fields.weekdays) == 7:
         return ""
-    # From Monday, so that the weekend stands together.
+    # From Monday, to keep the weekend together.
     numbers = {(day - 1) % 7 for day in fields.weekdays}
     parts = [_ranges(numbers, lambda day: _weekday((day + 1) % 7))] if numbers else []
     parts += [

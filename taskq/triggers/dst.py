@@ -1,7 +1,7 @@
-"""Daylight saving time: what becomes of wall-clock readings where clocks change.
+"""Daylight saving time: map wall-clock times to instants, through gaps and overlaps.
 
-A clock that goes forward leaves a *gap*: readings that never come. One that goes backward repeats
-readings, an *overlap*: they come twice, in two *passes*.
+A clock that goes forward leaves a *gap*: wall-clock times that never occur. One that goes backward
+repeats times, an *overlap*: they occur twice, in two *passes*.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = [
     "Change",
     "Clock",
     "DstPolicy",
-    "NextReading",
+    "NextMatch",
     "change_between",
     "changes",
     "wall_of",
@@ -27,25 +27,25 @@ __all__ = [
     "zone_of",
 ]
 
-# Names that mean another zone on another machine, or none.
+# Names that are no zones, or mean another zone on another machine.
 _NOT_ZONES = re.compile(r"(localtime|posixrules|factory|tzdata|posix/.*|right/.*)$", re.IGNORECASE)
 _OFFSET = re.compile(r"(utc|gmt)?\s*[+-]\d{1,2}(:?\d\d)?$", re.IGNORECASE)
 
 
 def zone_of(tz: str) -> ZoneInfo:
-    """The zone of this IANA name.
+    """The zone with this IANA name.
 
-    Raises `ConfigError` with the nearest name when there is none.
+    Raises `ConfigError` with the nearest name if it does not exist.
     """
     if _OFFSET.match(tz):
         raise ConfigError(
-            f"tz={tz!r} is an offset, which knows no clock changes; type the name of a place: "
+            f"tz={tz!r} is an offset, which has no daylight saving time; use the name of a place: "
             "tz='Europe/Berlin'"
         )
     if not _NOT_ZONES.match(tz):
         try:
             return ZoneInfo(tz)
-        except (OSError, ValueError, LookupError):  # no such name, a directory, no path at all
+        except (OSError, ValueError, LookupError):  # an unknown name, a directory, an invalid path
             pass
     known = sorted(available_timezones())
     folded = {name.casefold(): name for name in known}
@@ -54,14 +54,14 @@ def zone_of(tz: str) -> ZoneInfo:
     ]
     raise ConfigError(
         f"there is no time zone {tz!r}; "
-        + (f"did you mean {folded[near[0]]!r}?" if near else "type an IANA name: 'Europe/Berlin'")
+        + (f"did you mean {folded[near[0]]!r}?" if near else "use an IANA name: 'Europe/Berlin'")
     )
 
 
 def zone_name(tz: str | tzinfo) -> str:
-    """The IANA name of what users give as `tz`.
+    """The IANA name of what a user passes as `tz`.
 
-    Raises `ConfigError` for what is none, such as a fixed offset.
+    Raises `ConfigError` if there is none, as for a fixed offset.
     """
     given: Any = tz
     if isinstance(given, ZoneInfo) and given.key:
@@ -69,25 +69,25 @@ def zone_name(tz: str | tzinfo) -> str:
     if given is UTC:
         return "UTC"
     if not isinstance(given, str):
-        raise ConfigError(f"tz={given!r} has no IANA name; type one: tz='Europe/Berlin'")
+        raise ConfigError(f"tz={given!r} has no IANA name; use one: tz='Europe/Berlin'")
     return zone_of(given).key
 
 
 DstPolicy = Literal["once", "skip", "shift", "both"]
-"""What fixed times do: see `cron`."""
+"""What happens to skipped and repeated times: see `cron`."""
 
-NextReading = Callable[[datetime], datetime | None]
-"""The first reading after another one that fits a rule."""
+NextMatch = Callable[[datetime], datetime | None]
+"""Returns the first matching wall-clock time after a given one."""
 
 _SECOND = timedelta(seconds=1)
-# No clock was ever changed by more than a day.
+# No clock has ever been changed by more than a day.
 _LARGEST_CHANGE = timedelta(hours=25)
-# Each round ends the search or leaves one change of clocks behind.
+# Each round ends the search or passes one change of the clock.
 _MOST_ROUNDS = 1000
 
 
 class Change(NamedTuple):
-    """A change of clocks: its instant, and what the clock would show then before and after it."""
+    """A change of the clock: its instant, and the wall-clock times just before and after it."""
 
     instant: datetime
     old: datetime
@@ -95,10 +95,10 @@ class Change(NamedTuple):
 
 
 class Clock:
-    """The clock of `zone`, where `policy` says what becomes of readings in gaps and overlaps.
+    """The clock of `zone`; `policy` says what happens to times in gaps and overlaps.
 
-    With `elapsed`, readings are taken as the clock shows them, whatever `policy` says: those in a
-    gap never come, those in an overlap come twice.
+    With `elapsed`, times count as the clock shows them, whatever `policy` says: times in a gap
+    never occur, times in an overlap occur twice.
     """
 
     def __init__(self, zone: ZoneInfo, policy: DstPolicy, *, elapsed: bool) -> None:
@@ -110,26 +110,26 @@ class Clock:
             self._gap = "shift"
         self._twice = elapsed or policy == "both"
 
-    def next(self, after: datetime, reading: NextReading) -> datetime | None:
-        """The first instant after `after` at which this clock shows a `reading`; both in UTC."""
+    def next(self, after: datetime, next_match: NextMatch) -> datetime | None:
+        """The first instant after `after` at which this clock shows a match; both in UTC."""
         wall = wall_of(after, self._zone)
         start, found = wall, list[datetime]()
         repeated = self._overlap(wall)
         if repeated is not None:
             if self._twice:
-                found += self._second_pass(after, wall, repeated, reading)
+                found += self._second_pass(after, wall, repeated, next_match)
             if after >= repeated.instant:
-                # What the first pass showed lies behind, all of it.
+                # All times of the first pass are over.
                 start = repeated.old - _SECOND
         if self._gap == "shift":
-            found += self._pending(after, reading)
-        found += self._first_pass(after, start, reading)
+            found += self._pending(after, next_match)
+        found += self._first_pass(after, start, next_match)
         return min(found, default=None)
 
-    def _first_pass(self, after: datetime, wall: datetime, reading: NextReading) -> list[datetime]:
+    def _first_pass(self, after: datetime, wall: datetime, next_match: NextMatch) -> list[datetime]:
         found: list[datetime] = []
         for _ in range(_MOST_ROUNDS):
-            shown = reading(wall)
+            shown = next_match(wall)
             if shown is None:
                 break
             old, new = self._offsets(shown)
@@ -146,21 +146,21 @@ class Clock:
         return [instant for instant in found if instant > after]
 
     def _second_pass(
-        self, after: datetime, wall: datetime, change: Change, reading: NextReading
+        self, after: datetime, wall: datetime, change: Change, next_match: NextMatch
     ) -> list[datetime]:
         start = wall if after >= change.instant else change.new - _SECOND
-        shown = reading(start)
+        shown = next_match(start)
         if shown is None or shown >= change.old:
             return []
         return [_instant(shown, self._offsets(shown)[1])]
 
-    def _pending(self, after: datetime, reading: NextReading) -> list[datetime]:
-        # Readings of a gap just passed, which come as much later as the gap is long.
+    def _pending(self, after: datetime, next_match: NextMatch) -> list[datetime]:
+        # Times in a gap just passed, which fire later by the length of the gap.
         change = change_between(self._zone, after - _LARGEST_CHANGE, after)
         if change.new <= change.old:
             return []
         before = change.old - change.instant.replace(tzinfo=None)
-        shown = reading(after.replace(tzinfo=None) + before)
+        shown = next_match(after.replace(tzinfo=None) + before)
         if shown is None or not change.old <= shown < change.new:
             return []
         return [_instant(shown, before)]
@@ -172,14 +172,14 @@ class Clock:
         return change_between(self._zone, _instant(wall, old), _instant(wall, new))
 
     def _offsets(self, wall: datetime) -> tuple[timedelta, timedelta]:
-        """The offsets from UTC before and after the change that `wall` is in, or twice the same."""
+        """The offsets from UTC before and after the change around `wall`; equal without one."""
         shown = wall.replace(tzinfo=self._zone, fold=0)
         old, new = shown.utcoffset(), shown.replace(fold=1).utcoffset()
         return old or timedelta(0), new or timedelta(0)
 
 
 def wall_of(instant: datetime, zone: ZoneInfo) -> datetime:
-    """What the clock of `zone` shows, naive."""
+    """The wall-clock time in `zone`, naive."""
     return instant.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
@@ -192,7 +192,7 @@ def _offset(instant: datetime, zone: ZoneInfo) -> timedelta:
 
 
 def change_between(zone: ZoneInfo, low: datetime, high: datetime) -> Change:
-    """A change of clocks after `low`, at `high` at the latest; one of nothing if there is none.
+    """The change of the clock after `low` and until `high`; a change by 0 if there is none.
 
     Both are instants in UTC, with at most one change between them.
     """
@@ -209,7 +209,7 @@ def change_between(zone: ZoneInfo, low: datetime, high: datetime) -> Change:
 
 
 def changes(zone: ZoneInfo) -> Iterator[Change]:
-    """The changes of clocks in the years from 2024 to 2040."""
+    """The changes of the clock from 2024 to 2040."""
     low = datetime(2024, 1, 1, tzinfo=UTC)
     for _ in range(17 * 53):
         high = low + timedelta(weeks=1)

@@ -1,4 +1,4 @@
-"""`every`: fires on a fixed grid of elapsed time."""
+"""`every`: fires at a fixed interval of elapsed time."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Every(Trigger):
     anchor: datetime | None = None
     immediate: bool = False
     end: datetime | None = None
-    # Of the instant as it was given; the same instant in another zone is the same trigger.
+    # The zone of the given anchor; the same instant in another zone is the same trigger.
     tz: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.period < _SHORTEST:
             raise ConfigError(
-                f"every() of {self.period.total_seconds():g} seconds; type a period of at least "
+                f"every() of {self.period.total_seconds():g} seconds; use a period of at least "
                 f"{_SHORTEST.total_seconds():g} seconds: every(minutes=5)"
             )
         if self.anchor is not None and not self.tz:
@@ -64,7 +64,7 @@ class Every(Trigger):
             text += ", first at that time itself"
         if self.end is not None:
             text += f", until {self.end:%Y-%m-%d %H:%M:%S} UTC"
-        return text + "; clock changes do not matter to it"
+        return text + "; daylight saving time does not affect it"
 
     def _next(self, after: datetime) -> datetime | None:
         anchor = after if self.anchor is None else self.anchor
@@ -88,23 +88,23 @@ def every(
     end: datetime | None = None,
     jitter: Duration = 0,
 ) -> Every:
-    """A trigger that fires again and again after the same elapsed time.
+    """A trigger that fires repeatedly after the same elapsed time.
 
-    The fire times are a grid: `anchor` plus whole multiples of the period. Late fires, restarts and
-    clock changes do not move it.
+    The fire times are `anchor` plus whole multiples of the period. Late fires, restarts and
+    daylight saving time do not shift them.
 
     Args:
         weeks: The period is the sum of `weeks`, `days`, `hours`, `minutes` and `seconds`.
-        days: A day is 24 hours; for "each day at 8" take `cron` or `calendar`.
-        anchor: From when the grid is counted, an aware datetime; None: from when the schedule is
-            added, which is kept with the schedule.
-        immediate: Fire at the anchor itself too, not first one period after it.
+        days: A day is 24 hours; for "each day at 8" use `cron` or `calendar`.
+        anchor: The start of the first period, an aware datetime; None: the time at which the
+            schedule is added, which is stored with the schedule.
+        immediate: Also fire at the anchor itself, not just one period after it.
         end: The last instant at which it may fire; None: no end.
-        jitter: The most seconds, or a timedelta, by which a fire may be late on purpose.
+        jitter: The maximum random delay of a fire, in seconds or as a timedelta.
 
     Raises:
-        ConfigError: The period is no number or under 0.1 seconds, an instant is naive, or the
-            jitter negative.
+        ConfigError: The period is not a number or under 0.1 seconds, an instant is naive, or the
+            jitter is negative.
 
     >>> every(hours=1, minutes=30).explain().partition(",")[0]
     'every 1 hour and 30 minutes of elapsed time'
@@ -116,7 +116,7 @@ def every(
     try:
         period = timedelta(**numbers)
     except (OverflowError, ValueError) as error:
-        raise ConfigError(f"every() of a period that is too long: {error}") from None
+        raise ConfigError(f"the period of every() is too long: {error}") from None
     return Every(period, anchor, immediate, end, jitter=durations.seconds("jitter", jitter))
 
 

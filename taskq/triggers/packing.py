@@ -1,8 +1,8 @@
-"""Triggers as plain data, and back: what a stored schedule keeps.
+"""Convert triggers to plain data and back, for stored schedules.
 
-A packed trigger is `[kind, fields]`. Instants and periods are whole microseconds. A field that is
-not there has its default, so a newer taskq reads what an older one wrote; what it cannot read is a
-`DecodeError` that says why.
+A packed trigger is `[kind, fields]`. Instants and periods are whole microseconds. A missing field
+has its default, so a newer taskq reads what an older one wrote. Unreadable data raises
+`DecodeError` with the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from taskq.triggers.trigger import INSTANT, Trigger, utc
 __all__ = ["pack_trigger", "unpack_trigger"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Deeper than any trigger can be made: the limit is for bytes that somebody else wrote.
+# Deeper than any valid trigger: the limit is for untrusted data.
 _DEEPEST = 16
 
 
@@ -38,15 +38,15 @@ def pack_trigger(trigger: Trigger) -> list[Any]:
                     write = codecs[item.name][0] if item.name in codecs else _as_is
                     packed[item.name] = write(value)
             return [kind, packed]
-    raise ConfigError(f"{trigger!r} is a trigger of your own, which no other process could read")
+    raise ConfigError(f"{trigger!r} is a custom trigger, which other processes could not read")
 
 
 def unpack_trigger(data: Any) -> Trigger:
-    """What `pack_trigger` was given.
+    """The trigger that `pack_trigger` packed.
 
     Raises:
-        DecodeError: `data` is no packed trigger, or one that cannot be had here: of a kind or with
-            a time zone that this process does not know.
+        DecodeError: `data` is not a packed trigger, or its kind or time zone is unknown to this
+            process.
     """
     return _unpack(data, _DEEPEST)
 
@@ -56,11 +56,11 @@ def _unpack(data: Any, depth: int) -> Trigger:
         case [str(kind), dict()] if depth:
             given = cast("dict[Any, Any]", data[1])
         case _:
-            raise DecodeError(f"this is no stored trigger: {str(data)[:80]}")
+            raise DecodeError(f"not a stored trigger: {str(data)[:80]}")
     if kind not in _KINDS:
         raise DecodeError(
-            f"a stored trigger is of the kind {kind[:40]!r}, unknown to this version of taskq; it "
-            f"knows {', '.join(_KINDS)}"
+            f"this version of taskq does not know triggers of the kind {kind[:40]!r}; it knows "
+            f"{', '.join(_KINDS)}"
         )
     cls, codecs = _KINDS[kind]
     names = {item.name for item in fields(cls) if item.init}
@@ -73,7 +73,7 @@ def _unpack(data: Any, depth: int) -> Trigger:
         return cls(**values)
     except DecodeError:
         raise
-    except Exception as error:  # whatever a constructor makes of what is no value of its kind
+    except Exception as error:  # constructors raise anything for invalid values
         raise DecodeError(f"a stored {kind} trigger cannot be read: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""The base of every trigger: a pure rule that gives fire times."""
+"""The base class of triggers."""
 
 from __future__ import annotations
 
@@ -16,37 +16,36 @@ INSTANT = timedelta(microseconds=1)
 
 
 def utc(what: str, value: datetime) -> datetime:
-    """`value` in UTC, where instants compare as they follow each other.
+    """`value` in UTC, where datetimes compare by instant.
 
-    Datetimes of one zone compare by their wall clocks, which go backwards in autumn; so nothing in
-    this package compares two of them before it has come through here. Raises `ConfigError` for a
-    naive one.
+    Datetimes of one zone compare by wall clock, which goes backwards in autumn, so this package
+    only compares datetimes after converting them here. Raises `ConfigError` for a naive one.
     """
     instant_ms(what, value)
     try:
         return base_datetime(value).astimezone(UTC)
     except OverflowError:
-        raise ConfigError(f"{what}={value!r} is beyond the calendar; type a nearer date") from None
+        raise ConfigError(f"{what}={value!r} is outside the calendar; use a nearer date") from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trigger(ABC):
-    """A rule that gives fire times: pure, frozen, equal by content.
+    """A rule that computes fire times: pure, frozen, equal by content.
 
-    `jitter` is the most seconds that whoever schedules may add to a fire time; fire times
-    themselves never contain it, so nothing drifts.
+    `jitter` is the maximum number of seconds by which the scheduler may delay a fire. Fire times
+    never include it, so they do not drift.
     """
 
     jitter: float = 0.0
 
     def next(self, after: datetime) -> datetime | None:
-        """The first fire time strictly after `after`, or None when there is none any more.
+        """The first fire time strictly after `after`, or None if there are no more.
 
         Args:
             after: An aware datetime.
 
         Raises:
-            ConfigError: `after` is naive, or the search (`all_of`) had to be given up.
+            ConfigError: `after` is naive, or the search (`all_of`) reached its limit.
 
         >>> from datetime import UTC, datetime
         >>> from taskq import every
@@ -58,7 +57,7 @@ class Trigger(ABC):
         return self.anchored(start)._next(start)
 
     def fires(self, after: datetime, n: int) -> list[datetime]:
-        """The next `n` fire times strictly after `after`; fewer when the trigger ends before.
+        """The next `n` fire times strictly after `after`; fewer if the trigger ends first.
 
         Raises:
             ConfigError: `after` is naive, or `n` is negative.
@@ -69,7 +68,7 @@ class Trigger(ABC):
         3
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"n={n!r}: type how many fire times to compute, 0 or more")
+            raise ConfigError(f"n={n!r}: use the number of fire times to compute, 0 or more")
         start = utc("after", after)
         rule, found = self.anchored(start), list[datetime]()
         while len(found) < n:
@@ -80,25 +79,24 @@ class Trigger(ABC):
         return found
 
     def begin(self, now: datetime) -> datetime | None:
-        """The fire time that a schedule added at `now` begins with, or None when it has none.
+        """The first fire time of a schedule added at `now`, or None if it has none.
 
-        Other than `next` it counts `now` itself, and an `at` that has passed: that one is late, not
-        exhausted.
+        Unlike `next`, it includes `now` itself and an `at` in the past, which is late but not over.
         """
         start = utc("now", now)
         return self.anchored(start)._begin(start)
 
     def anchored(self, now: datetime) -> Trigger:
-        """This trigger with its phase counted from `now`, where it does not say itself from when.
+        """This trigger with its phase counted from `now`, unless it has a start of its own.
 
-        A schedule keeps the anchored form, so that restarts leave its phase alone. A trigger that
-        says everything itself gives itself.
+        A schedule stores the anchored form, so that restarts do not change its phase. A trigger
+        that needs no anchor returns itself.
         """
         utc("now", now)
         return self
 
     def zone(self, fire: datetime) -> str:
-        """Whose clock tells the time of `fire`: an IANA name or an offset; empty for UTC."""
+        """The zone that determines `fire`: an IANA name or an offset; empty for UTC."""
         del fire
         return ""
 

@@ -109,7 +109,7 @@ async def test_another_schedule_of_the_same_id_is_refused_unless_it_replaces(
         (ConfigError, r"tags\[0\] has 201 characters", {"tags": ["x" * 201]}),
         (ConfigError, r"metadata\['a'\]=1: use strings", {"metadata": {"a": 1}}),
         (ConfigError, "metadata.* is not valid", {"metadata": {"\udc80": "a"}}),
-        (ConfigError, "metadata.* bytes; at most", {"metadata": {"a": "x" * 600_000}}),
+        (ConfigError, "metadata.* bytes; use at most", {"metadata": {"a": "x" * 600_000}}),
         (ConfigError, "name classes", {"retry": Retry(3, on=(OSError,))}),
         (UnknownOption, "did you mean 'misfire'", {"misfires": 1}),
         (CallError, "cannot be called like this", {"args": (1, 2, 3)}),

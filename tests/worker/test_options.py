@@ -291,10 +291,10 @@ async def test_options_add_up(q: TaskQ) -> None:
     ("given", "reason"),
     [
         ({"prioritty": 9}, "did you mean 'priority'"),
-        ({"countdown": 9}, "there are debounce, delay, durable, eta"),
+        ({"countdown": 9}, "known are debounce, delay, durable, eta"),
         ({"priority": 10}, "0 to 9"),
         ({"priority": "high"}, "0 to 9"),
-        ({"delay": 5, "eta": datetime.now(UTC)}, "type one of them"),
+        ({"delay": 5, "eta": datetime.now(UTC)}, "use one of them"),
         ({"delay": -1}, "out of range"),
         ({"eta": datetime(2030, 1, 1)}, "no time zone"),
         ({"expires": datetime(2030, 1, 1)}, "no time zone"),

@@ -110,16 +110,16 @@ def test_the_end_of_the_calendar_is_the_end_of_the_trigger():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, r"type one of them, as calendar\(months=1"),
-        ({"months": 1, "days": 1}, "by months .* or by days"),
-        ({"days": -1}, "days=-1; type a whole number"),
-        ({"days": 1.5}, "days=1.5; type a whole number"),
+        ({}, r"use one of them, such as calendar\(months=1"),
+        ({"months": 1, "days": 1}, "counts months .* or days"),
+        ({"days": -1}, "days=-1; use a whole number"),
+        ({"days": 1.5}, "days=1.5; use a whole number"),
         ({"days": True}, "days=True"),
-        ({"years": 10**6}, "months=12000000; type a whole number from 0 to 12000"),
-        ({"days": 1, "at": "25:00"}, "at='25:00' is no time of day"),
-        ({"days": 1, "at": "8"}, "type at='08:00'"),
-        ({"days": 1, "at": time(8, tzinfo=UTC)}, "the zone stands in tz"),
-        ({"days": 1, "start": NOON}, "is no day; type date"),
+        ({"years": 10**6}, "months=12000000; use a whole number from 0 to 12000"),
+        ({"days": 1, "at": "25:00"}, "at='25:00' is not a time of day"),
+        ({"days": 1, "at": "8"}, "use at='08:00'"),
+        ({"days": 1, "at": time(8, tzinfo=UTC)}, "and tz= for the zone"),
+        ({"days": 1, "start": NOON}, "is not a day; use date"),
         ({"days": 1, "end": datetime(2026, 1, 1)}, "has no time zone"),
         ({"days": 1, "tz": "Berlin"}, "did you mean 'Europe/Berlin'"),
         ({"days": 1, "dst": "never"}, "dst='never' is unknown"),
@@ -138,7 +138,7 @@ def test_explanations():
     )
     assert calendar(months=1, start=date(2026, 1, 31), tz="Asia/Tokyo").explain() == (
         "every month at 00:00:00, Asia/Tokyo time, counted from 2026-01-31; months without that "
-        "day are left out"
+        "day are skipped"
     )
     gap = calendar(days=1, at="02:30", tz="Europe/Berlin", dst="skip").explain()
-    assert "a time that clocks skip does not come that day" in gap
+    assert "a time skipped by daylight saving time does not fire that day" in gap

@@ -120,7 +120,7 @@ def test_the_end_of_the_calendar_is_the_end_of_the_trigger():
 def test_explanations():
     assert every(hours=1, minutes=30, seconds=1).explain() == (
         "every 1 hour, 30 minutes and 1 second of elapsed time, counted from when the schedule is "
-        "added; clock changes do not matter to it"
+        "added; daylight saving time does not affect it"
     )
     assert "first at that time itself" in every(weeks=2, anchor=NOON, immediate=True).explain()
     assert at(NOON).explain() == "once, on Monday 2026-11-23 at 12:00:00 UTC"

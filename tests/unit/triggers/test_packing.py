@@ -79,15 +79,15 @@ def test_defaults_are_not_written():
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (None, "no stored trigger: None"),
-        ("every", "no stored trigger"),
-        (["every"], "no stored trigger"),
-        (["moon", {}], "kind 'moon', unknown to this version of taskq; it knows at, every, cron"),
+        (None, "not a stored trigger: None"),
+        ("every", "not a stored trigger"),
+        (["every"], "not a stored trigger"),
+        (["moon", {}], "does not know triggers of the kind 'moon'; it knows at, every, cron"),
         (["cron", {"expr": "61 * * * *"}], "cron trigger cannot be read: .*out of range"),
         (["cron", {"expr": "0 8 * * *", "tz": "Mars/Olympus"}], "no time zone 'Mars/Olympus'"),
         (["cron", {"expr": 5}], "cron trigger cannot be read"),
         (["cron", {"expr": "0 8 * * *", "dialect": 5}], "dialect=5"),
-        (["calendar", {"days": 1, "at": "25:00"}], "no time of day"),
+        (["calendar", {"days": 1, "at": "25:00"}], "not a time of day"),
         (["calendar", {"days": "1"}], "days='1'"),
         (["calendar", {"days": 1, "start": "soon"}], "calendar trigger cannot be read"),
         (["every", {}], "every trigger cannot be read: .*period"),
@@ -140,5 +140,5 @@ def test_a_trigger_of_your_own_cannot_be_kept():
         def _next(self, after):
             return None
 
-    with pytest.raises(ConfigError, match="trigger of your own"):
+    with pytest.raises(ConfigError, match="is a custom trigger"):
         pack_trigger(Mine())
