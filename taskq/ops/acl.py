@@ -1,4 +1,4 @@
-"""What a user of the server must be allowed to do for taskq: nothing else is asked of it."""
+"""The rights that taskq needs on the server, and the ACL rule for a user with exactly these."""
 
 from __future__ import annotations
 
@@ -71,18 +71,18 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     "zrem": (_KEY, "m"),
     "zscore": (_KEY, "m"),
 }
-"""Every command taskq uses, with arguments as an example; of INFO only the sections it reads.
+"""Every command that taskq uses, with example arguments; of INFO only the sections it reads.
 
-SELECT is used for another database than 0, and then allowed for that one.
+SELECT is needed for a database other than 0, and allowed for that database only.
 """
 
 
 def acl_rule(namespace: str, user: str = "taskq", *, database: int = 0) -> str:
-    """The line that makes a user who may do what taskq does in `namespace`, and nothing else.
+    """The command that creates a user with exactly the rights that taskq needs in `namespace`.
 
-    To be typed in a shell after `redis-cli` or at its prompt, with a password of your own. What it
-    cannot narrow is what a script of his own does on the keys of the namespace: EVAL is needed for
-    the scripts, and a script that does not end keeps the server from everybody else.
+    Run it in a shell after `redis-cli`, or at its prompt, with your own password. It cannot limit
+    the scripts of this user on the keys of the namespace: taskq needs EVAL, and a script that does
+    not end blocks the server for all clients.
 
     Raises `ConfigError` for a namespace that cannot be part of a key.
     """
@@ -90,7 +90,7 @@ def acl_rule(namespace: str, user: str = "taskq", *, database: int = 0) -> str:
     commands = " ".join(
         f"'+{command}'" if "|" in command else f"+{command}" for command in _needed(database)
     )
-    # `reset` and `resetchannels` first: on 6.2 a new user may use every channel.
+    # `reset` and `resetchannels` come first: on 6.2 a new user may use every channel.
     return (
         f"ACL SETUSER {user} reset on '>PASSWORD' resetchannels "
         f"'~{{{namespace}}}:*' '&{{{namespace}}}:*' {commands}"
@@ -102,13 +102,13 @@ def _needed(database: int) -> dict[str, tuple[str, ...]]:
 
 
 async def judge_permissions(ask: Ask, namespace: str, database: int = 0) -> Verdict:
-    """Whether this user may do everything taskq does, as far as the server tells."""
+    """Whether this user has all rights that taskq needs, if the server reports them."""
     whoami = await ask("ACL", "WHOAMI")
     if whoami is None:
         return _skipped("this user may not run ACL WHOAMI")
     user = whoami.decode() if isinstance(whoami, bytes) else str(whoami)
     if await ask("ACL", "DRYRUN", user, "PING") is None:
-        return _skipped(f"it does not tell what user {user} may do (ACL DRYRUN)")
+        return _skipped(f"the server cannot test the rights of user {user} (ACL DRYRUN)")
     tag = f"{{{namespace}}}:"
     samples = {
         name: [
@@ -128,10 +128,10 @@ async def judge_permissions(ask: Ask, namespace: str, database: int = 0) -> Verd
             "permissions",
             "bad",
             f"user {user} may not run {', '.join(refused)} on the keys of namespace {namespace}",
-            f"give it the rule that this prints: taskq doctor --acl --namespace {namespace}",
+            f"give the user the rule that this prints: taskq doctor --acl --namespace {namespace}",
         )
-    return Verdict("permissions", "ok", f"user {user} may do all that taskq does")
+    return Verdict("permissions", "ok", f"user {user} has all rights that taskq needs")
 
 
 def _skipped(why: str) -> Verdict:
-    return Verdict("permissions", "ok", f"not looked at: {why}")
+    return Verdict("permissions", "ok", f"not checked: {why}")

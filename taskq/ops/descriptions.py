@@ -1,4 +1,4 @@
-"""What workers and other processes say of themselves, as far as it can be believed."""
+"""The self-descriptions of workers and of processes that defer calls, read leniently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taskq.broker.lenient import text_of, time_of
 __all__ = ["DESCRIPTION_MS", "DeferringState", "read_deferring", "read_description"]
 
 DESCRIPTION_MS: Final = 60_000
-"""How long a description lives, as `beat.lua` sets it: what is left tells how old it is."""
+"""The TTL of a description, as the heartbeat sets it; the rest of it tells its age."""
 
 _MOST_BYTES: Final = 65_536
 _PLAIN: Final = (str, int, float)
@@ -35,7 +35,7 @@ _COUNTS: Final = (
 class DeferringState:
     """A process that defers calls, as it described itself `silent` seconds ago.
 
-    `durable` ones of its calls run elsewhere if it dies; the others are lost then.
+    If it dies, its `durable` calls run elsewhere and the others are lost.
     """
 
     name: str
@@ -55,27 +55,27 @@ class DeferringState:
 
 
 def read_deferring(reply: Mapping[bytes, bytes], now: int) -> Iterable[DeferringState]:
-    """What each process defers, from its records at `now` (the server's time in ms)."""
+    """Read the records of processes that defer calls, at `now` (the server's time in ms)."""
     for name, record in sorted(reply.items()):
         written, _, description = record.partition(b" ")
         silent = max(0.0, (now - (time_of(written) or 0)) / 1000)
         if silent > DESCRIPTION_MS / 1000:
-            # It did not say goodbye, and whoever comes next takes its record away.
+            # The process died; the next one to write a record removes this one.
             continue
-        told = read_description(description)
-        started = told.get("started_at")
+        described = read_description(description)
+        started = described.get("started_at")
         yield DeferringState(
             name=text_of(name),
-            host=str(told.get("host", "")),
+            host=str(described.get("host", "")),
             started_at=datetime.fromtimestamp(started, UTC) if started else None,
-            oldest=told.get("oldest"),
+            oldest=described.get("oldest"),
             silent=silent,
-            **{count: int(told.get(count, 0)) for count in _COUNTS},
+            **{count: int(described.get(count, 0)) for count in _COUNTS},
         )
 
 
 def read_description(data: bytes | None) -> dict[str, Any]:
-    """A description as a dictionary; of another version, or of nobody, what fits in.
+    """Read a description; entries that do not fit, as of another version, are left out.
 
     Counts are whole numbers, `started_at` and `oldest` are numbers, `queues` is a list of text,
     `stopping` is true or false.
@@ -83,12 +83,12 @@ def read_description(data: bytes | None) -> dict[str, Any]:
     try:
         if not data or len(data) > _MOST_BYTES:
             return {}
-        told: object = msgpack.unpackb(data, max_array_len=1024, max_map_len=64)
-    except Exception:  # msgpack documents that any may come
+        described: object = msgpack.unpackb(data, max_array_len=1024, max_map_len=64)
+    except Exception:  # msgpack may raise any exception
         return {}
-    if not isinstance(told, dict):
+    if not isinstance(described, dict):
         return {}
-    items = cast("dict[Any, Any]", told).items()
+    items = cast("dict[Any, Any]", described).items()
     return {name: value for name, value in items if type(name) is str and _fits(name, value)}
 
 

@@ -1,4 +1,4 @@
-"""The doctor's examination: everything that can be seen from outside, each with a verdict."""
+"""The checks of `taskq doctor`: the server, the connection and the namespace, with verdicts."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ async def examine(
     signing: Signing,
     failure_ttl: float = 604_800.0,
 ) -> list[Verdict]:
-    """Examine the server and the namespace, and judge each thing.
+    """Check the server and the namespace; only reads.
 
-    A thing the server does not tell is said to be unknown, never guessed. Reads only.
+    What the server does not report counts as unknown and is never guessed.
 
     Raises `ServerError` when the server cannot be reached at all.
     """
@@ -85,8 +85,8 @@ def _server(facts: Facts | None) -> list[Verdict]:
                 "version",
                 "warn",
                 "this user may not run INFO, so version, eviction, persistence, memory and "
-                "replication cannot be seen",
-                "give it +info: taskq doctor --acl prints the whole rule",
+                "replication are unknown",
+                "give the user +info: taskq doctor --acl prints the whole rule",
             )
         ]
     return [
@@ -100,11 +100,11 @@ def _server(facts: Facts | None) -> list[Verdict]:
 
 
 def judge_signing(signing: Signing) -> Verdict:
-    """Whether this process signs: as the others, whose keys nobody can see from here."""
+    """Whether this process signs; the keys of other processes cannot be seen from here."""
     if signing.enabled:
-        what = "signed: here unsigned and forged jobs are refused, and so are such results"
+        what = "signed: this process refuses unsigned and forged jobs and results"
     else:
-        what = "off: who can write to the server can have any task run"
+        what = "off: anyone who can write to the server can run any task"
     return Verdict("signing", "ok", what)
 
 
@@ -112,7 +112,7 @@ def judge_signing(signing: Signing) -> Verdict:
 
 
 async def _pings(client: Client) -> list[float]:
-    """Seconds of some round trips, one after the other."""
+    """Measure some round trips, one after the other, in seconds."""
     await client.command("PING")
     took: list[float] = []
     end = time.perf_counter() + _PING_SECONDS
@@ -124,14 +124,14 @@ async def _pings(client: Client) -> list[float]:
 
 
 def judge_latency(round_trips: Iterable[float]) -> Verdict:
-    """Whether the server answers fast, and always. `round_trips` are in seconds."""
+    """Whether the server answers fast, without stalls. `round_trips` are in seconds."""
     took = sorted(round_trips)
     half, most = took[len(took) // 2], took[(len(took) * 99) // 100]
     what = f"p50 {half * 1000:.2f} ms, p99 {most * 1000:.2f} ms over {len(took)} round trips"
     if most > _STALL_SECONDS:
         fix = (
-            "look for slow commands of others (SLOWLOG GET 10), swapping, or a loaded network: a "
-            "worker whose beats take 6 s loses its jobs"
+            "look for slow commands (SLOWLOG GET 10), swapping, or a loaded network: a worker "
+            "whose heartbeats take 6 s loses its jobs"
         )
         return Verdict("latency", "bad", what, fix)
     if half > _SLOW_SECONDS:
@@ -141,7 +141,7 @@ def judge_latency(round_trips: Iterable[float]) -> Verdict:
 
 
 async def _skew(client: Client) -> tuple[float, float]:
-    """How far the server's clock is ahead of ours, and how exactly we know (both in seconds)."""
+    """How far the server's clock is ahead of ours, and the uncertainty (both in seconds)."""
     before = time.time()
     seconds, micros = await client.command("TIME")
     after = time.time()
@@ -149,7 +149,7 @@ async def _skew(client: Client) -> tuple[float, float]:
 
 
 def judge_clock(skew: float, uncertain: float) -> Verdict:
-    """Whether this machine's clock agrees with the server's, by which everything is timed."""
+    """Whether this machine's clock agrees with the server's, which decides when jobs are due."""
     if abs(skew) <= _SKEW_SECONDS + uncertain:
         return Verdict("clock", "ok", f"within {abs(skew) + uncertain:.3f} s of the server's")
     way = "behind" if skew > 0 else "ahead of"
@@ -157,7 +157,7 @@ def judge_clock(skew: float, uncertain: float) -> Verdict:
         "clock",
         "warn",
         f"this machine's clock is {abs(skew):.1f} s {way} the server's: jobs with eta= run as much "
-        "too early or too late, those with delay= in time",
+        "too early or too late; jobs with delay= are on time",
         "synchronise the clocks: timedatectl set-ntp true",
     )
 
@@ -166,22 +166,22 @@ def judge_clock(skew: float, uncertain: float) -> Verdict:
 
 
 def judge_overview(overview: Overview, keys: Keys) -> list[Verdict]:
-    """Queues without workers, leases that stand still, schedules nobody fires, foreign entries."""
+    """Queues without workers, dead workers, schedules that no process fires, foreign entries."""
     found: dict[str, list[Verdict]] = {"queues": [], "leases": [], "schedules": []}
     for trouble in overview.troubles():
         if trouble.about in found:
             level = "bad" if trouble.serious else "warn"
             found[trouble.about].append(Verdict(trouble.about, level, trouble.what, trouble.fix))
     if overview.partially_reaped:
-        found["leases"].append(_half_reaped(overview))
+        found["leases"].append(_partially_reaped(overview))
     alive = sum(worker.alive for worker in overview.workers)
     queues = "no job waits"
     if overview.waiting:
         queues = (
             f"{counted(len(overview.queues), 'queue', 'queues')}, "
-            f"{counted(overview.waiting, 'job waits', 'jobs wait')}, each has a worker that listens"
+            f"{counted(overview.waiting, 'job waits', 'jobs wait')}, each queue has a worker"
         )
-    leases = counted(alive, "worker beats", "workers beat") if alive else "no workers beat"
+    leases = counted(alive, "worker is alive", "workers are alive") if alive else "no workers"
     return [
         *(found["queues"] or [Verdict("queues", "ok", queues)]),
         *(found["leases"] or [Verdict("leases", "ok", leases)]),
@@ -193,45 +193,45 @@ def judge_overview(overview: Overview, keys: Keys) -> list[Verdict]:
 def _schedules(overview: Overview) -> str:
     scheduling = overview.scheduling
     if not scheduling.active:
-        return "none is to be fired"
-    return f"{scheduling.active:,} to be fired, and {scheduling.leader} leads"
+        return "no active schedules"
+    return f"{scheduling.active:,} active, {scheduling.leader} leads"
 
 
-def _half_reaped(overview: Overview) -> Verdict:
+def _partially_reaped(overview: Overview) -> Verdict:
     names = ", ".join(overview.partially_reaped[:5])
     if any(worker.alive for worker in overview.workers):
         return Verdict(
             "leases",
             "warn",
-            f"jobs of dead workers are being taken back: {names}",
-            "nothing: look again in a few seconds",
+            f"jobs of dead workers are being recovered: {names}",
+            "nothing: check again in a few seconds",
         )
     return Verdict(
         "leases",
         "bad",
-        f"jobs of dead workers were taken back in part, and no worker lives to go on: {names}",
+        f"jobs of dead workers were recovered in part, and no worker is left to go on: {names}",
         "taskq worker",
     )
 
 
 def _entries(overview: Overview, keys: Keys) -> Verdict:
     if not overview.malformed:
-        return Verdict("entries", "ok", "nobody else writes to the streams")
+        return Verdict("entries", "ok", "no foreign entries in the streams")
     return Verdict(
         "entries",
         "warn",
         counted(
             overview.malformed,
-            "entry of the streams was no job",
-            "entries of the streams were no jobs",
+            "entry of the streams was not a job",
+            "entries of the streams were not jobs",
         )
-        + f": somebody else writes to the keys of namespace {keys.namespace}",
-        f"look at them: LRANGE '{keys.malformed}' 0 9; then DEL '{keys.malformed}', or wait a week",
+        + f": another program writes to the keys of namespace {keys.namespace}",
+        f"show them: LRANGE '{keys.malformed}' 0 9; then DEL '{keys.malformed}', or wait a week",
     )
 
 
 async def _streams(client: Client, keys: Keys, overview: Overview) -> Verdict:
-    """Whether streams hold what nobody needs any more."""
+    """Whether streams hold entries or consumers that are no longer needed."""
     registered = len(overview.workers)
     for queue in overview.queues:
         if queue.consumers > registered + _IDLE_CONSUMERS:
@@ -251,11 +251,11 @@ async def _streams(client: Client, keys: Keys, overview: Overview) -> Verdict:
             return Verdict(
                 "streams",
                 "warn",
-                f"about {dead:.0%} of the first of {depth:,} entries of queue {queue}, priority "
-                f"{priority}, are of jobs that were cancelled or have expired",
-                f"taskq worker -q {queue}: a worker that meets them clears them away",
+                f"queue {queue}, priority {priority}: about {dead:.0%} of the first of {depth:,} "
+                "entries belong to jobs that were cancelled or have expired",
+                f"taskq worker -q {queue}: a worker that fetches them removes them",
             )
-    return Verdict("streams", "ok", "they hold what waits and what runs")
+    return Verdict("streams", "ok", "only entries of jobs that wait or run")
 
 
 def _consumers(keys: Keys, queue: QueueState, registered: int) -> Verdict:
@@ -272,7 +272,7 @@ def _consumers(keys: Keys, queue: QueueState, registered: int) -> Verdict:
 
 
 async def _dead_share(client: Client, keys: Keys, queue: str, priority: int) -> float:
-    """Of the first entries that wait, how many are of jobs that do not wait any more."""
+    """The share of the first waiting entries whose jobs no longer wait."""
     entries: list[Any] = []
     for executor in KINDS:
         stream = keys.lane(queue, priority, executor)

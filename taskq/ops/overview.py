@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 OUTCOMES: Final[tuple[str, ...]] = ("succeeded", "failed", "retried", "cancelled", "released")
-"""What is counted per queue and minute."""
+"""The outcomes counted per queue and minute."""
 
 _LATE_SECONDS = 30.0
 _LANE = re.compile(r"(.+)/([0-9])[tp]?")
@@ -44,7 +44,7 @@ _QUEUES_AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """How often something happened: per second, over the last minute and the last five."""
+    """Events per second, over the last minute and over the last five minutes."""
 
     last_minute: float = 0.0
     last_five: float = 0.0
@@ -54,10 +54,10 @@ class Rate:
 class QueueState:
     """One queue now.
 
-    `waiting` jobs could run and do not yet; `oldest` is how long the first of them has waited, in
-    seconds (of a scheduled or retried job: since it became due). `running` are in the hands of
-    workers. `failed` are kept as failed. `workers` listen to it; those `stopping` take no more of
-    its jobs. `consumers` is the most workers the server remembers for one of its lanes.
+    `waiting` jobs could run and have not started; the first of them has waited for `oldest` seconds
+    (a scheduled or retried job: since it became due). Workers hold `running` jobs. `failed` jobs
+    are kept. `workers` serve the queue; `stopping` ones take no more jobs. `consumers` is the
+    largest number of consumers that the server remembers for one lane.
     """
 
     name: str
@@ -74,11 +74,11 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
-    """One registered worker, as it described itself at its last beat.
+    """One registered worker, as it described itself with its last heartbeat.
 
-    `held` is how many jobs the server says it has, `running` how many it says it runs. `silent` is
-    how long ago its last beat was, in seconds, and None when that is over a minute. One that is
-    `stopping` finishes what it runs and takes nothing more.
+    The server counts `held` jobs of it, and the worker reports `running` ones. `silent` is the time
+    since its last heartbeat in seconds, None after a minute. A worker that is `stopping` finishes
+    its running jobs and takes no more.
     """
 
     name: str
@@ -96,7 +96,7 @@ class WorkerState:
 
     @property
     def alive(self) -> bool:
-        """Whether it is heard."""
+        """Whether its heartbeats arrive."""
         return self.silent is not None and self.silent < LEASE_SECONDS
 
 
@@ -105,9 +105,9 @@ class Overview:
     """Everything about one namespace at one moment of the server's clock.
 
     `scheduled` jobs are due later or wait for a retry; `overdue` of them are past their time.
-    `next_due` is in seconds, negative when overdue, None when none waits. `partially_reaped` are
-    dead workers whose jobs are being taken back. `left_out` counts the workers over the limit of
-    one look.
+    `next_due` is in seconds, negative when overdue, None without such jobs. `partially_reaped` are
+    dead workers whose jobs are being recovered. `left_out` counts workers above the limit of one
+    overview.
     """
 
     taken_at: datetime
@@ -144,12 +144,12 @@ class Overview:
         return not any(trouble.serious for trouble in self.troubles())
 
     def troubles(self) -> list[Trouble]:
-        """What needs somebody, the serious first."""
+        """The problems that an operator has to solve, serious ones first."""
         found = [*self._unserved(), *self._overdue(), *self._silent(), *self.scheduling.troubles()]
         if self.malformed:
             one, many = (
-                "entry in the streams was no job, and is",
-                "entries in the streams were no jobs, and are",
+                "entry in the streams was not a job, and is",
+                "entries in the streams were not jobs, and are",
             )
             what = f"{counted(self.malformed, one, many)} kept aside"
             found.append(Trouble("entries", what, "taskq doctor", serious=False))
@@ -157,7 +157,7 @@ class Overview:
 
     def _unserved(self) -> Iterable[Trouble]:
         if self.left_out:
-            # One of those that are not known may serve it.
+            # A worker that is not in the overview may serve it.
             return
         for queue in self.queues:
             if queue.waiting and not queue.workers:
@@ -176,18 +176,18 @@ class Overview:
             return
         jobs = counted(self.overdue, "scheduled job is", "scheduled jobs are")
         what = f"{jobs} due, the first for {in_words(-self.next_due)}"
-        if not self._somebody_lives():
-            yield Trouble("queues", f"{what}, and no worker runs to see to it", "taskq worker")
+        if not self._any_alive():
+            yield Trouble("queues", f"{what}, and no worker is running", "taskq worker")
         elif -self.next_due > _LATE_SECONDS:
             yield Trouble(
                 "queues",
                 f"{what}, and the workers do not keep up",
-                "add some, or look into their logs",
+                "add workers, or check their logs",
                 serious=False,
             )
 
     def _silent(self) -> Iterable[Trouble]:
-        others = self._somebody_lives()
+        others = self._any_alive()
         for worker in self.workers:
             if worker.alive or not worker.held:
                 continue
@@ -196,20 +196,19 @@ class Overview:
             held = counted(worker.held, "job", "jobs")
             what = f"worker {worker.name} is silent for {span} and holds {held}"
             if others:
-                fix = f"nothing, the others are about to take {them} back"
+                fix = f"nothing, the others are about to recover {them}"
                 yield Trouble("leases", what, fix, serious=False)
             else:
-                yield Trouble("leases", f"{what}, and no other worker lives", "taskq worker")
+                yield Trouble("leases", f"{what}, and no other worker is alive", "taskq worker")
 
-    def _somebody_lives(self) -> bool:
+    def _any_alive(self) -> bool:
         return any(worker.alive for worker in self.workers)
 
 
 async def read_overview(
     client: Client, keys: Keys, offset: ClockOffset, *, failure_ttl: float = 604_800.0
 ) -> Overview:
-    """Read everything about one namespace at one moment; who fires schedules and what processes
-    defer, right after it.
+    """Read one namespace at one moment; the leader of schedules and deferred calls right after.
 
     Failed jobs older than `failure_ttl` (seconds) are not counted. Raises `ServerError`.
     """
@@ -244,7 +243,7 @@ async def read_overview(
 async def _read_queues(
     client: Client, keys: Keys, offset: ClockOffset, failure_ttl: float
 ) -> tuple[list[Sequence[Any]], list[Sequence[Any]]]:
-    """Lanes and failed jobs by queue, some hundred at a time: others use the server in between."""
+    """Lanes and failed jobs by queue, a hundred at a time, so that other clients get a turn."""
     lanes: dict[bytes, Sequence[Any]] = {}
     failed: dict[bytes, Sequence[Any]] = {}
     cursor = b"0"
@@ -317,20 +316,20 @@ def _by_priority(lanes: Sequence[tuple[int, Sequence[int]]]) -> dict[int, int]:
 
 def _worker(row: Sequence[Any]) -> WorkerState:
     name, held, description, left_ms = row
-    told: dict[str, Any] = read_description(description)
-    started = told.get("started_at")
+    described: dict[str, Any] = read_description(description)
+    started = described.get("started_at")
     return WorkerState(
         name=text_of(name),
-        host=str(told.get("host", "")),
-        pid=int(told.get("pid", 0)),
-        queues=tuple(map(str, told.get("queues", ()))),
-        concurrency=int(told.get("concurrency", 0)),
-        running=int(told.get("running", 0)),
+        host=str(described.get("host", "")),
+        pid=int(described.get("pid", 0)),
+        queues=tuple(map(str, described.get("queues", ()))),
+        concurrency=int(described.get("concurrency", 0)),
+        running=int(described.get("running", 0)),
         held=held,
-        finished=int(told.get("finished", 0)),
+        finished=int(described.get("finished", 0)),
         started_at=datetime.fromtimestamp(started, UTC) if started else None,
-        rss=int(told.get("rss", 0)),
-        stopping=told.get("stopping", False),
+        rss=int(described.get("rss", 0)),
+        stopping=described.get("stopping", False),
         silent=max(0.0, (DESCRIPTION_MS - left_ms) / 1000) if left_ms > 0 else None,
     )
 
@@ -338,7 +337,7 @@ def _worker(row: Sequence[Any]) -> WorkerState:
 def _rates(minutes: Sequence[Sequence[Any]], elapsed: float) -> dict[str, dict[str, Rate]]:
     """Rates by queue and outcome, from the counters of this minute and the five before.
 
-    A window ends now and so begins within a minute: of that one it takes the share it covers.
+    A window ends now, so it begins within a minute and counts its share of that minute.
     """
     one: dict[str, float] = {}
     five: dict[str, float] = {}

@@ -238,7 +238,7 @@ async def test_a_leader_that_was_not_heard_of_late_leads_no_more(
     examined = await typed("doctor", *where)
 
     assert fit.exit_code == 0, fit.output
-    assert f"schedules    1 to be fired, and {scheduler.name} leads" in fit.stdout
+    assert f"schedules    1 active, {scheduler.name} leads" in fit.stdout
     assert looked.exit_code == 3
     assert f"1 schedule; no leader: {scheduler.name} was last, silent" in looked.stdout
     assert examined.exit_code == 3

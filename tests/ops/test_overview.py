@@ -152,7 +152,7 @@ async def test_scheduled_jobs_are_counted_until_somebody_should_have_moved_them(
     assert late.next_due == pytest.approx(-15, abs=5)
     assert complaints(late) == [
         f"1 scheduled job is due, the first for {module.in_words(-late.next_due)}, and no worker "
-        "runs to see to it: taskq worker"
+        "is running: taskq worker"
     ]
 
 
@@ -214,7 +214,7 @@ async def test_entries_that_are_no_jobs_are_counted_and_no_serious_trouble(
     assert overview.malformed == 1
     assert overview.healthy
     assert complaints(overview, serious=False) == [
-        "1 entry in the streams was no job, and is kept aside: taskq doctor"
+        "1 entry in the streams was not a job, and is kept aside: taskq doctor"
     ]
 
 
@@ -250,7 +250,7 @@ async def test_a_silent_worker_that_holds_jobs_is_a_trouble_unless_another_lives
         accompanied = await look_at(q)
 
     assert complaints(alone) == [
-        "worker quiet is silent for over a minute and holds 2 jobs, and no other worker lives: "
+        "worker quiet is silent for over a minute and holds 2 jobs, and no other worker is alive: "
         "taskq worker"
     ]
     assert accompanied.healthy
