@@ -21,17 +21,17 @@ from taskq.core.job import AttemptRecord, Fire, JobInfo, JobState, Progress
 from taskq.core.liveness import CALL_SECONDS
 from taskq.redis.client import Client, retrying
 
-__all__ = ["MOVING", "Jobs", "moved", "read_job"]
+__all__ = ["CHANGING_FIELDS", "Jobs", "read_job", "updated"]
 
 T = TypeVar("T")
 
 _MOST_BYTES: Final = 65_536
 """The largest record of progress or of an attempt that is read; taskq writes smaller ones."""
 
-MOVING: Final = tuple("sdxbfackwzpE")
+CHANGING_FIELDS: Final = tuple("sdxbfackwzpE")
 """The fields of a job that change while it is watched."""
 
-_MOVING: Final = (
+_CHANGING_ATTRIBUTES: Final = (
     *("state", "due_at", "expires_at", "started_at", "finished_at", "attempt", "failures"),
     *("crashes", "worker", "cancel_requested", "progress", "error_type", "error", "traceback"),
 )
@@ -85,18 +85,20 @@ def read_job(job_id: str, fields: dict[bytes, bytes], signing: Signing, now: int
     )
 
 
-def moved(
+def updated(
     known: JobInfo, values: Sequence[bytes | None], signing: Signing, now: int
 ) -> JobInfo | None:
-    """Update `known` from the current values of its `MOVING` fields; None when the job is gone.
+    """Update `known` from the current values of its `CHANGING_FIELDS`; None when the job is gone.
 
     Its result and its earlier attempts are kept from `known`.
     """
-    fields = {name.encode(): value for name, value in zip(MOVING, values, strict=True) if value}
+    fields = {
+        name.encode(): value for name, value in zip(CHANGING_FIELDS, values, strict=True) if value
+    }
     if not fields:
         return None
     info = read_job(known.id, fields, signing, now)
-    return replace(known, **{name: getattr(info, name) for name in _MOVING})
+    return replace(known, **{name: getattr(info, name) for name in _CHANGING_ATTRIBUTES})
 
 
 def _envelope(job_id: str, lane: str, data: bytes, signing: Signing) -> tuple[Envelope, str | None]:

@@ -62,7 +62,7 @@ class _Batch:
     sent: bool = False
     reason: Exception | None = None
     sending: asyncio.Task[None] | None = None
-    landed: asyncio.Event | None = None
+    answered: asyncio.Event | None = None
 
 
 class _Deadline:
@@ -145,7 +145,7 @@ class Producer:
         self._not_jobs = partial(_refusal, client, keys.jobs)
         self._pending: deque[_Group] = deque()
         self._pending_jobs = 0
-        self._flying: list[_Batch] = []
+        self._in_flight: list[_Batch] = []
         self._flush_soon = False
         self._number = 0
         self._loop = asyncio.get_running_loop()
@@ -187,14 +187,14 @@ class Producer:
 
     def _flush(self) -> None:
         self._flush_soon = False
-        while self._pending and len(self._flying) < IN_FLIGHT:
+        while self._pending and len(self._in_flight) < IN_FLIGHT:
             self._number += 1
             groups = self._next_groups()
-            ahead = self._flying[-1] if self._flying else None
+            ahead = self._in_flight[-1] if self._in_flight else None
             jobs = (job for group in groups for job in group[0])
             frames = group_consecutive((job[2:], job[:2]) for job in jobs)
             batch = _Batch(self._number, groups, frames, ahead, monotonic())
-            self._flying.append(batch)
+            self._in_flight.append(batch)
             on_reply = partial(self._on_reply, batch)
             batch.sent = self._client.send_nowait(
                 on_reply, self._script, self._keys, *self._script_args(batch)
@@ -204,29 +204,29 @@ class Producer:
         self._deadline.watch()
 
     def _script_args(self, batch: _Batch) -> tuple[Any, ...]:
-        waits = batch.ahead in self._flying
+        waits = batch.ahead in self._in_flight
         before = batch.number - 1 if waits else 0
         own = (batch.number, self._record_ttl_ms, before, self._remembered_ms)
         return (self._offset.ms, *own, *batch.frames)
 
     def _on_reply(self, batch: _Batch, reply: Any) -> None:
         if isinstance(reply, bytes):
-            self._land(batch)
+            self._end_batch(batch)
             _answer(batch.groups, reply, self._not_jobs)
         elif self._deadline.left(batch.groups[-1]) > 0:
             self._resend(batch)
         else:
-            self._land(batch)
+            self._end_batch(batch)
             _refuse(batch.groups, self._unconfirmed(batch))
 
     def _resend(self, batch: _Batch) -> None:
         batch.sending = self._loop.create_task(self._send(batch))
 
-    def _land(self, batch: _Batch) -> None:
-        self._flying.remove(batch)
+    def _end_batch(self, batch: _Batch) -> None:
+        self._in_flight.remove(batch)
         batch.ahead = None
-        if batch.landed is not None:
-            batch.landed.set()
+        if batch.answered is not None:
+            batch.answered.set()
         if self._pending:
             self._flush()
 
@@ -254,15 +254,15 @@ class Producer:
                 partial(self._send_once, batch), seconds=left, what="nothing could be enqueued"
             )
         except ServerUnavailable as error:
-            self._land(batch)
+            self._end_batch(batch)
             _refuse(batch.groups, error if self._client.closed else self._unconfirmed(batch))
         except BaseException as error:
-            self._land(batch)
+            self._end_batch(batch)
             _refuse(batch.groups, error)
             if not isinstance(error, Exception):
                 raise
         else:
-            self._land(batch)
+            self._end_batch(batch)
             _answer(batch.groups, answer, self._not_jobs)
 
     async def _send_once(self, batch: _Batch, _: bool) -> bytes:
@@ -279,16 +279,16 @@ class Producer:
                 raise
             if answer is not None:
                 return answer
-            await self._until_landed(batch.ahead)
+            await self._until_answered(batch.ahead)
 
-    async def _until_landed(self, batch: _Batch | None) -> None:
-        if batch is not None and batch in self._flying:
-            batch.landed = batch.landed or asyncio.Event()
-            await batch.landed.wait()
+    async def _until_answered(self, batch: _Batch | None) -> None:
+        if batch is not None and batch in self._in_flight:
+            batch.answered = batch.answered or asyncio.Event()
+            await batch.answered.wait()
 
     def _refuse_late(self) -> Iterator[_Group]:
         """Fail the groups that were not answered in time; yields those that still wait."""
-        for batch in self._flying:
+        for batch in self._in_flight:
             late: list[_Group] = []
             for group in batch.groups:
                 if self._deadline.left(group) > 0:

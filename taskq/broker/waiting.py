@@ -35,7 +35,7 @@ STATES = {
 }
 _BATCH = 500
 _EARLY = 100
-_UNHEARD: Final = object()
+_NOT_LISTENED: Final = object()
 
 
 class Waiting:
@@ -92,7 +92,7 @@ class Waiting:
 
         Raises `TimeoutError` when that takes longer than `within` seconds.
         """
-        heard = self._early.pop(job_id, _UNHEARD)
+        heard = self._early.pop(job_id, _NOT_LISTENED)
         if isinstance(heard, Ending):
             return heard
         future: asyncio.Future[Ending] = self._loop.create_future()
@@ -152,7 +152,7 @@ class Waiting:
     async def _ask_in_batches(self) -> None:
         try:
             if not self._subscribed:
-                await self._client.subscribe(self._topic, self._heard)
+                await self._client.subscribe(self._topic, self._on_message)
                 self._subscribed = True
             while self._asked:
                 batch, self._asked = self._asked[:_BATCH], self._asked[_BATCH:]
@@ -179,7 +179,7 @@ class Waiting:
                 if not future.done():
                     future.set_exception(error)
 
-    def _heard(self, message: bytes) -> None:
+    def _on_message(self, message: bytes) -> None:
         name, state, *payload = message.split(b"\n", 2)
         job_id = name.decode()
         if job_id in self._early:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
-from taskq.broker.jobs import MOVING, Jobs, moved
+from taskq.broker.jobs import CHANGING_FIELDS, Jobs, updated
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import ClockOffset, script
 from taskq.broker.waiting import Waiting
@@ -133,20 +133,20 @@ class Watching:
     async def _again(self, known: JobInfo) -> JobInfo | None:
         async def once(_: bool) -> list[Any]:
             return await self._client.script(
-                self._script, self._keys, self._offset.ms, self._channel, known.id, *MOVING
+                self._script, self._keys, self._offset.ms, self._channel, known.id, *CHANGING_FIELDS
             )
 
         now, values = await retrying(
             once, seconds=CALL_SECONDS, what="the progress of a job could not be read"
         )
-        return moved(known, values, self._signing, now)
+        return updated(known, values, self._signing, now)
 
     async def _listen(self) -> None:
         if not self._subscribed:
             self._subscribed = True
-            await self._client.subscribe(self._topic, self._heard)
+            await self._client.subscribe(self._topic, self._on_message)
 
-    def _heard(self, message: bytes) -> None:
+    def _on_message(self, message: bytes) -> None:
         watched = self._watched.get(message.decode())
         if watched is not None:
             watched.moved.set()

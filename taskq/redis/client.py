@@ -83,7 +83,7 @@ class Client:
         self._on_reconnect: list[Callable[[], None]] = []
         self._monitor = ConnectionMonitor(reply_timeout, locate, name)
         self._lost_before = False
-        self._coming_back: asyncio.Task[None] | None = None
+        self._reconnecting: asyncio.Task[None] | None = None
         self.closed = False
         self.address: Address | None = None
 
@@ -160,7 +160,7 @@ class Client:
             self.address = await self._locate()
             connection = await connect(
                 self.address,
-                lambda: Connection(self._pushed, self._on_lost),
+                lambda: Connection(self._on_push, self._on_lost),
                 name=self._name,
                 channels=list(self._handlers),
                 timeout=self._connect_timeout,
@@ -180,8 +180,8 @@ class Client:
         """Close the connection; later calls raise `ServerUnavailable`."""
         self.closed = True
         self._monitor.end()
-        if self._coming_back is not None:
-            self._coming_back.cancel()
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
         if self._connection is not None:
             self._connection.abort()
             await asyncio.sleep(0)
@@ -192,7 +192,7 @@ class Client:
             connection = await self.connect()
         return await connection.call(*command)
 
-    def _pushed(self, message: list[Any]) -> None:
+    def _on_push(self, message: list[Any]) -> None:
         if message[0] in _ENDED and message[1] in self._handlers:
             raise ConnectionLost("the server ended a subscription by itself")
         if message[0] != b"message" or len(message) != 3:
@@ -208,11 +208,11 @@ class Client:
 
     def _on_lost(self) -> None:
         self._lost_before = True
-        if self._handlers and not self.closed and self._coming_back is None:
+        if self._handlers and not self.closed and self._reconnecting is None:
             # There may be no calls for a while, but subscriptions need a connection.
-            self._coming_back = asyncio.create_task(self._come_back())
+            self._reconnecting = asyncio.create_task(self._reconnect())
 
-    async def _come_back(self) -> None:
+    async def _reconnect(self) -> None:
         pause = 0.02
         try:
             while not self.closed:
@@ -227,7 +227,7 @@ class Client:
             # The server refuses this client: the next call raises that to its caller.
             return
         finally:
-            self._coming_back = None
+            self._reconnecting = None
 
 
 def _error(reply: hiredis.ReplyError, connection: Connection | None, where: str) -> ServerError:

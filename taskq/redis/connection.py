@@ -221,7 +221,7 @@ class ConnectionLost(ConnectionError):
     """The connection ended; calls without a reply may or may not have been executed."""
 
 
-class _Confirmed:
+class _Confirmation:
     """The reply handler of a subscription: takes its confirmation, or an error in its place."""
 
     def __init__(self, future: asyncio.Future[Reply], verb: str, channel: bytes) -> None:
@@ -269,7 +269,7 @@ class Connection(asyncio.Protocol):
     ) -> asyncio.Future[Reply]:
         """Subscribe to `channel` or unsubscribe from it; returns a future as `call` does."""
         future: asyncio.Future[Reply] = self._loop.create_future()
-        self.send(_Confirmed(future, verb, channel), verb, channel)
+        self.send(_Confirmation(future, verb, channel), verb, channel)
         return future
 
     def send(self, on_reply: ReplyHandler, *command: Any) -> None:
@@ -316,15 +316,15 @@ class Connection(asyncio.Protocol):
                 if isinstance(reply, hiredis.PushNotification):
                     self._push(list(reply))
                 elif self._waiting:
-                    self._tell(reply)
+                    self._answer_next(reply)
             except ConnectionLost:
                 self.abort()
                 return
 
     def _push(self, message: list[Any]) -> None:
         first = self._waiting[0][0] if self._waiting else None
-        if isinstance(first, _Confirmed) and first.is_confirmed_by(message):
-            self._tell(message)
+        if isinstance(first, _Confirmation) and first.is_confirmed_by(message):
+            self._answer_next(message)
         else:
             self._on_push(message)
 
@@ -337,10 +337,10 @@ class Connection(asyncio.Protocol):
             return
         self.lost = True
         while self._waiting:
-            self._tell(ConnectionLost("the server closed the connection"))
+            self._answer_next(ConnectionLost("the server closed the connection"))
         self._on_lost()
 
-    def _tell(self, reply: Reply) -> None:
+    def _answer_next(self, reply: Reply) -> None:
         on_reply, _ = self._waiting.popleft()
         try:
             on_reply(reply)
