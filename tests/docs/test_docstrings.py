@@ -39,6 +39,7 @@ SHOWN_ONLY = {
     "TaskQ.enqueue_many",
     "TaskQ.middleware",
     "TaskQ.run",
+    "TaskQ.schedule",
     "TaskQ.send",
     "TaskQ.task",
     "ThreadExecutor",
