@@ -47,7 +47,7 @@ _TRIES = 20
 class Schedules:
     """The schedules of a namespace, in code: `q.schedules`.
 
-    Every change is stored at once and noticed by whoever leads within a tenth of a second.
+    Every change is stored at once, and the leader notices it within a tenth of a second.
     """
 
     def __init__(self, backend: BrokerPool, registry: Registry) -> None:
@@ -64,8 +64,8 @@ class Schedules:
     ) -> ScheduleInfo:
         """Add a schedule; it survives restarts of everything.
 
-        `what` is a signature (`cleanup.s(30)`) or a task, then with `args=` and `kwargs=`.
-        Adding the same again changes nothing. `options`: see `ScheduleOptionValues`.
+        `what` is a signature (`cleanup.s(30)`), or a task with `args=` and `kwargs=`.
+        Adding the same schedule again changes nothing. `options`: see `ScheduleOptionValues`.
 
         Raises `ScheduleExists` when another schedule has this id, unless `replace` is true;
         `ConfigError` for options and for a trigger that never fires again; `CallError` for
@@ -86,9 +86,9 @@ class Schedules:
                     return None
                 if not replace:
                     raise ScheduleExists(
-                        f"there is a schedule {id!r} that says something else "
+                        f"another schedule is called {id!r} "
                         f"({info_of(stored).task}, {info_of(stored).explain()}); give this one "
-                        "another id, or type add(..., replace=True)"
+                        "another id, or use add(..., replace=True)"
                     )
             following, anchored = first_fire(id, spec, now)
             return anchored.pack(), following, paused
@@ -96,12 +96,12 @@ class Schedules:
         return await self._editor.put(id, change)
 
     async def get(self, id: str) -> ScheduleInfo | None:
-        """A schedule, or None when there is none of this id."""
+        """The schedule with this id, or None."""
         stored = (await self._editor.store.read([id])).found.get(id)
         return None if stored is None else info_of(stored)
 
     async def list(self, *, tag: str | None = None, task: str | None = None) -> _Infos:
-        """All schedules by their next fire, those that have none last; of a `tag` or `task`."""
+        """All schedules, or those of a `tag` or `task`, by next fire; those without come last."""
         infos: _Infos = []
         looked = 0
         while True:
@@ -117,24 +117,23 @@ class Schedules:
         ]
 
     async def pause(self, id: str, reason: str = "paused by hand") -> ScheduleInfo:
-        """Make no more fires of a schedule; `reason` is kept and shown.
+        """Pause a schedule until `resume`; `reason` is stored and shown.
 
         Raises `ScheduleNotFound`, and `ConfigError` for a reason that is not text, or too long.
         """
-        told = check_text("reason", reason) or "paused by hand"
+        why = check_text("reason", reason) or "paused by hand"
 
         def change(stored: StoredSchedule, _: int) -> Change:
-            return None, stored.next, told
+            return None, stored.next, why
 
         return await self._editor.change(id, change)
 
     async def resume(self, id: str, *, catch_up: bool = False) -> ScheduleInfo:
         """Fire again, from the next fire time after now on.
 
-        With `catch_up` go on where it was paused: what was missed counts as late, as `misfire` and
-        `coalesce` say.
+        With `catch_up`, go on where it was paused: `misfire` and `coalesce` apply to missed fires.
 
-        Raises `ScheduleNotFound`, and `ConfigError` when it has no fire time any more.
+        Raises `ScheduleNotFound`, and `ConfigError` when it has no more fire times.
         """
 
         def change(stored: StoredSchedule, now: int) -> Change | None:
@@ -146,7 +145,7 @@ class Schedules:
             if following is None:
                 raise ConfigError(
                     f"schedule {id!r} has no fire time after now; remove it, reschedule it, or "
-                    "type resume(..., catch_up=True) for a fire it missed"
+                    "use resume(..., catch_up=True) for a fire it missed"
                 )
             return None, following, None
 
@@ -166,16 +165,15 @@ class Schedules:
         return await self._editor.change(id, change)
 
     async def modify(self, id: str, **options: Unpack[ScheduleOptionValues]) -> ScheduleInfo:
-        """Change options of a schedule, all of them or, when one is wrong, none.
+        """Change options of a schedule: all of them or, if one is invalid, none.
 
-        Its next fire stays, unless `start` or `end` changes. An option given as None is as by
-        default again.
+        Its next fire stays, unless `start` or `end` changes. None resets an option to its default.
 
         Raises `ScheduleNotFound`, `UnknownOption`, `ConfigError`, `CallError` and `UnknownTask`.
         """
         changes = cast("dict[str, Any]", options)
         if "paused" in changes:
-            raise ConfigError("paused= is for a new schedule; type pause(id) or resume(id)")
+            raise ConfigError("paused= is for a new schedule; use pause(id) or resume(id)")
 
         def change(stored: StoredSchedule, now: int) -> Change:
             spec = self._editor.modified(spec_of(stored), changes)
@@ -187,9 +185,9 @@ class Schedules:
         return await self._editor.change(id, change)
 
     async def remove(self, id: str) -> None:
-        """Remove a schedule; jobs it has made stay.
+        """Remove a schedule; its jobs stay.
 
-        One that the code declares comes back with the next start of a worker: remove it there.
+        A schedule that the code declares comes back when a worker starts: remove it in the code.
 
         Raises `ScheduleNotFound`.
         """
@@ -197,7 +195,7 @@ class Schedules:
             raise not_found(id)
 
     async def run_now(self, id: str) -> Job[Any]:
-        """Run a schedule now, once, paused or not; its next fire stays as it is.
+        """Run a schedule once now, even if it is paused; its next fire stays.
 
         Raises `ScheduleNotFound`.
         """
@@ -221,8 +219,8 @@ class Schedules:
     ) -> _Times:
         """The next `n` fire times of a schedule or of a trigger, from now or after `after`.
 
-        From now, of fires that are late, those that are still to be made. Those of a schedule are
-        fewer when it ends before, or cannot be computed any farther.
+        From now on, late fires that will still be made are included. A schedule gives fewer times
+        when it ends before, or cannot be computed further.
 
         Raises `ScheduleNotFound`, and `ConfigError` when the trigger cannot be computed.
         """
@@ -255,7 +253,7 @@ async def next_fires(schedules: Schedules, n: int) -> list[tuple[datetime, str]]
 
 
 def _to_come(stored: StoredSchedule, spec: Spec, now: int) -> Iterator[int]:
-    """The fires from now on, as whoever leads would make them."""
+    """The fires from now on, as the leader would make them."""
     if stored.next is not None and stored.next > now:
         return walk(spec, stored.next)
     if stored.next is None or stored.paused is not None:

@@ -1,4 +1,4 @@
-"""Schedules of the code: `@q.schedule(...)` above `@q.task`."""
+"""Schedules that the code declares: `@q.schedule(...)` above `@q.task`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T", bound=Task[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """One schedule as the code says it; `paused` is how it begins."""
+    """One declared schedule; `paused`: it starts paused."""
 
     id: str
     spec: Spec
@@ -30,7 +30,7 @@ class Declared:
 
 
 class Declarations:
-    """What the code declares, by id."""
+    """The declared schedules, by id."""
 
     def __init__(self) -> None:
         self._all: dict[str, Declared] = {}
@@ -40,9 +40,9 @@ class Declarations:
     ) -> Callable[[T], T]:
         """Declare a schedule of a task: `@q.schedule(...)` above `@q.task`, as often as you like.
 
-        `id`: default the task's name, with a number from the second one on. `options`: see
+        `id`: the task's name by default, with a number from the second schedule on. `options`: see
         `ScheduleOptionValues`. Workers and `taskq scheduler` store what the code declares when they
-        start, and remove what it no longer does.
+        start, and remove what it no longer declares.
 
         Raises `ConfigError` and `UnknownOption`, and `CallError` for arguments that do not fit.
 
@@ -58,7 +58,7 @@ class Declarations:
         def decorate(task: T, /) -> T:
             if not isinstance(task, Task):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ConfigError(
-                    f"{task!r} is no task; put @q.schedule above @q.task, not below it"
+                    f"{task!r} is not a task; put @q.schedule above @q.task, not below it"
                 )
             spec = make_spec(task_spec_of(task), trigger, checked)
             spec = replace(spec, declared=home_of(task), fingerprint=spec.content)
@@ -68,7 +68,7 @@ class Declarations:
         return decorate
 
     def forget(self, task: str) -> None:
-        """Drop the schedules of a task, which is defined anew."""
+        """Drop the schedules of a task that is defined again."""
         for declared in [known for known in self._all.values() if known.spec.task == task]:
             del self._all[declared.id]
 
@@ -97,5 +97,5 @@ class Declarations:
 
 
 def home_of(task: Task[..., Any]) -> str:
-    """The module of a task's function, by the name others import it by."""
+    """The module of a task's function, by the name that others import."""
     return module_name(task.function)

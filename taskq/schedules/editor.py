@@ -1,4 +1,4 @@
-"""Changing stored schedules: read, compute, and store if nobody else did so meanwhile."""
+"""Changes of stored schedules: read, compute, and store unless the schedule has changed since."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Editor:
     async def change(
         self, id: str, change: Callable[[StoredSchedule, int], Change | None]
     ) -> ScheduleInfo:
-        """Change a schedule that exists; `change` is given it and the server's time (ms)."""
+        """Change an existing schedule; `change` receives it and the server's time (ms)."""
 
         def existing(stored: StoredSchedule | None, now: int) -> Change | None:
             if stored is None:
@@ -77,7 +77,7 @@ class Editor:
     async def put(
         self, id: str, change: Callable[[StoredSchedule | None, int], Change | None]
     ) -> ScheduleInfo:
-        """Store what `change` makes of a schedule, or of none; None leaves it as it is."""
+        """Store what `change` returns for a schedule or for None; None changes nothing."""
         for _ in range(_TRIES):
             look = await self.store.read([id])
             stored = look.found.get(id)
@@ -88,7 +88,7 @@ class Editor:
                 return info_of(stored)
             spec, following, paused = changed
             revision = stored.revision if stored else ""
-            # Until it is resumed, or somebody pauses it, why it is paused stays what it was.
+            # A schedule paused by an error stays so until it is resumed or paused by hand.
             broken = stored is not None and stored.broken and paused == stored.paused
             begins = spec is not None and begins_anew(stored, following)
             put = ChangedSchedule(
@@ -100,10 +100,10 @@ class Editor:
         raise restless(id)
 
     def task_spec(self, what: Signature[Any] | Task[..., Any]) -> TaskSpec:
-        """What is to be run; raises `UnknownTask` when it is not registered here."""
+        """The task to run; raises `UnknownTask` when it is not registered here."""
         if not isinstance(what, (Signature, Task)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(
-                f"{what!r} is no task with arguments; type task.s(1, 2), or the task itself"
+                f"{what!r} is not a task with arguments; use task.s(1, 2), or the task itself"
             )
         task_spec = task_spec_of(what)
         if self._registry.find(task_spec.name) is None:
@@ -111,7 +111,7 @@ class Editor:
         return task_spec
 
     def modified(self, spec: Spec, changes: Mapping[str, Any]) -> Spec:
-        """The schedule with other options; all of them are checked."""
+        """The schedule with changed options, all of them checked."""
         task = self._registry.find(spec.task)
         if task is None and {"args", "kwargs"} & changes.keys():
             raise self._registry.unknown(spec.task)
@@ -120,7 +120,7 @@ class Editor:
         return replace(made, since=spec.since, declared=spec.declared, fingerprint=spec.fingerprint)
 
     def handle(self, job_id: str, spec: Spec) -> Job[Any]:
-        """A handle of a job of a schedule."""
+        """A handle for a job of a schedule."""
         task = self._registry.find(spec.task)
         rebuild = None if task is None else task_spec_of(task).rebuild
         kept = spec.result_ttl
@@ -130,11 +130,11 @@ class Editor:
 
 
 def check_id(id: str) -> str:
-    """The id of a schedule, which leaves room for a fire time in the ids of its jobs."""
+    """Return `id` if it leaves room for a fire time in the ids of the jobs of the schedule."""
     check_name("schedule", id)
     if len(id) > _LONGEST_ID:
         raise ConfigError(
-            f"schedule {id!r} has {len(id)} characters; type up to {_LONGEST_ID}, so that the ids "
+            f"schedule {id!r} has {len(id)} characters; use up to {_LONGEST_ID}, so that the ids "
             "of its jobs can hold the fire time too"
         )
     return id
@@ -148,7 +148,7 @@ def options_for(
         return ScheduleOptions().with_changes(options)
     if {"args", "kwargs"} & options.keys():
         raise ConfigError(
-            "the signature has its arguments already; type them there, task.s(1), or pass the task "
+            "the signature already has arguments; put them there, task.s(1), or pass the task "
             "and args=, kwargs="
         )
     signed = ScheduleOptions(job=job_options_of(what), args=what.args, kwargs=what.kwargs)
@@ -156,19 +156,19 @@ def options_for(
 
 
 def first_fire(id: str, spec: Spec, now: int) -> tuple[int, Spec]:
-    """The next fire from now on, and the schedule that begins with it; refuses one without."""
+    """The next fire from now on, and the schedule that begins with it; it must have a fire."""
     following, anchored = begun(spec, now)
     if following is None:
         raise ConfigError(
             f"schedule {id!r} would never fire: its trigger has no fire time after "
-            f"{from_ms(now):%Y-%m-%d %H:%M:%S} UTC ({spec.trigger.explain()}); type one that has, "
-            "and look at end="
+            f"{from_ms(now):%Y-%m-%d %H:%M:%S} UTC ({spec.trigger.explain()}); use one that has, "
+            "and check end="
         )
     return following, anchored
 
 
 def refreshed(spec: Spec) -> Spec:
-    """The schedule with a fingerprint of what it says; a declared one keeps that of the code."""
+    """The schedule with a fingerprint of its content; a declared one keeps that of the code."""
     return spec if spec.declared else replace(spec, fingerprint=spec.content)
 
 
@@ -178,7 +178,7 @@ def with_trigger(spec: Spec, trigger: Trigger) -> Spec:
 
 
 def lenient(stored: StoredSchedule) -> Spec | None:
-    """What a stored schedule says; None when it cannot be read."""
+    """Read a stored schedule; None when it cannot be read."""
     try:
         return spec_of(stored)
     except DecodeError:
@@ -186,22 +186,22 @@ def lenient(stored: StoredSchedule) -> Spec | None:
 
 
 def begins_anew(stored: StoredSchedule | None, following: int | None) -> bool:
-    """Whether another trigger begins with this next fire, which the stored one does not have.
+    """Whether a new trigger begins with this next fire, which the stored trigger does not have.
 
-    Such a fire may lie in the past, before the last one of the stored trigger, and is made all the
-    same. One that both have is the same fire, and is not made twice.
+    Such a fire is made even if it lies before the last fire of the stored trigger. A fire that both
+    triggers have is not made twice.
     """
     if stored is None or following is None or following == stored.next:
         return False
     before = lenient(stored)
     try:
         return before is None or before.following(following - 1) != following
-    except Exception:  # a trigger that cannot be computed, which may be why it is changed
+    except Exception:  # it cannot be computed, which may be why it is changed
         return True
 
 
 def walk(spec: Spec, slot: int | None) -> Generator[int, None, None]:
-    """A fire time, and those after it, as far as they can be computed."""
+    """A fire time and the following ones, as far as they can be computed."""
     while slot is not None:
         yield slot
         try:
@@ -211,17 +211,17 @@ def walk(spec: Spec, slot: int | None) -> Generator[int, None, None]:
 
 
 def not_found(id: str) -> ScheduleNotFound:
-    """The error for an id that no schedule has."""
+    """The error for an unknown id."""
     return ScheduleNotFound(f"there is no schedule {id!r}; `taskq schedule ls` lists them all")
 
 
 def restless(id: str) -> TaskqError:
-    """The error for a schedule that others change faster than this process can."""
-    return ServerUnavailable(f"schedule {id!r} was changed by others again and again; try again")
+    """The error for a schedule that other processes keep changing."""
+    return ServerUnavailable(f"schedule {id!r} keeps being changed by other processes; try again")
 
 
 def _as_put(put: ChangedSchedule, now: int) -> StoredSchedule:
-    """What was stored, when it is gone again before it could be read: it has fired, and ended."""
+    """The schedule as it was stored; it has fired and ended before it could be read."""
     return StoredSchedule(
         id=put.id,
         revision=put.revision,
@@ -257,7 +257,7 @@ _EXECUTORS: dict[str, ExecutorName] = {"thread": "thread", "process": "process"}
 
 
 def _by_name(spec: Spec) -> TaskSpec:
-    """A task of which only the name is known: its own options are those the schedule has."""
+    """A task known by name only, with the options of the schedule."""
     options = TaskOptions(
         queue=spec.queue, priority=spec.priority, executor=_EXECUTORS.get(spec.executor, "loop")
     )

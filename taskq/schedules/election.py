@@ -1,6 +1,6 @@
-"""Election: become leader when nobody leads, and stay it while the renewals arrive.
+"""Election: becomes leader when there is none, and stays leader while its renewals arrive.
 
-A follower hears how long the leader has been silent.
+A follower measures how long the leader has been silent.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ __all__ = ["Election", "Silence"]
 
 
 class Silence:
-    """Adds up how long a leader's beat stood still, on this machine's monotonic clock alone.
+    """Measures how long a leader's heartbeat has stood still, on the local monotonic clock.
 
-    Only time between two looks that were both answered soon counts: while the server pauses, or
-    cannot be reached, nobody is silent. The first sight of a leader starts its clock.
+    Only time between two prompt reads of the record counts: while the server pauses or cannot be
+    reached, the leader is not silent. The first read of a new leader starts its clock.
     """
 
     def __init__(self) -> None:
@@ -53,15 +53,15 @@ class Silence:
 _log = logging.getLogger("taskq.scheduler")
 
 SPREAD_SECONDS = 0.05
-"""Followers that hear at the same moment that the office is free do not all ask for it at once."""
+"""Spreads the attempts of followers that notice at the same moment that there is no leader."""
 
 LONGEST_PAUSE = 5.0
 
 
 class Election:
-    """One background loop. `lead(term)` is awaited while in office; its end is the end of it.
+    """One background loop. As leader it awaits `lead(term)`; the term ends when that ends.
 
-    `has_schedules` tells whether there was anything to fire.
+    `has_schedules`: whether there was anything to fire.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Election:
         self.term: int | None = None
 
     def freed(self) -> None:
-        """Somebody has resigned, or the connection is new: look now."""
+        """A leader has resigned, or the connection is new: check now."""
         self._freed.set()
 
     async def run(self) -> None:
-        """Stand for office until cancelled; survives the server. Resigns when it led."""
+        """Run for leader until cancelled; survives loss of the server. Resigns at the end."""
         pause = LEADER_CHECK_SECONDS
         while True:
             try:
@@ -92,7 +92,7 @@ class Election:
                 pause = LEADER_CHECK_SECONDS
             except (ServerError, ConnectionLost, TimeoutError) as error:
                 if isinstance(error, ServerRefused):
-                    _log.error("cannot look who leads the schedulers: %s", error)
+                    _log.error("cannot read the leader of the schedulers: %s", error)
                     pause = min(LONGEST_PAUSE, pause * 2)
             self._freed.clear()
             with contextlib.suppress(TimeoutError):
@@ -116,7 +116,7 @@ class Election:
             await self._serve(record.term)
 
     async def _serve(self, term: int) -> None:
-        """Be the leader until the office is lost, or this task is cancelled."""
+        """Lead until the term ends or this task is cancelled."""
         self.term = term
         leading = asyncio.ensure_future(self._lead(term))
         renewing = asyncio.ensure_future(self._renew(term))
@@ -127,15 +127,15 @@ class Election:
             for service in (leading, renewing):
                 service.cancel()
             await self._resign(term)
-        # Where there is nothing to fire, who leads is of no interest.
+        # Without schedules, a change of leaders does not matter.
         level = logging.WARNING if self._has_schedules() else logging.DEBUG
-        _log.log(level, "%s leads the schedulers no more, term %d is over", self.name, term)
+        _log.log(level, "%s no longer leads the schedulers, term %d is over", self.name, term)
         if _failed(leading):
-            # Another one may have more luck with it.
+            # Gives another scheduler the chance to lead.
             await asyncio.sleep(LONGEST_PAUSE)
 
     async def _renew(self, term: int) -> None:
-        """Say once a second that the leader lives; ends when that is refused or not answered."""
+        """Send the heartbeat of the leader once a second, until it is refused or not answered."""
         loop = asyncio.get_running_loop()
         trusted = loop.time()
         while loop.time() - trusted < LEADER_TRUST_SECONDS:
@@ -156,8 +156,8 @@ class Election:
 
 
 def _failed(leading: asyncio.Future[None]) -> bool:
-    """Whether leading ended as nobody expected; says why."""
+    """Whether `lead` failed; logs why."""
     if not leading.done() or leading.cancelled() or (error := leading.exception()) is None:
         return False
-    _log.error("the leader of the schedulers gives up its office: %r", error, exc_info=error)
+    _log.error("the leader of the schedulers resigns after an error: %r", error, exc_info=error)
     return True

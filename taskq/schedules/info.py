@@ -1,4 +1,4 @@
-"""A schedule as users define it and as they see it: checked arguments in, `ScheduleInfo` out."""
+"""Schedules as users define and see them: checked arguments in, `ScheduleInfo` out."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ __all__ = [
 
 
 def check_trigger(trigger: Any) -> Trigger:
-    """`trigger` if it is one that can be stored, else `ConfigError`."""
+    """Return `trigger` if it can be stored; raises `ConfigError`."""
     if not isinstance(trigger, Trigger):
         raise ConfigError(
-            f"{trigger!r} is no trigger; type cron('0 8 * * *'), every(minutes=5) or at(instant)"
+            f"{trigger!r} is not a trigger; use cron('0 8 * * *'), every(minutes=5) or at(instant)"
         )
     pack_trigger(trigger)
     return trigger
 
 
 def make_spec(task_spec: TaskSpec, trigger: Trigger, options: ScheduleOptions) -> Spec:
-    """The schedule of a task under these options.
+    """Make the schedule of a task with these options.
 
-    Raises `CallError` for arguments that do not fit, `EncodeError` for ones that cannot travel, and
-    `ConfigError`.
+    Raises `CallError` for arguments that do not fit, `EncodeError` for arguments that cannot
+    travel, and `ConfigError`.
     """
     payload = task_spec.payload(options.args or (), options.kwargs or {})
     job, defaults = options.job, task_spec.options
     for name in ("delay", "eta", "id"):
         if getattr(job, name) is not None:
             raise ConfigError(
-                f"{name}= is for single jobs; a schedule gives its jobs their time and their ids"
+                f"{name}= is for single jobs; a schedule sets the times and ids of its jobs"
             )
     spec = Spec(
         task=task_spec.name,
@@ -65,7 +65,7 @@ def make_spec(task_spec: TaskSpec, trigger: Trigger, options: ScheduleOptions) -
         tags=options.tags,
         metadata=options.metadata,
     )
-    # What cannot be stored is refused here and now.
+    # Refuses what cannot be stored.
     spec.pack()
     return spec
 
@@ -81,7 +81,7 @@ def begun(spec: Spec, now: int) -> tuple[int | None, Spec]:
         return begin, replace(anchored, since=begin)
     except ConfigError:
         raise
-    except Exception as error:  # a trigger that raises what it likes
+    except Exception as error:  # a trigger may raise anything
         raise ConfigError(f"the first fire time cannot be computed: {error!r}") from error
 
 
@@ -89,8 +89,8 @@ def _seconds(expires: Any) -> float:
     if isinstance(expires, (int, float)):
         return float(expires)
     raise ConfigError(
-        "expires= of a schedule is a duration from each fire; an instant is end=, after which it "
-        "fires no more"
+        "expires= of a schedule is a duration from each fire; for an instant use end=, after "
+        "which it no longer fires"
     )
 
 
@@ -101,13 +101,13 @@ ScheduleState = Literal["active", "paused", "finished"]
 class ScheduleInfo:
     """Everything the server knows about a schedule.
 
-    `next_fire` is None when it is `finished`; of a paused one it is the fire it was paused before.
-    It and `last_fire` are on the clock of the trigger's zone, other instants in UTC.
-    `last_fire` is the last fire time that was decided, made or left out. `fired` counts fires that
-    made a job, `skipped` those left out, the last of them `last_skip` ago with `skip_reason`.
-    `running` are ids of its jobs that had not ended when it last fired. `waiting` tells that a fire
-    waits for them. `declared` is the module whose code declares it, None for one added at run time.
-    `trigger` and `task` are None and "" when they cannot be read here; `pause_reason` says why.
+    `next_fire` is None for a `finished` schedule; a paused one shows the fire before which it was
+    paused. `next_fire` and `last_fire` are in the time zone of the trigger, other instants in UTC.
+    `last_fire` is the last fire time that was made or skipped. `fired` counts fires that made a
+    job, `skipped` those that did not, the last of them at `last_skip` because of `skip_reason`.
+    `running` are ids of its jobs that had not ended when it last fired; with `waiting`, a fire
+    waits for them. `declared` is the module that declares it, None for a schedule added at run
+    time. `trigger` is None and `task` "" when they cannot be read here; `pause_reason` says why.
     """
 
     id: str
@@ -136,7 +136,7 @@ class ScheduleInfo:
 
     @property
     def paused(self) -> bool:
-        """Whether it makes no fires until `resume`."""
+        """Whether it does not fire until `resume`."""
         return self.pause_reason is not None
 
     def explain(self) -> str:
@@ -152,7 +152,7 @@ def schedule_json(info: ScheduleInfo) -> dict[str, Any]:
 
 
 def info_of(stored: StoredSchedule) -> ScheduleInfo:
-    """What is shown of a stored schedule; one that cannot be read is shown as far as it can."""
+    """Read a stored schedule, as far as it can be read."""
     state: ScheduleState = "active"
     if stored.paused is not None:
         state = "paused"
@@ -174,7 +174,7 @@ def info_of(stored: StoredSchedule) -> ScheduleInfo:
         running=stored.running,
         added_at=_instant(stored.added),
         changed_at=_instant(stored.changed),
-        **(_said(spec) if spec is not None else {}),
+        **(_content(spec) if spec is not None else {}),
     )
 
 
@@ -185,7 +185,7 @@ def _readable(stored: StoredSchedule) -> Spec | None:
         return None
 
 
-def _said(spec: Spec) -> dict[str, Any]:
+def _content(spec: Spec) -> dict[str, Any]:
     try:
         args, kwargs = decode_call(spec.payload)
     except PayloadError:

@@ -1,6 +1,6 @@
-"""Leader: looks ahead, and fires what is due, for as long as it is in office.
+"""Leader: plans the next fires, and makes those that are due, for the length of its term.
 
-Its agenda holds the schedules that fire soon, each with the plan of its tick.
+Its agenda holds the schedules that fire soon, each with its planned tick.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ __all__ = ["Agenda", "Leader", "Tally"]
 READ = 200
 BREATH = 20
 BREATH_SECONDS = 0.002
-"""After which others of this loop get a turn: computing a fire time takes 50 us, or much longer."""
+"""Interval after which the event loop gets a turn: a fire time takes 50 us to compute, or more."""
 
 SLICE_SECONDS = 0.02
-"""How long plans are made before those that are due are sent."""
+"""The longest time of planning before due plans are sent."""
 
 MOST_KNOWN = 50_000
 
 
 class Agenda:
-    """Plans by schedule, and the schedules they were made from, read once for each revision."""
+    """Plans by schedule, and their schedules, which are read once for each revision."""
 
     def __init__(self, store: ScheduleStore, tally: Tally) -> None:
         self._store = store
         self._tally = tally
-        # With its revision, and the fire time computed last: that one is not checked again.
+        # Revision, schedule, and the last computed fire time, which is not checked again.
         self._known: dict[str, tuple[str, Spec, int | None]] = {}
         self._unplanned: dict[str, DueSchedule] = {}
         self._plans: dict[str, Firing] = {}
         self._heap: list[tuple[int, str]] = []
 
     def clear(self) -> None:
-        """Forget all plans: they belong to a term."""
+        """Drop all plans: they belong to one term."""
         self._unplanned.clear()
         self._plans.clear()
         self._heap.clear()
@@ -65,7 +65,7 @@ class Agenda:
         return None
 
     def take(self, until: int, most: int) -> list[Firing]:
-        """Take out the plans whose time has come by `until`, the earliest first."""
+        """Remove and return the plans that are due by `until`, the earliest first."""
         taken: list[Firing] = []
         while len(taken) < most and (first := self.first) is not None and first <= until:
             taken.append(self._plans.pop(heapq.heappop(self._heap)[1]))
@@ -73,21 +73,21 @@ class Agenda:
 
     @property
     def is_planned(self) -> bool:
-        """Whether all that was found has its plan."""
+        """Whether all schedules found have their plans."""
         return not self._unplanned
 
     def found(self, rows: Iterable[DueSchedule]) -> None:
-        """Take in what a look found, in its order: that is all there is to plan."""
+        """Set the schedules to plan, in the order in which they were found."""
         self._unplanned = {row.id: row for row in rows if self._is_news(row)}
 
     def follow(self, done: Firing, horizon: int) -> None:
-        """Take in the next fire of a schedule that has just fired, if it comes before `horizon`."""
+        """Add the next fire of a schedule that has just fired, if it comes before `horizon`."""
         if done.following is not None and done.following <= horizon and done.jobs:
             row = DueSchedule(done.id, done.revision, done.following, done.jobs[-1].slot, False)
             self._unplanned[row.id] = row
 
     async def plan(self, now: Callable[[], int]) -> None:
-        """Make plans for a moment; `now` tells the server's time (ms)."""
+        """Make plans for a short time; `now` returns the server's time (ms)."""
         some = list(islice(self._unplanned.values(), READ))
         await self._read(some)
         time = asyncio.get_running_loop().time
@@ -112,7 +112,7 @@ class Agenda:
             await self._store.put([change])
 
     def tell_paused(self, schedule: str, reason: str) -> None:
-        """Say that a schedule is paused because it cannot be computed."""
+        """Log that a schedule is paused because it cannot be computed."""
         _log.error("schedule %s is paused, because it cannot be fired: %s", schedule, reason)
         self._tally.paused += 1
 
@@ -146,14 +146,14 @@ class Agenda:
     async def _plan(self, row: DueSchedule, now: int) -> None:
         revision, spec, computed = self._known.get(row.id, ("", None, None))
         if spec is None or revision != row.revision:
-            # Paused above, or changed since the look: the next one tells.
+            # Paused above, or changed since it was found: the next read shows it.
             return
         try:
             if row.next is None or not (row.next == computed or spec.gives(row.next)):
                 await self._correct(row, spec, now)
                 return
             planned = plan(row, spec, now)
-        except Exception as error:  # whatever a trigger raises: the others go on
+        except Exception as error:  # a trigger may raise anything: the others go on
             await self.pause(row, f"{type(error).__name__}: {error}")
             return
         self._known[row.id] = (revision, spec, planned.following)
@@ -161,9 +161,9 @@ class Agenda:
         heapq.heappush(self._heap, (planned.slot, row.id))
 
     async def _correct(self, row: DueSchedule, spec: Spec, now: int) -> None:
-        """Give a schedule its right next fire, where another stands.
+        """Correct a stored next fire that is not one of the trigger's.
 
-        Whoever can write to the server must not have jobs made, and signed, at times of his own.
+        A client that can write to the server must not make taskq sign jobs for other times.
         """
         stored = (await self._store.read([row.id])).found.get(row.id)
         if stored is None or stored.revision != row.revision:
@@ -172,8 +172,8 @@ class Agenda:
         following = spec.following(max(begins, min(stored.last or 0, now)))
         _log.error(
             "schedule %s: its next fire on the server, %s, is not one of its trigger's, and is not "
-            "made; the next one is %s. Somebody else writes to the keys of taskq, or the rules of "
-            "a time zone changed",
+            "made; the next one is %s. Another program writes to the keys of taskq, or the rules "
+            "of a time zone changed",
             row.id,
             "unreadable" if row.next is None else from_ms(row.next),
             "none" if following is None else from_ms(following),
@@ -188,8 +188,8 @@ class Agenda:
 class Tally:
     """Counters of one scheduler since it started.
 
-    `ticks` are calls that fired; `refused` those whose term was over; `latest` is the greatest time
-    in seconds by which a fire was sent late.
+    `ticks` are calls that made fires; `refused` are calls after the end of the term; `latest` is
+    the greatest delay of a fire in seconds.
     """
 
     terms: int = 0
@@ -207,13 +207,13 @@ _AHEAD_MS = int(PLAN_AHEAD_SECONDS * 1000)
 
 LIMIT = 2_000
 BATCH = 100
-"""Schedules in one call: other clients of the server wait for it some milliseconds."""
+"""Schedules in one call, for which other clients of the server wait some milliseconds."""
 
 AGAIN_MS = 250
-"""After which a fire that waits for the last run is looked at again."""
+"""Interval after which a fire that waits for the last run is checked again."""
 
 FEWEST_SECONDS = 0.002
-"""Fires that are so close travel together."""
+"""Fires closer than this are sent together."""
 
 LONGEST_PAUSE = 2.0
 UNLIMITED = 1_000_000
@@ -240,12 +240,12 @@ class Leader:
         self.has_schedules = False
 
     def changed(self) -> None:
-        """A schedule was added, changed or removed: look now."""
+        """A schedule was added, changed or removed: read them now."""
         self._look_at = 0.0
         self._changed.set()
 
     async def lead(self, term: int) -> None:
-        """Fire until a tick is refused because the term is over; survives the server."""
+        """Fire until a tick is refused because the term is over; survives loss of the server."""
         self._agenda.clear()
         self._look_at = 0.0
         self._term, self.has_schedules = term, False
@@ -265,7 +265,7 @@ class Leader:
                 pause = min(LONGEST_PAUSE, pause * 2)
 
     async def _step(self, term: int) -> bool:
-        """Fire, look or wait, whichever is next; false when the term is over."""
+        """Fire, read, plan or wait, whichever is next; false when the term is over."""
         due = self._agenda.take(self._now(), BATCH)
         if due:
             return await self._fire(term, due)
@@ -278,13 +278,13 @@ class Leader:
         return True
 
     def _looks(self) -> bool:
-        """Whether to look now: a second went by, something changed, or there is more to be seen."""
+        """Whether to read now: a second has passed, something changed, or there is more to read."""
         if self._loop.time() >= self._look_at:
             return True
         return self._more and self._agenda.is_planned and self._now() >= self._horizon
 
     def _now(self) -> int:
-        """The server's time as far as it is known: it is that, or a little later."""
+        """A lower bound of the server's time, only a little behind it."""
         then, at = self._server
         return then + int((self._loop.time() - at) * 1000)
 
@@ -299,12 +299,12 @@ class Leader:
         self._horizon = now + _AHEAD_MS
         self._more = len(rows) >= LIMIT and beyond == 0.0
         if self._more:
-            # The rest is seen when these are done.
+            # The rest is read when these are done.
             self._horizon = rows[-1].next or now
         self._agenda.found(rows)
 
     async def _wait(self) -> None:
-        """Until the next fire or the next look, or something was changed."""
+        """Wait until the next fire, the next read, or a change."""
         seconds = self._look_at - self._loop.time()
         if self._more:
             seconds = min(seconds, (self._horizon - self._now()) / 1000)
@@ -335,9 +335,9 @@ class Leader:
         return True
 
     async def _refused(self, firing: Firing, error: ServerRefused) -> bool:
-        """A tick ended with an error over one schedule: its keys are not what they were made as.
+        """Pause a schedule whose tick failed, because its keys have the wrong type.
 
-        An error about this client, or about its rights, is no fault of the schedule.
+        An error about this client or its rights is not about the schedule, and is raised.
         """
         if "answered with an error" not in str(error):
             raise error
@@ -357,13 +357,13 @@ class Leader:
         elif answer.code == WAITS:
             self._look_at = min(self._look_at, self._loop.time() + AGAIN_MS / 1000)
         else:
-            # Changed, or the clock is not what it was: look again, at once.
+            # The schedule or the clock has changed: read again at once.
             self._look_at = 0.0
 
     async def _cancel_and_fire(self, term: int, firing: Firing, running: Sequence[str]) -> None:
         for job_id in running:
             await self._broker.jobs.cancel(job_id)
-        # The cancelled runs may take a moment to end; they stand in nobody's way any more.
+        # The cancelled runs may take a moment to end, but no longer block this fire.
         await self._fire(term, [replace(firing, overlap="skip", limit=UNLIMITED)])
 
     def _tell_skipped(self, firing: Firing, answer: Ticked) -> None:

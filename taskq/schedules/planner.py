@@ -1,6 +1,6 @@
-"""What a tick is to do for one schedule: which fires are made, which are left out, what is next.
+"""Plans a tick of one schedule: the fires it makes, those it skips, and the next one.
 
-Pure: times are milliseconds of the server's clock, and nothing here asks for them.
+Pure: times are milliseconds of the server's clock, passed in by the caller.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["job_id", "plan"]
 _DAY: Final = 86_400_000
 _AUTO_FROM: Final = 60_000
 _IN_TIME: Final = 1_000
-"""What no fire counts as late for: it takes a leader a moment to make it."""
+"""Fires are not late up to this: a leader takes a moment to make them."""
 
 _COUNTED: Final = 50
-"""How many fires that are left out are counted one by one: each takes 50 us, or much longer."""
+"""Skipped fires that are counted one by one: each takes 50 us to compute, or more."""
 
 _BACK: Final = 1_000
 _SPARE: Final = 5
@@ -33,7 +33,7 @@ _UNLIMITED: Final = 1_000_000
 class _Missed:
     """Fire times from the first that is due, how many in all, and what follows.
 
-    Those that are not `exact` are the latest only. `broken` says why what follows is not known.
+    If not `exact`, these are only the latest. `broken` says why the next fire is unknown.
     """
 
     slots: list[int]
@@ -44,11 +44,10 @@ class _Missed:
 
 
 def plan(due: DueSchedule, spec: Spec, now: int) -> Firing:
-    """What to do for a schedule that is due, or will be soon.
+    """Plan a schedule that is due, or will be soon; a plan made early is made as of its fire time.
 
-    Before its time the plan is made as of its time. A schedule that `waits` for its last run is not
-    late because of that: its grace does not count. What the trigger raises behind the first fire is
-    told in the plan, so that this one is made.
+    A schedule that `waits` for its last run has no limit of lateness. An error of the trigger after
+    the first fire becomes part of the plan, so that the first fire is made.
     """
     if due.next is None:
         raise ConfigError("it is due, and has no next fire time")
@@ -57,7 +56,7 @@ def plan(due: DueSchedule, spec: Spec, now: int) -> Firing:
     grace = None if due.waits else _grace(spec, missed)
     slots = _chosen(spec, due.next, now, missed, grace)
     jobs = _jobs(due.id, spec, slots, missed.following)
-    # What is too large for one call is fired by the next one: it begins where this one ends.
+    # Fires too large for one call are made by the next one, which begins where this one ends.
     rest = slots[len(jobs) :]
     overlap, limit = _overlap(spec)
     return Firing(
@@ -79,9 +78,9 @@ def plan(due: DueSchedule, spec: Spec, now: int) -> Firing:
 
 
 def job_id(schedule: str, slot: int) -> str:
-    """The id of the job of one fire: readable, and the same whoever makes it.
+    """The id of the job of one fire: readable, and the same from every scheduler.
 
-    Ids that callers choose have no `@`: none of them takes the place of a fire.
+    Ids that callers choose have no `@`, so none of them can be that of a fire.
 
     >>> job_id("nightly", 1_800_000_000_000)
     'nightly@2027-01-15T08:00:00Z'
@@ -94,7 +93,7 @@ def job_id(schedule: str, slot: int) -> str:
 def _jobs(
     schedule: str, spec: Spec, slots: tuple[int, ...], following: int | None
 ) -> tuple[FiringJob, ...]:
-    """The jobs of as many of these fires as fit into a call, of one at least."""
+    """The jobs of as many of these fires as fit into a call, but at least one."""
     jobs: list[FiringJob] = []
     size = 0
     for slot in slots:
@@ -112,7 +111,7 @@ def _job(schedule: str, spec: Spec, slot: int, following: int | None) -> FiringJ
 
 
 def _missed(spec: Spec, first: int, now: int) -> _Missed:
-    """The fires from `first` to `now`; of many the latest are looked for from `now` on back."""
+    """The fires from `first` to `now`; with many, the latest are searched backwards from `now`."""
     wanted = _wanted(spec)
     slots = [first]
     try:
@@ -121,7 +120,7 @@ def _missed(spec: Spec, first: int, now: int) -> _Missed:
             return _Missed(slots, len(slots), following)
         latest, following = _latest(spec, first, now, wanted)
         return _Missed(latest, len(slots), following, exact=False)
-    except Exception as error:  # whatever a trigger raises: what is due is made all the same
+    except Exception as error:  # a trigger may raise anything: due fires are made all the same
         broken = f"{type(error).__name__}: {error}"[:1000]
         return _Missed(slots, len(slots), None, broken=broken)
 
@@ -131,7 +130,7 @@ def _wanted(spec: Spec) -> int:
 
 
 def _walk(spec: Spec, slots: list[int], slot: int | None, now: int, most: int) -> int | None:
-    """Add the fires from `slot` to `now` to `slots`, up to `most`, and give the one after them."""
+    """Add the fires from `slot` to `now` to `slots`, up to `most`; returns the following one."""
     while slot is not None and slot <= now and len(slots) < most:
         slots.append(slot)
         slot = spec.following(slot)
@@ -141,9 +140,9 @@ def _walk(spec: Spec, slots: list[int], slot: int | None, now: int, most: int) -
 def _latest(spec: Spec, first: int, now: int, wanted: int) -> tuple[list[int], int | None]:
     """The latest fires up to `now`, at least `wanted`, and the one after them.
 
-    From `first` on there are more. Looks for a moment since when there are enough and not many
-    more: farther and farther back from `now`, then between the last one with too few and the last
-    one with too many.
+    From `first` on there are more. Searches for a moment since when there are enough and not many
+    more: ever farther back from `now`, then between the last moment with too few fires and the last
+    with too many.
     """
     many, few, back = first - 1, now, _BACK
     while many + 1 < few:
@@ -157,12 +156,12 @@ def _latest(spec: Spec, first: int, now: int, wanted: int) -> tuple[list[int], i
         else:
             few, back = since, back * 2
     raise ConfigError(
-        f"the trigger does not say the same from another moment on: {spec.trigger.explain()}"
+        f"the trigger gives other fire times from another moment on: {spec.trigger.explain()}"
     )
 
 
 def _grace(spec: Spec, missed: _Missed) -> int | None:
-    """How late a fire may be, in milliseconds; None: however late."""
+    """How late a fire may be, in milliseconds; None: without limit."""
     given = spec.policy.misfire
     if given is None:
         return None
@@ -177,7 +176,7 @@ def _grace(spec: Spec, missed: _Missed) -> int | None:
 def _chosen(
     spec: Spec, first: int, now: int, missed: _Missed, grace: int | None
 ) -> tuple[int, ...]:
-    """The fires that are made."""
+    """The missed fires that are made."""
     oldest = first if grace is None else now - grace
     if spec.policy.coalesce == "earliest":
         slot = _first_from(spec, oldest, missed)
@@ -194,7 +193,7 @@ def _first_from(spec: Spec, oldest: int, missed: _Missed) -> int | None:
 
 
 def _until(slots: tuple[int, ...], following: int | None, grace: int | None) -> int | None:
-    """From when on the plan would be another one."""
+    """The time from which the plan would be different."""
     ends = [following] if following is not None else []
     if grace is not None and slots:
         ends.append(slots[0] + grace + 1)
@@ -216,7 +215,7 @@ def _overlap(spec: Spec) -> tuple[Overlap, int]:
 
 
 def _jitter(schedule: str, spec: Spec, slot: int, following: int | None) -> int:
-    """How late this fire is on purpose: always the same for the same fire, and before the next."""
+    """The random delay of this fire: the same for the same fire, and before the next one."""
     most = spec.jitter_ms
     if following is not None:
         most = min(most, following - slot - 1)

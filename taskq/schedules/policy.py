@@ -39,16 +39,16 @@ class ScheduleOptionValues(TypedDict, total=False):
     `queue`, `priority`, `timeout`, `result_ttl`, `retry`, `headers` and `expires` (a duration from
     each fire) are those of single jobs.
     `args`, `kwargs`: the arguments of the task.
-    `misfire`: how late a fire may still be made, as a duration, of which less than a second counts
-    as a second; None: however late; "auto", the default: however late for a period of a minute or
-    more, up to one period for shorter ones.
-    `coalesce`: of several fires that were missed make the `latest` (default), the `earliest`, or
-    `all`, then at most `max_catchup` (100) and none older than a day.
+    `misfire`: how late a fire may still be made, as a duration of at least a second; None: without
+    limit; "auto", the default: without limit for a period of a minute or more, up to one period for
+    shorter ones.
+    `coalesce`: of several missed fires make the `latest` (default), the `earliest`, or `all`, but
+    at most `max_catchup` (100) and none older than a day.
     `overlap`: while the previous run has not ended `skip` (default), `queue_one`, `allow`,
-    `cancel_previous`, or a number of runs that may be there at once.
-    `jitter`: a duration up to which each fire is late on purpose.
+    `cancel_previous`, or the number of runs allowed at once.
+    `jitter`: a duration; each fire is delayed on purpose by up to that.
     `start`, `end`: aware datetimes, the first and the last moment of a fire.
-    `paused`: begin so. `tags`: a few words; `metadata`: a dict of strings; both are only kept.
+    `paused`: start paused. `tags`: a few words; `metadata`: a dict of strings; both only stored.
     """
 
     args: Iterable[Any]
@@ -87,15 +87,15 @@ class Policy:
     def __post_init__(self) -> None:
         if self.coalesce == "all" and self.overlap in ("skip", "cancel_previous", 1):
             raise ConfigError(
-                f"coalesce='all' with overlap={self.overlap!r} would make one run of many; type "
+                f"coalesce='all' with overlap={self.overlap!r} would make one run of many; use "
                 "overlap='queue_one' to run them one after another, or 'allow'"
             )
         if self.start is not None and self.end is not None and self.end < self.start:
-            raise ConfigError("end= is before start=: it would never fire; exchange them")
+            raise ConfigError("end= is before start=: it would never fire; swap them")
 
     @property
     def overlapping(self) -> OverlapName | int:
-        """What holds where nothing was said: catching up runs one after another."""
+        """`overlap`, or its default: with `coalesce="all"` runs follow one another."""
         if self.overlap is not None:
             return self.overlap
         return "queue_one" if self.coalesce == "all" else "skip"
@@ -103,7 +103,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleOptions:
-    """All options of a schedule, checked. `args` and `kwargs` are None where nothing was said."""
+    """All options of a schedule, checked; `args` and `kwargs` are None when not given."""
 
     policy: Policy = field(default_factory=Policy)
     job: JobOptions = field(default_factory=JobOptions)
@@ -130,10 +130,10 @@ def _job_options(job: JobOptions, changes: Mapping[str, Any]) -> JobOptions:
     given = {name: changes[name] for name in _JOB_OPTIONS if name in changes}
     if isinstance(given.get("expires"), datetime):
         raise ConfigError(
-            "expires= of a schedule is a duration from each fire; an instant is end=, after which "
-            "it fires no more"
+            "expires= of a schedule is a duration from each fire; for an instant use end=, after "
+            "which it no longer fires"
         )
-    # None takes an option back: with_changes alone would leave it.
+    # None resets an option: with_changes alone would keep it.
     cleared = {name: None for name, value in given.items() if value is None and name != "headers"}
     return replace(job, **cleared).with_changes(**given)
 
@@ -145,7 +145,7 @@ def _misfire(name: str, value: Any) -> float | Literal["auto"] | None:
 def _choice(choices: tuple[str, ...]) -> Callable[[str, Any], Any]:
     def check(name: str, value: Any) -> Any:
         if value not in choices:
-            raise ConfigError(f"{name}={value!r}: type one of {', '.join(map(repr, choices))}")
+            raise ConfigError(f"{name}={value!r}: use one of {', '.join(map(repr, choices))}")
         return value
 
     return check
@@ -156,15 +156,15 @@ def _overlap(name: str, value: Any) -> Any:
         return value
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1000:
         raise ConfigError(
-            f"{name}={value!r}: type {', '.join(map(repr, _OVERLAPS))}, or how many runs may be "
-            "there at once, from 1 to 1000"
+            f"{name}={value!r}: use {', '.join(map(repr, _OVERLAPS))}, or the number of runs "
+            "allowed at once, from 1 to 1000"
         )
     return value
 
 
 def _catchup(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_CATCHUP:
-        raise ConfigError(f"{name}={value!r}: type a whole number from 1 to {_MOST_CATCHUP:,}")
+        raise ConfigError(f"{name}={value!r}: use a whole number from 1 to {_MOST_CATCHUP:,}")
     return value
 
 
@@ -175,25 +175,25 @@ def _jitter(name: str, value: Any) -> float | None:
 def _instant(name: str, value: Any) -> int | None:
     if value is None:
         return None
-    # Rounded up as fire times are: one at the end itself is not after it.
+    # Rounded up like fire times, so that a fire exactly at the end is not after it.
     return instant_ms(name, value) + (value.microsecond % 1000 > 0)
 
 
 def _args(name: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        raise ConfigError(f"{name}={value!r}: type a tuple or a list, such as ({value!r},)")
+        raise ConfigError(f"{name}={value!r}: use a tuple or a list, such as ({value!r},)")
     return tuple(cast("Iterable[Any]", value))
 
 
 def _kwargs(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{name}={value!r}: type a dict of keyword arguments")
+        raise ConfigError(f"{name}={value!r}: use a dict of keyword arguments")
     return dict(cast("Mapping[str, Any]", value))
 
 
 def _paused(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ConfigError(f"{name}={value!r}: type True or False")
+        raise ConfigError(f"{name}={value!r}: use True or False")
     return value
 
 

@@ -1,4 +1,4 @@
-"""A scheduler: wires election and leader, and makes the stored schedules match the code's.
+"""A scheduler: connects election and leader, and stores the schedules that the code declares.
 
 ::
 
@@ -36,16 +36,15 @@ _TRIES = 3
 
 
 async def reconcile(broker: Broker, declared: Sequence[Declared], modules: frozenset[str]) -> None:
-    """Add, replace and remove; what is unchanged is left alone, with all that was done to it.
+    """Make the stored schedules match the code; unchanged ones keep changes made at run time.
 
-    Removed are schedules of the code that are not `declared` any more and whose module is among
-    `modules`. One that cannot be computed is paused with the reason, until the code says something
-    else. Raises `ServerError`.
+    Removes stored declarations of `modules` that are no longer `declared`. A schedule that cannot
+    be computed is paused with the reason, until the code changes it. Raises `ServerError`.
     """
     for _ in range(_TRIES):
         changes = await _changes(broker, declared)
         if all(await broker.schedules.put(changes)):
-            # Another process did the same at the same time: look again what is left to do.
+            # If another process did the same meanwhile, check again what is left to do.
             break
     await broker.schedules.declare(_modules(declared))
     await _remove_undeclared(broker, {item.id for item in declared}, modules)
@@ -54,7 +53,7 @@ async def reconcile(broker: Broker, declared: Sequence[Declared], modules: froze
 async def declare_again(broker: Broker, declared: Sequence[Declared]) -> None:
     """Store the schedules of the code if the server lost everything since they were stored.
 
-    Nothing is done while some are listed: a schedule that is missing was removed by somebody.
+    Changes nothing while some are listed: then a missing schedule was removed on purpose.
     """
     if not declared or (await broker.schedules.count()).declared:
         return
@@ -107,10 +106,9 @@ def _change(item: Declared, look: StoredSchedules) -> ChangedSchedule | None:
 def _first(
     item: Declared, stored: StoredSchedule | None, before: Spec | None, now: int
 ) -> tuple[int | None, Spec, str]:
-    """The next fire, the schedule that begins with it, kept where the trigger is the same, and
-    trouble.
+    """The next fire, the schedule that begins with it, and why it cannot be computed, or "".
 
-    Trouble is why the next fire cannot be computed, "" when it can.
+    Both are kept where the trigger is the same.
     """
     spec = item.spec
     if before is not None and stored is not None and spec.same_times(before.fingerprint):
@@ -131,10 +129,10 @@ def _first(
 
 
 def _why_paused(item: Declared, stored: StoredSchedule | None) -> str:
-    """Why somebody wants it paused, "" when nobody does."""
+    """Why it is paused on purpose, or ""."""
     if stored is None:
         return "paused by the code" if item.paused else ""
-    # That it could not be computed is nobody's wish: it ends with what the code said then.
+    # A pause because of an error ends when the code changes.
     return "" if stored.broken else stored.paused or ""
 
 
@@ -144,7 +142,7 @@ async def _remove_undeclared(broker: Broker, ids: set[str], modules: frozenset[s
     others = [f"{name} of {module}" for name, module in listed.items() if module not in modules]
     if gone:
         found = (await broker.schedules.read(gone)).found
-        # One that was replaced at run time is the code's no more.
+        # A schedule that was replaced at run time no longer belongs to the code.
         removed = [name for name, stored in found.items() if _is_declared(stored)]
         await broker.schedules.remove(*((name, found[name].revision) for name in removed))
         await broker.schedules.undeclare(gone)
@@ -174,7 +172,7 @@ LONGEST_PAUSE = 5.0
 
 
 class Scheduler:
-    """Fires schedules while it leads, and stands by while another one does.
+    """Fires schedules while it leads, and stands by while another scheduler leads.
 
     `declared` are the schedules of the code, compared with the stored ones once, at the start.
     `modules` are those whose tasks this process knows. Use it as `async with scheduler: ...`; it
@@ -219,7 +217,7 @@ class Scheduler:
             self._task = None
 
     async def run(self) -> None:
-        """Until cancelled; then it gives up its office at once."""
+        """Run until cancelled; a leader then resigns at once."""
         broker = Broker(self._settings, name="taskq-scheduler")
         leader = Leader(broker, self.name, self.tally)
 
@@ -239,16 +237,16 @@ class Scheduler:
             await broker.aclose()
 
     async def _stand(self, election: Election) -> None:
-        """Stand for office, whatever goes wrong in between."""
+        """Run the election again after any error."""
         while True:
             try:
                 await election.run()
             except Exception:
-                _log.exception("the election failed, which is an error of taskq; it goes on")
+                _log.exception("the election failed, which is a bug in taskq; it starts again")
                 await asyncio.sleep(1.0)
 
     async def _prepare(self, broker: Broker, election: Election, leader: Leader) -> None:
-        """Listen, and store what the code declares; waits for the server."""
+        """Subscribe, and store the declared schedules; waits for the server."""
         client, keys = broker.client, broker.keys
         pause = 0.1
         while True:
@@ -262,7 +260,7 @@ class Scheduler:
                 _log.log(level, "cannot store the code's schedules: %s; trying again", error)
             except Exception:
                 _log.exception(
-                    "storing the code's schedules failed, which is an error of taskq; trying again"
+                    "storing the code's schedules failed, which is a bug in taskq; trying again"
                 )
             await asyncio.sleep(pause)
             pause = min(LONGEST_PAUSE, pause * 2)
@@ -271,6 +269,6 @@ class Scheduler:
 
 
 def _tell_if_failed(task: asyncio.Task[None]) -> None:
-    """Nobody awaits a scheduler: its end must not go unnoticed."""
+    """Log a failure: nothing awaits the task of a scheduler."""
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("the scheduler has ended: %r", error, exc_info=error)

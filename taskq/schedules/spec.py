@@ -1,4 +1,4 @@
-"""What a schedule says, and its bytes: opaque to the server's scripts."""
+"""The definition of a schedule, and its bytes, which are opaque to the server's scripts."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _MOST_VALUES: Final = 20_000
 class Spec:
     """A schedule without its state: what to run, when, and under which options.
 
-    `payload` are the arguments as the queue carries them. `since` is the first fire time it may
-    make (ms): its seal covers no fire before. `executor` is that of the task, empty for the event
-    loop. `declared` is the module that declared it and
-    `fingerprint` what the code said, both empty for schedules added at run time.
+    `payload` holds the encoded arguments. `since` is the first fire time it may make (ms): its seal
+    covers no earlier fire. `executor` is that of the task, empty for the event loop. `declared` is
+    the module that declares it and `fingerprint` a digest of the declared content; schedules added
+    at run time have no `declared`.
     """
 
     task: str
@@ -60,18 +60,18 @@ class Spec:
 
     @property
     def lane(self) -> str:
-        """Where its jobs wait."""
+        """The lane of its jobs."""
         return lane_of(self.queue, self.priority, self.executor or "loop")
 
     @property
     def jitter_ms(self) -> int:
-        """Up to which its fires are late on purpose."""
+        """The longest random delay of a fire."""
         jitter = self.policy.jitter
         return int((self.trigger.jitter if jitter is None else jitter) * 1000)
 
     @property
     def expires_after(self) -> str:
-        """When a job of it expires, as the scripts take it."""
+        """When its jobs expire, in the form that the scripts take."""
         return "" if self.expires is None else f"+{int(self.expires * 1000)}"
 
     def envelope(self, schedule: str, slot: int, *, by_hand: bool = False) -> bytes:
@@ -87,17 +87,17 @@ class Spec:
         )
 
     def fire_time(self, slot: int) -> datetime:
-        """A fire time on the clock of the trigger's zone."""
+        """A fire time in the time zone of the trigger."""
         return in_zone(from_ms(slot), self._zone(slot))
 
     def _zone(self, slot: int) -> str:
         try:
             return self.trigger.zone(from_ms(slot))
-        except ConfigError:  # a part of a combination that gives up
+        except ConfigError:  # a part of a combination that cannot be computed
             return ""
 
     def begin(self, now: int) -> int | None:
-        """The fire time a schedule added at `now` begins with, or None when there is none."""
+        """The first fire time of a schedule added at `now`, or None."""
         start = self.policy.start
         if start is not None and start > now:
             return self.following(start - 1)
@@ -106,12 +106,12 @@ class Spec:
     def gives(self, slot: int) -> bool:
         """Whether this is one of its fire times.
 
-        A look at the trigger, not at what the server says: only that is sealed.
+        Asks the trigger, which is sealed, and not the server.
         """
         return (self.since is None or slot >= self.since) and self.following(slot - 1) == slot
 
     def following(self, slot: int) -> int | None:
-        """The first fire time after `slot`, or None when there is none any more."""
+        """The first fire time after `slot`, or None."""
         if self.policy.start is not None:
             slot = max(slot, self.policy.start - 1)
         after = from_ms(slot)
@@ -133,7 +133,7 @@ class Spec:
 
     @property
     def content(self) -> str:
-        """What was said, as two digests: of when it fires, and of everything."""
+        """Its fingerprint: a digest of the fire times, and one of everything."""
         plain = self._plain()
         for name in ("declared", "fingerprint", "since"):
             plain.pop(name, None)
@@ -141,11 +141,11 @@ class Spec:
         return f"{_digest(times)}.{_digest(plain)}"
 
     def same_times(self, fingerprint: str) -> bool:
-        """Whether this one fires as the one of this fingerprint does."""
+        """Whether it fires at the same times as the schedule with this fingerprint."""
         return self.fingerprint.partition(".")[0] == fingerprint.partition(".")[0]
 
     def pack(self) -> bytes:
-        """The bytes of it; what is as by default takes no room."""
+        """Encode it, without values that are defaults."""
         return msgpack.packb((VERSION, self._plain()))
 
     def _plain(self) -> dict[str, Any]:
@@ -181,12 +181,14 @@ class Spec:
             return cls(**values)
         except DecodeError:
             raise
-        except Exception as error:  # whatever bytes of somebody else lead to
-            raise DecodeError(f"it is no schedule that this taskq can read: {error!r}") from error
+        except Exception as error:  # foreign bytes may raise anything
+            raise DecodeError(
+                f"it is not a schedule that this taskq can read: {error!r}"
+            ) from error
 
 
 def spec_of(stored: StoredSchedule) -> Spec:
-    """What a stored schedule says; raises `DecodeError` when it cannot be read or trusted."""
+    """Read a stored schedule; raises `DecodeError` when it cannot be read or trusted."""
     if stored.untrusted:
         raise DecodeError(stored.untrusted)
     return Spec.unpack(stored.spec)

@@ -124,7 +124,7 @@ def test_a_leader_that_stands_still_in_the_middle_of_a_tick_and_wakes_up_deposed
     more(look, lane)
     sleeper.send_signal(signal.SIGCONT)
     log = tmp_path / "scheduler-0.log"
-    eventually_sync(lambda: "leads the schedulers no more" in log.read_text(), within=20)
+    eventually_sync(lambda: "no longer leads the schedulers" in log.read_text(), within=20)
     more(look, lane)
 
     # Then what it sent was refused, and the other one leads on

@@ -88,8 +88,8 @@ async def test_another_schedule_of_the_same_id_is_refused_unless_it_replaces(
     [
         (ConfigError, "would never fire", {"trigger": every(days=1, end=PAST)}),
         (ConfigError, "would never fire", {"end": PAST}),
-        (ConfigError, "is no trigger", {"trigger": "0 8 * * *"}),
-        (ConfigError, "is no task", {"what": print}),
+        (ConfigError, "is not a trigger", {"trigger": "0 8 * * *"}),
+        (ConfigError, "is not a task", {"what": print}),
         (ConfigError, "cannot be part of a key", {"id": "no spaces"}),
         (ConfigError, "room|100", {"id": "x" * 101}),
         (ConfigError, "time zone", {"start": datetime(2030, 1, 1)}),
@@ -159,7 +159,7 @@ async def test_a_task_that_is_not_registered_is_refused(q: TaskQ, task: Any) -> 
 async def test_a_signature_with_a_time_of_its_own_is_refused(q: TaskQ, task: Any) -> None:
     with pytest.raises(ConfigError, match="delay= is for single jobs"):
         await q.schedules.add("clean", every(minutes=5), task.options(delay=5).s())
-    with pytest.raises(ConfigError, match="arguments already"):
+    with pytest.raises(ConfigError, match="already has arguments"):
         await q.schedules.add("clean", every(minutes=5), task.s(1), args=(2,))
 
 

@@ -82,7 +82,7 @@ def test_what_cannot_be_declared_says_so_at_import(q: TaskQ) -> None:
         q.schedule(every(hours=1))(report)
     with pytest.raises(UnknownOption, match="did you mean 'jitter'"):
         q.schedule(every(hours=1), jiter=3)  # pyright: ignore[reportCallIssue]
-    with pytest.raises(ConfigError, match="is no trigger"):
+    with pytest.raises(ConfigError, match="is not a trigger"):
         q.schedule("0 8 * * *")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigError, match=r"above @q.task"):
         q.schedule(every(hours=1))(lambda: None)  # pyright: ignore[reportArgumentType]

@@ -367,7 +367,7 @@ async def test_a_broken_schedule_is_paused_and_the_others_go_on(
     info = await q.schedules.get("broken")
     assert info is not None
     assert info.paused
-    assert "no schedule that this taskq can read" in str(info.pause_reason)
+    assert "not a schedule that this taskq can read" in str(info.pause_reason)
     assert "schedule broken is paused" in caplog.text
     assert scheduler.term == 1
 
