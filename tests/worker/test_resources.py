@@ -87,7 +87,7 @@ async def test_an_application_and_its_worker_share_one(pooled: TaskQ, pool: Pool
 
 
 async def test_outside_there_is_no_state(pooled: TaskQ, q: TaskQ) -> None:
-    with pytest.raises(TaskqError, match="while a worker runs, or the application"):
+    with pytest.raises(TaskqError, match="while a worker runs, or an application"):
         _ = pooled.state
     with pytest.raises(TaskqError, match=r"TaskQ\(lifespan=\.\.\.\)"):
         _ = q.state
