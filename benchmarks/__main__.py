@@ -24,7 +24,7 @@ _RUNS: dict[Mode, int] = {"short": 3, "full": 3, "long": 5}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; the exit code."""
-    # A runner that is told to end must still end its servers.
+    # A runner that is stopped must still stop its servers.
     signal.signal(signal.SIGTERM, _terminated)
     options = _parser().parse_args(arguments)
     if options.list:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.last:
         if not _LATEST.is_file():
-            print("there are no results yet; type python -m benchmarks", file=sys.stderr)
+            print("there are no results yet; run python -m benchmarks", file=sys.stderr)
             return 1
         results = read_results(_LATEST)
         _show(results, as_markdown=options.markdown)

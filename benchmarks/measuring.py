@@ -54,7 +54,7 @@ def at_most(bound: float) -> Goal:
 
 @dataclass(slots=True)
 class Figure:
-    """One number that is looked at: its meaning, a sample per round, and its goal if it has one."""
+    """One figure: its meaning, a sample per round, and its goal if it has one."""
 
     text: str
     samples: list[float]
@@ -107,7 +107,7 @@ async def interleaved(
     """Measure all sides in turn, round after round, after one round that does not count."""
     names = list(sides)
     for number in range(plan.runs + 1):
-        # Turned round every time: whoever is first has no other's noise before it.
+        # Reversed every time: the first side runs without the noise of another.
         for name in names if number % 2 else reversed(names):
             gc.collect()
             metrics = await sides[name]()
@@ -126,7 +126,7 @@ async def drain_once(server: Server, worker: WorkerProcess, jobs: int, **order: 
     measured = await worker.call({"do": "drain", "jobs": jobs, **order})
     cpu = server.cpu() - before
     if server.size() < jobs:
-        raise RuntimeError(f"{server.size()} keys are no {jobs} results")
+        raise RuntimeError(f"{server.size()} keys instead of {jobs} results")
     return {
         "jobs_per_s": jobs / measured["wall"],
         "worker_us": measured["cpu"] / jobs * 1e6,

@@ -8,7 +8,7 @@ __all__ = ["seconds_waited"]
 
 
 def seconds_waited(pid: int | str = "self") -> float:
-    """Seconds the main thread was ready to run and did not; 0 where the system does not tell."""
+    """Seconds the main thread was ready to run and did not; 0 where it is unknown."""
     try:
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
     except (OSError, IndexError):

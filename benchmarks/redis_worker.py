@@ -29,7 +29,7 @@ class RedisHands:
         return await timed(_KINDS[order["adapter"]](self._url, self._gate).drain())
 
     async def serve(self, order: Order, until: Awaitable[object]) -> None:
-        """Answer calls by hand until told to stop."""
+        """Answer calls by hand until stopped."""
         self._gate.open(1_000_000_000)
         await serve(self._url, self._gate, until, lambda: answer({}))
 

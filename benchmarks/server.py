@@ -92,7 +92,7 @@ class Server:
         return int(self._client.dbsize())
 
     def add_foreign_keys(self, count: int) -> None:
-        """Add small hashes that belong to nobody."""
+        """Add small hashes that taskq does not use."""
         script = (
             "for i = ARGV[1], ARGV[2] do redis.call('HSET', 'foreign:' .. i, "
             "'e', string.rep('x', 60), 's', 'q', 'q', 'default/5', 't', 1700000000000) end"

@@ -40,7 +40,7 @@ class TaskqHands:
                 await work
 
     async def serve(self, order: Order, until: Awaitable[object]) -> None:
-        """Work until told to stop."""
+        """Work until stopped."""
         self._gate.open(1_000_000_000)
         async with self._tasks.q.worker(concurrency=order["concurrency"]):
             answer({})

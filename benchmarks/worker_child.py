@@ -43,7 +43,7 @@ class Hands(Protocol):
 def follow_orders(make: Callable[[str], Hands]) -> None:
     """Run the orders that come on stdin. The command line is the server's URL and the loop."""
     url, loop = sys.argv[1:3]
-    # What a worker logs of the jobs that stand still behind the last one is no news here.
+    # Warnings of the worker about jobs that wait behind the last one do not matter here.
     logging.basicConfig(level=logging.ERROR)
     run(lambda: _follow(make(url)), loop)
 

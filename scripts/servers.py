@@ -117,7 +117,7 @@ def obtain(server: Server, root: Path) -> tuple[str, Path]:
     printed = run(str(binary), "--version")
     version = re.search(r"v=(\d+\.\d+\.\d+)", printed)
     if version is None:
-        raise Unobtainable(f"{binary} --version said {printed.strip()!r}")
+        raise Unobtainable(f"{binary} --version printed {printed.strip()!r}")
     return f"redis-{version[1]}", binary
 
 

@@ -26,7 +26,7 @@ class BareWorker(BatchWorker):
 
     def __init__(self, url: str, gate: Gate) -> None:
         super().__init__(url, gate)
-        # Its parser makes dictionaries nobody needs.
+        # Its parser makes dictionaries that are not needed.
         self.client.response_callbacks.pop("XREADGROUP", None)
         self._finish = ""
 

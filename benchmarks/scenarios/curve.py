@@ -46,7 +46,7 @@ async def delayed(plan: Plan) -> Findings:
 async def _curve(
     plan: Plan, name: str, word: str, counts: list[int], delay: float | None
 ) -> Findings:
-    """One side for each count, and a control: the fewest, beside as many keys of somebody else.
+    """One side for each count, and a control: the fewest, beside as many foreign keys.
 
     A server with more in it has more misses in the processor's caches, whatever the keys are for.
     What the control costs is that; only what comes on top of it is the queue's.

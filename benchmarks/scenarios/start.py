@@ -143,7 +143,7 @@ def _environment(server: Server) -> dict[str, str]:
 
 
 def _resident(pid: int) -> float:
-    """Resident bytes of a process and its children; NaN where the system does not tell."""
+    """Resident bytes of a process and its children; NaN where the system does not report it."""
     process = Path(f"/proc/{pid}")
     try:
         pages = int((process / "statm").read_text().split()[1])
