@@ -217,6 +217,6 @@ def test_a_method_is_recognised_below_its_decorator_and_a_first_argument_self_is
 
     async def bound(self: str, number: int) -> None: ...
 
-    with pytest.raises(TaskDefinitionError, match="is a method: its 'self' cannot travel"):
+    with pytest.raises(TaskDefinitionError, match="is a method: its 'self' cannot be sent"):
         q.task(Painter.paint)
     q.task(injecting_first(bound))
