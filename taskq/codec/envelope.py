@@ -127,7 +127,8 @@ def _pack_retry(retry: Retry) -> list[Any]:
             "on= and never= name classes, which a single job cannot carry; set them on the task: "
             "@q.task(retry=Retry(on=..., never=...))"
         )
-    return [retry.max_attempts, _seconds(retry.backoff), _seconds(retry.max_delay), retry.jitter]
+    backoff, max_delay = seconds("backoff", retry.backoff), seconds("max_delay", retry.max_delay)
+    return [retry.max_attempts, backoff, max_delay, retry.jitter]
 
 
 def _number(what: str, value: Any, *, least: float = 0.0) -> float | None:
@@ -158,10 +159,6 @@ def _fire(parts: list[Any] | None) -> Fire | None:
 
 def _unpack_retry(parts: list[Any] | None) -> Retry | None:
     return None if parts is None else Retry(*parts[:4])
-
-
-def _seconds(value: Any) -> float:
-    return value.total_seconds() if hasattr(value, "total_seconds") else float(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ def make_literal(choices: tuple[Any, ...], wanted: str, _: Walk, value: Any) -> 
     for choice in choices:
         if isinstance(choice, Enum) and choice.value == value:
             return choice
-    raise _unwanted(value, wanted)
+    raise _unexpected(value, wanted)
 
 
 def make_text(kind: Any, _: Walk, value: Any) -> Any:
@@ -97,7 +97,7 @@ def make_text(kind: Any, _: Walk, value: Any) -> Any:
     try:
         return kind(value)
     except Exception as error:
-        raise _unmade(kind, error) from error
+        raise _construction_failed(kind, error) from error
 
 
 def make_buffer(kind: Any, _: Walk, value: Any) -> Any:
@@ -122,13 +122,13 @@ def make_object(
     except TypeMismatch:
         raise
     except Exception as error:
-        raise _unmade(kind, error) from error
+        raise _construction_failed(kind, error) from error
 
 
 def constructed(kind: Any, takes: Parameters, fields: Fields, walk: Walk, value: Any) -> Any:
     """A dataclass from plain data: only the parameters of its constructor are accepted."""
     if type(value) is not dict:
-        raise _unwanted(value, f"the fields of {kind.__qualname__}")
+        raise _unexpected(value, f"the fields of {kind.__qualname__}")
     given = cast("dict[str, Any]", value)
     if not takes.others:
         _compare(kind, given.keys() - takes.names, "has no field")
@@ -137,7 +137,7 @@ def constructed(kind: Any, takes: Parameters, fields: Fields, walk: Walk, value:
     try:
         return kind(**state)
     except Exception as error:
-        raise _unmade(kind, error) from error
+        raise _construction_failed(kind, error) from error
 
 
 def validated(
@@ -148,7 +148,7 @@ def validated(
     try:
         return validate(value)
     except Exception as error:
-        raise _unmade(kind, error) from error
+        raise _construction_failed(kind, error) from error
 
 
 def _compare(kind: type, names: Iterable[Any], verb: str) -> None:
@@ -164,13 +164,13 @@ def make_named_tuple(kind: Any, fields: Fields, walk: Walk, value: Any) -> Any:
     if isinstance(value, kind):
         return value
     if not isinstance(value, (tuple, list)) or len(cast("Any", value)) != len(kind._fields):
-        raise _unwanted(value, f"the {len(kind._fields)} values of {kind.__qualname__}")
+        raise _unexpected(value, f"the {len(kind._fields)} values of {kind.__qualname__}")
     return kind(**fields(walk, zip(kind._fields, cast("Any", value), strict=True), ".{}"))
 
 
 def make_typed_dict(kind: Any, fields: Fields, walk: Walk, value: Any) -> Any:
     if not isinstance(value, dict):
-        raise _unwanted(value, f"the keys of {kind.__qualname__}")
+        raise _unexpected(value, f"the keys of {kind.__qualname__}")
     return fields(walk, cast("dict[Any, Any]", value).items(), "[{!r}]")
 
 
@@ -181,7 +181,7 @@ def _items_of(value: Any, wanted: str) -> tuple[type, Any]:
     for kind in (list, tuple, set, frozenset):
         if isinstance(value, kind):
             return cast("type", kind), cast("Any", value)
-    raise _unwanted(value, wanted)
+    raise _unexpected(value, wanted)
 
 
 def make_items(inner: Rebuilder, wanted: str, walk: Walk, value: Any) -> Any:
@@ -219,7 +219,7 @@ def make_mapping(
 ) -> Any:
     """A dictionary with rebuilt items, as the type that `make` creates, such as `OrderedDict`."""
     if not isinstance(value, dict):
-        raise _unwanted(value, wanted)
+        raise _unexpected(value, wanted)
     inner_key, inner_value = inners
     walk.step(len(cast("Any", value)))
     rebuilt: dict[Any, Any] = {}
@@ -234,9 +234,9 @@ def make_mapping(
     return rebuilt if make is None else make(rebuilt)
 
 
-def _unwanted(value: Any, wanted: str) -> TypeMismatch:
+def _unexpected(value: Any, wanted: str) -> TypeMismatch:
     return TypeMismatch(lambda: f"is {short_repr(value)}, expected {wanted}")
 
 
-def _unmade(kind: Any, error: Exception) -> TypeMismatch:
+def _construction_failed(kind: Any, error: Exception) -> TypeMismatch:
     return TypeMismatch(lambda: f"is not a valid {kind.__qualname__}: {error_text(error)}")

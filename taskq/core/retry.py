@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, Final, cast
 
 from taskq.core.durations import Duration, seconds
@@ -103,14 +102,10 @@ class Retry:
 
     def delay(self, failures: int, draw: Callable[[], float] = RNG.random) -> float:
         """The pause after failure number `failures`, in seconds."""
-        base, cap = _as_seconds(self.backoff), _as_seconds(self.max_delay)
+        base, cap = seconds("backoff", self.backoff), seconds("max_delay", self.max_delay)
         # 2 ** 64 still fits a float and exceeds any cap.
         pause = min(cap, base * 2.0 ** min(failures - 1, 64))
         return pause * draw() if self.jitter else pause
-
-
-def _as_seconds(value: Duration) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
 
 
 def _error_types(name: str, value: Any) -> _Errors:
