@@ -102,7 +102,7 @@ class Portal:
         try:
             if loop is None:
                 return asyncio.run(_alone(awaitable, timeout, self._farewell))
-            return _result(asyncio.run_coroutine_threadsafe(_await(awaitable), loop), timeout)
+            return _result(asyncio.run_coroutine_threadsafe(_coroutine(awaitable), loop), timeout)
         except RuntimeError as error:
             if _is_of_shutdown(error):
                 raise TaskqError(
@@ -225,5 +225,12 @@ def _in_a_coroutine() -> bool:
     return False
 
 
-async def _await(awaitable: Awaitable[T]) -> T:
-    return await awaitable
+def _coroutine(awaitable: Awaitable[T]) -> Coroutine[Any, Any, T]:
+    # Not wrapped when it is one: cancelled before it starts, it would never have been awaited.
+    if inspect.iscoroutine(awaitable):
+        return awaitable
+
+    async def wait() -> T:
+        return await awaitable
+
+    return wait()

@@ -12,7 +12,15 @@ from celery.schedules import crontab
 from croniter import CroniterBadDateError, croniter
 from cronsim import CronSim
 
-__all__ = ["ORACLES", "Oracle", "of_apscheduler", "of_celery", "of_croniter", "of_cronsim"]
+__all__ = [
+    "ORACLES",
+    "Endless",
+    "Oracle",
+    "of_apscheduler",
+    "of_celery",
+    "of_croniter",
+    "of_cronsim",
+]
 
 Oracle = Callable[[str, str, datetime, datetime, int], list[datetime]]
 """So many fires of an expression in a zone, after one instant and before another; in UTC."""
@@ -44,8 +52,24 @@ def of_croniter(expr: str, zone: str, start: datetime, end: datetime, most: int)
     return _until(fires(), end, most)
 
 
+class Endless(Exception):
+    """A library searches for the next fire and never finds one."""
+
+
+class _BoundedCronSim(CronSim):
+    """cronsim, which never ends where clocks go back across midnight (America/St_Johns, 2010)."""
+
+    _ticks = 0
+
+    def tick(self, seconds: int = 1) -> None:
+        self._ticks += 1
+        if self._ticks > 100_000:
+            raise Endless
+        super().tick(seconds)
+
+
 def of_cronsim(expr: str, zone: str, start: datetime, end: datetime, most: int) -> list[datetime]:
-    return _until(CronSim(expr, start.astimezone(ZoneInfo(zone))), end, most)
+    return _until(_BoundedCronSim(expr, start.astimezone(ZoneInfo(zone))), end, most)
 
 
 def of_apscheduler(
