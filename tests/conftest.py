@@ -68,6 +68,14 @@ def server() -> Iterator[TestServer]:
 
 
 @pytest.fixture
+def own_server() -> Iterator[TestServer]:
+    """A server that this test may empty, stop and start again."""
+    server = TestServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
 def namespace() -> str:
     return f"t{uuid.uuid4().hex[:10]}"
 

@@ -17,7 +17,6 @@ DESCRIPTION_MS: Final = 60_000
 """The TTL of a description, as the heartbeat sets it; the rest of it tells its age."""
 
 _MOST_BYTES: Final = 65_536
-_PLAIN: Final = (str, int, float)
 _COUNTS: Final = (
     "pid",
     "running",

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 import redis
 
+from taskq import TaskQ
 from taskq.broker.producer import Producer
 from taskq.redis.client import Client
+from tests.support.leaks import remove_keys
 from tests.support.proxy import Proxy
 from tests.support.scripts import Scene, job
 from tests.support.server import TestServer
@@ -75,3 +77,11 @@ def own_server() -> Iterator[Callable[..., TestServer]]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def clean(look: redis.Redis, namespace: str, q: TaskQ) -> Iterator[None]:
+    """Schedules and foreign keys have no TTL: what a test leaves of them goes with it."""
+    yield
+    del q
+    remove_keys(look, namespace)

@@ -26,15 +26,6 @@ def keys(namespace: str) -> Keys:
     return Keys(namespace)
 
 
-@pytest.fixture
-def clean(look: redis.Redis, namespace: str, q: TaskQ) -> Any:
-    """Schedules have no TTL: what a test leaves goes with it."""
-    yield
-    del q
-    for key in look.scan_iter(match=f"{{{namespace}}}:*", count=1000):
-        look.unlink(key)
-
-
 async def overview(q: TaskQ) -> Overview:
     settings = q._settings
     return await read_overview(q._backend.current().client, settings.keys, settings.offset)

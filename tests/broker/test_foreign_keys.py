@@ -30,14 +30,6 @@ def put_foreign(look: Any, key: str) -> None:
         look.set(key, "text")
 
 
-@pytest.fixture
-def clean(look: redis.Redis, namespace: str, q: TaskQ) -> Any:
-    yield
-    del q
-    for key in look.scan_iter(match=f"{{{namespace}}}:*", count=1000):
-        look.unlink(key)
-
-
 # ----------------------------------------------------------------------------- workers and lanes
 
 

@@ -15,6 +15,7 @@ from taskq import Secret, TaskQ, all_of, cron, every
 from taskq.broker.keys import Keys
 from tests.cli.terminal import Terminal
 from tests.cli.typed import typed
+from tests.support.leaks import remove_keys
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
 
@@ -32,8 +33,7 @@ async def task(q: TaskQ, look: redis.Redis, namespace: str) -> AsyncIterator[Any
     async def clean(days: int = 30) -> None: ...
 
     yield clean
-    for key in look.scan_iter(match=f"{{{namespace}}}:*", count=1000):
-        look.unlink(key)
+    remove_keys(look, namespace)
 
 
 async def test_no_schedules_say_how_to_make_one(task: Any, where: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ from celery.schedules import crontab
 from kombu.transport.memory import Channel
 
 from taskq import TaskQ, UnknownTask, cron, every
+from tests.support.leaks import remove_keys
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
 
@@ -73,8 +74,7 @@ async def q(server: TestServer, namespace: str, look: redis.Redis) -> AsyncItera
     app = TaskQ(server.url, namespace=namespace)
     yield app
     await app.aclose()
-    for key in look.scan_iter(match=f"{{{namespace}}}:*", count=1000):
-        look.unlink(key)
+    remove_keys(look, namespace)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import redis
 from fastapi import FastAPI
 
 from taskq import TaskQ, current_job, every
+from tests.support.leaks import remove_keys
 from tests.support.server import TestServer
 from tests.support.serving import serving
 from tests.support.waiting import eventually
@@ -44,8 +45,7 @@ async def test_of_many_applications_one_fires(
         await worker.aclose()
 
     assert Counter(fires).most_common(1)[0][1] == 1
-    for key in look.scan_iter(match=f"{{{namespace}}}:*", count=1000):
-        look.unlink(key)
+    remove_keys(look, namespace)
 
 
 async def test_an_application_fires_nothing_unless_it_is_asked_to(

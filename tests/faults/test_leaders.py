@@ -19,6 +19,7 @@ import redis
 from taskq.broker.keys import Keys
 from tests.faults.conftest import ROOT
 from tests.faults.schedule_app import LANE, PERIOD_MS
+from tests.support.leaks import remove_keys
 from tests.support.server import TestServer
 from tests.support.waiting import eventually_sync
 
@@ -57,8 +58,7 @@ def start_scheduler(
         process.wait(10)
         assert process.stdout is not None
         process.stdout.close()
-    for key in look.scan_iter(match=f"{{{namespace}}}:*", count=1000):
-        look.unlink(key)
+    remove_keys(look, namespace)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +11,7 @@ import redis
 
 from taskq import TaskQ
 from taskq.broker.keys import Keys
+from tests.support.leaks import remove_keys
 from tests.support.server import TestServer
 
 
@@ -20,8 +21,7 @@ async def q(server: TestServer, namespace: str, look: redis.Redis) -> AsyncItera
     app = TaskQ(server.url, namespace=namespace)
     yield app
     await app.aclose()
-    for key in look.scan_iter(match=f"{{{namespace}}}:*", count=1000):
-        look.unlink(key)
+    remove_keys(look, namespace)
 
 
 @pytest.fixture
@@ -50,14 +50,6 @@ def later(q: TaskQ) -> Callable[[float], None]:
         q._settings.offset.ms += int(seconds * 1000)
 
     return move
-
-
-@pytest.fixture
-def own_server() -> Iterator[TestServer]:
-    """A server that this test may empty, stop and start again."""
-    server = TestServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from taskq.schedules import election
 from taskq.schedules.election import Silence
 from taskq.schedules.leader import Leader
 from taskq.schedules.scheduler import Scheduler
+from tests.support.leaks import remove_keys
 from tests.support.server import TestServer
 from tests.support.waiting import eventually
 
@@ -214,8 +215,7 @@ async def test_after_everything_was_deleted_the_code_is_declared_again(
         await q.schedules.add("added", every(hours=1), note.s())
         await eventually(lambda: len(fires) >= 2)
         # FLUSHALL, as far as this namespace goes
-        for key in look.scan_iter(match=f"{{{namespace}}}:*", count=1000):
-            look.delete(key)
+        remove_keys(look, namespace)
         before = len(fires)
 
         await eventually(lambda: len(fires) >= before + 2, within=20)

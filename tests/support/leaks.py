@@ -9,7 +9,7 @@ from pathlib import Path
 
 import redis
 
-__all__ = ["children", "keys_left", "open_sockets", "tasks_left"]
+__all__ = ["children", "keys_left", "open_sockets", "remove_keys", "tasks_left"]
 
 _QUEUE_KEYS = ("lanes", "q:")
 """A queue's list and its (empty) streams live as long as the queue."""
@@ -27,6 +27,12 @@ def keys_left(client: redis.Redis, namespace: str) -> list[str]:
         elif name not in _QUEUE_KEYS and client.pttl(key) == -1:
             left.append(name)
     return sorted(left)
+
+
+def remove_keys(client: redis.Redis, namespace: str) -> None:
+    """Remove all keys of the namespace, also those that live until they are removed."""
+    for key in client.scan_iter(match=f"{{{namespace}}}:*", count=1000):
+        client.unlink(key)
 
 
 def children() -> set[int]:

@@ -1,8 +1,8 @@
-"""Other programs on the same queue, and servers a test may stop."""
+"""Other programs on the same queue, and on a server a test may stop."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,14 +16,6 @@ async def other(server: TestServer, namespace: str) -> AsyncIterator[TaskQ]:
     app = TaskQ(server.url, namespace=namespace)
     yield app
     await app.aclose()
-
-
-@pytest.fixture
-def own_server() -> Iterator[TestServer]:
-    """A server that this test may empty, stop and start again."""
-    server = TestServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

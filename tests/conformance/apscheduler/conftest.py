@@ -13,6 +13,7 @@ import redis
 
 from taskq import TaskQ, current_job
 from tests.conformance.apscheduler.sides import RUNS, Apscheduler
+from tests.support.leaks import remove_keys
 from tests.support.server import TestServer
 
 
@@ -30,8 +31,7 @@ async def q(server: TestServer, namespace: str, look: redis.Redis) -> AsyncItera
     app = TaskQ(server.url, namespace=namespace)
     yield app
     await app.aclose()
-    for key in look.scan_iter(match=f"{{{namespace}}}:*", count=1000):
-        look.unlink(key)
+    remove_keys(look, namespace)
 
 
 @pytest.fixture
