@@ -111,9 +111,17 @@ class Election:
             ):
                 return
             if record.owner != self.name:
-                record = await self._leadership.take(self.name, record)
+                record = await self._take(record)
         if record.owner == self.name:
             await self._serve(record.term)
+
+    async def _take(self, seen: LeaderRecord) -> LeaderRecord:
+        try:
+            return await self._leadership.take(self.name, seen)
+        except asyncio.CancelledError:
+            # It may have succeeded, and then no process would lead until the lease ends.
+            await self._resign(seen.term + 1)
+            raise
 
     async def _serve(self, term: int) -> None:
         """Lead until the term ends or this task is cancelled."""

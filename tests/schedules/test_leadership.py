@@ -132,6 +132,28 @@ async def test_a_clean_stop_hands_over_at_once(q: TaskQ, task: Any, fires: list[
     assert len(slots) == len(set(slots))
 
 
+async def test_a_stop_while_the_office_is_taken_leaves_no_leader_behind(
+    q: TaskQ, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, take = asyncio.Event(), Leadership.take
+
+    async def unanswered(self: Leadership, name: str, seen: LeaderRecord) -> LeaderRecord:
+        await take(self, name, seen)
+        taken.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    # Given a scheduler that became leader and was not told so yet
+    with monkeypatch.context() as patch:
+        patch.setattr(Leadership, "take", unanswered)
+        async with q.scheduler():
+            await taken.wait()
+
+    # Then it has resigned
+    record = await broker.leadership.look()
+    assert (record.owner, record.term) == (None, 1)
+
+
 async def test_a_worker_gives_up_the_office_before_it_waits_for_its_jobs(q: TaskQ) -> None:
     gate = asyncio.Event()
 
